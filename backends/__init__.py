@@ -1,0 +1,22 @@
+"""Fast paths for the statistics over the vocabulary, chosen by the array's library; see README.md here."""
+
+import os
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from array_api_compat import is_jax_array, is_torch_array
+
+FORCE = "CREDIT_BACKEND"
+
+
+def choose(array: Any) -> ModuleType:
+    """The backend for this array's library, which the caller has thereby imported already."""
+    forced = os.environ.get(FORCE, "")
+    if forced not in ("", "array_api"):
+        raise ValueError(f"{FORCE} is {forced!r}; it may be 'array_api' (the reference) or unset")
+    if is_torch_array(array) and not forced:
+        return import_module("credit.backends.torch")
+    if is_jax_array(array) and not forced:
+        return import_module("credit.backends.jax")
+    return import_module("credit.backends.array_api")

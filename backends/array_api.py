@@ -1,0 +1,122 @@
+"""The reference: every function against the array API alone, for any library and for bug reports."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from credit.backends import state, tiles
+
+Array = Any
+
+CHUNK = 16_384  # vocabulary entries per fold; below 512 sequential folds lose accuracy
+TILE = 2**18  # entries of a tile: large enough for threads, small enough for a cache
+
+
+def token_statistics(
+    policy_logits: Array,
+    reference_logits: Array,
+    token_ids: Array,
+    temperature: Array | float,
+    *,
+    tile: int = TILE,
+) -> tuple[Array, Array, Array, Array]:
+    """log p, log q, H(p) in nats and d for logits [..., V] and ids [...]; see `credit.token_statistics`."""
+    dtype = tiles.computing_dtype(policy_logits, reference_logits)
+    size = policy_logits.shape[-1]
+    chunk = min(size, CHUNK)
+
+    def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
+        sources = tiles.from_logits(x, dtype), tiles.from_logits(y, dtype)
+        return fold_pair(*sources, size, chunk, ids[..., None], half[..., None])
+
+    arrays = (policy_logits, reference_logits, token_ids)
+    half = tiles.halved(temperature, token_ids, dtype)
+    return _by_rows(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+
+
+def token_statistics_from_hidden(
+    policy_hidden: Array,
+    policy_head: Array,
+    reference_hidden: Array,
+    reference_head: Array,
+    token_ids: Array,
+    temperature: Array | float,
+    *,
+    policy_bias: Array | None = None,
+    reference_bias: Array | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
+    chunk: int | None = None,
+    tile: int = 16 * TILE,
+    project: Any = tiles.project,
+) -> tuple[Array, Array, Array, Array]:
+    """As `token_statistics`, from hidden states [..., D] and heads [V, D]."""
+    dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
+    size = policy_head.shape[0]
+    chunk = min(size, chunk or CHUNK)
+    source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype, project=project)
+
+    def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
+        policy = source(x, policy_head, policy_bias)
+        reference = source(y, reference_head, reference_bias)
+        return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None])
+
+    arrays = (policy_hidden, reference_hidden, token_ids)
+    half = tiles.halved(temperature, token_ids, dtype)
+    return _by_rows(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+
+
+def log_probs_and_entropy(
+    logits: Array, token_ids: Array, temperature: Array | float, *, tile: int = TILE
+) -> tuple[Array, Array]:
+    """log p and H(p) in nats for logits [..., V] and ids [...]; differentiable where the library is."""
+    dtype = tiles.computing_dtype(logits)
+    size = logits.shape[-1]
+    chunk = min(size, CHUNK)
+
+    def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
+        final = fold_single(x, dtype, chunk, ids[..., None], half[..., None])
+        return (
+            state.log_prob(final.policy, half[..., None]),
+            state.entropy(final.policy, final.moment),
+        )
+
+    half = tiles.halved(temperature, token_ids, dtype)
+    return _by_rows(rows, (logits, token_ids, half), token_ids.ndim, max(1, tile // chunk))
+
+
+def fold_pair(
+    policy: tiles.Tile, reference: tiles.Tile, size: int, chunk: int, ids: Array, half: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Folds two models' tiles and reads the four statistics off the state."""
+
+    def part(start: int, width: int) -> state.Pair:
+        return state.pair(policy(start, width), reference(start, width), ids - start, half)
+
+    return read_pair(state.fold(part, state.merge_pair, size, chunk, half), half)
+
+
+def read_pair(final: state.Pair, half: Array) -> tuple[Array, Array, Array, Array]:
+    """log p, log q, H(p), d of the whole vocabulary's state."""
+    return (
+        state.log_prob(final.policy, half),
+        state.log_prob(final.reference, half),
+        state.entropy(final.policy, final.moment),
+        state.deviation(final),
+    )
+
+
+def fold_single(logits: Array, dtype: Any, chunk: int, ids: Array, half: Array) -> state.Single:
+    """Folds one model's logits."""
+    tile = tiles.from_logits(logits, dtype)
+
+    def part(start: int, width: int) -> state.Single:
+        return state.single(tile(start, width), ids - start, half)
+
+    return state.fold(part, state.merge_single, logits.shape[-1], chunk, half)
+
+
+def _by_rows(rows: Any, arrays: tuple[Array, ...], ndim: int, limit: int) -> Any:
+    with np.errstate(all="ignore"):  # infinities are data here, and NaN is the answer to bad rows
+        return tiles.over_rows(rows, arrays, ndim, limit)

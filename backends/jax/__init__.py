@@ -1,0 +1,136 @@
+"""JAX: the same state in a loop over vocabulary chunks, compiled once per shape, with a custom gradient."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from credit.backends import array_api, state, tiles
+
+Array = Any
+
+TILE = 2**21  # entries per chunk of all rows together
+SMALLEST_CHUNK = 512
+
+
+@jax.jit
+def token_statistics(
+    policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
+) -> tuple[Array, Array, Array, Array]:
+    """See `array_api.token_statistics`; no gradient."""
+    dtype = tiles.computing_dtype(policy_logits, reference_logits)
+    policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, _take)
+    reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, _take)
+    return _fold_pair(policy, reference, policy_logits.shape[-1], None, token_ids, temperature, dtype)
+
+
+@partial(jax.jit, static_argnames=("scale", "soft_cap", "chunk"))
+def token_statistics_from_hidden(
+    policy_hidden: Array,
+    policy_head: Array,
+    reference_hidden: Array,
+    reference_head: Array,
+    token_ids: Array,
+    temperature: Array | float,
+    *,
+    policy_bias: Array | None = None,
+    reference_bias: Array | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
+    chunk: int | None = None,
+) -> tuple[Array, Array, Array, Array]:
+    """See `array_api.token_statistics_from_hidden`; no gradient."""
+    policy = policy_hidden, policy_head, policy_bias
+    reference = reference_hidden, reference_head, reference_bias
+    policy, reference = lax.stop_gradient((policy, reference))
+    dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
+    source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
+    sides = [source(*side, take=_take, project=_project) for side in (policy, reference)]
+    return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype)
+
+
+@jax.jit
+def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | float) -> tuple[Array, Array]:
+    """See `array_api.log_probs_and_entropy`; differentiable in the logits."""
+    half = _halved(temperature, token_ids, tiles.computing_dtype(logits))
+    return _log_probs_and_entropy(logits, token_ids, half)
+
+
+@jax.custom_vjp
+def _log_probs_and_entropy(logits: Array, token_ids: Array, half: Array) -> tuple[Array, Array]:
+    return _forward(logits, token_ids, half)[0]
+
+
+def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
+    tile = tiles.from_logits(logits, half.dtype, _take)
+    ids, half = token_ids[..., None], half[..., None]
+
+    def part(start: Any, width: int) -> state.Single:
+        return state.single(tile(start, width), ids - start, half)
+
+    policy, moment = _fold(part, state.merge_single, logits.shape[-1], None, ids.size, half)
+    outputs = state.log_prob(policy, half), state.entropy(policy, moment)
+    return outputs, (logits, token_ids, half, policy.peak, jnp.log(policy.total), outputs[1])
+
+
+def _backward(residuals: Any, gradients: tuple[Array, Array]) -> tuple[Array, None, None]:
+    logits, token_ids, half, peak, log_total, entropy = residuals
+    of_log_prob, of_entropy = (g[..., None] for g in gradients)
+    log_p = 2.0 * half * (logits.astype(half.dtype) - peak) - log_total
+    p = jnp.exp(log_p)
+    entropy_slope = p * (jnp.where(p > 0.0, log_p, 0.0) + entropy[..., None])
+    hit = (jnp.arange(logits.shape[-1]) == token_ids[..., None]).astype(p.dtype)
+    slope = of_log_prob * (hit - p) - of_entropy * entropy_slope
+    return (2.0 * half * slope).astype(logits.dtype), None, None
+
+
+_log_probs_and_entropy.defvjp(_forward, _backward)
+
+
+def _fold_pair(
+    policy: tiles.Tile,
+    reference: tiles.Tile,
+    size: int,
+    chunk: int | None,
+    token_ids: Array,
+    temperature: Array | float,
+    dtype: Any,
+) -> tuple[Array, Array, Array, Array]:
+    ids, half = token_ids[..., None], _halved(temperature, token_ids, dtype)[..., None]
+
+    def part(start: Any, width: int) -> state.Pair:
+        return state.pair(policy(start, width), reference(start, width), ids - start, half)
+
+    final = _fold(part, state.merge_pair, size, chunk, token_ids.size, half)
+    return array_api.read_pair(final, half)
+
+
+def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: Array) -> Any:
+    """As `state.fold`, in a loop that XLA compiles once; only the last chunk has another width."""
+    if chunk is None:
+        chunk = max(SMALLEST_CHUNK, min(array_api.CHUNK, TILE // max(rows, 1)))
+    chunk = min(chunk, size)
+    whole, rest = divmod(size, chunk)
+
+    def body(i: Array, carry: Any) -> Any:
+        return merge(carry, part(i * chunk, chunk), half)
+
+    final = lax.fori_loop(1, whole, body, part(0, chunk))
+    return merge(final, part(whole * chunk, rest), half) if rest else final
+
+
+def _halved(temperature: Array | float, token_ids: Array, dtype: Any) -> Array:
+    return tiles.halved(jnp.asarray(temperature, dtype), token_ids, dtype)
+
+
+def _take(array: Array, start: Any, width: int, axis: int) -> Array:
+    return lax.dynamic_slice_in_dim(array, start, width, axis)
+
+
+def _project(hidden: Array, head: Array, dtype: Any) -> Array:
+    # Without this, accelerators multiply float32 in fewer bits.
+    precision = None if hidden.dtype in (jnp.bfloat16, jnp.float16) else lax.Precision.HIGHEST
+    contract = (((hidden.ndim - 1,), (1,)), ((), ()))
+    return lax.dot_general(hidden, head, contract, precision, preferred_element_type=dtype)

@@ -1,0 +1,162 @@
+"""The mergeable state of the token statistics: what a part of the vocabulary contributes, and how parts join.
+
+For policy logits x, reference logits y and temperature T, over any part of the vocabulary,
+
+    u_v = exp((x_v - max x) / 2T)      A = sum u^2      p_v = u_v^2 / A   (within the part)
+    w_v = exp((y_v - max y) / 2T)      B = sum w^2      q_v = w_v^2 / B
+    E = sum u^2 ln u                   d = 1/2 sum (u / sqrt A - w / sqrt B)^2
+
+d is the squared Hellinger distance of the two distributions inside the part. Parts of mass P_k and
+Q_k join by its chain rule, in which every term is non-negative and nothing cancels:
+
+    d = sum_k 1/2 (sqrt P_k - sqrt Q_k)^2 + sqrt(P_k Q_k) d_k
+
+Every field is [..., 1], `half` is 1 / 2T, and any array library will do.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from credit.backends.arrays import namespace
+
+Array = Any
+
+# exp(2 * FLOOR) is 0 in float32 and float64, so clamping exponents there changes no product but
+# that of 0 and -inf, which would be NaN.
+FLOOR = -512.0
+
+
+class Mass(NamedTuple):
+    """One distribution over a part of the vocabulary."""
+
+    peak: Array  # raw maximum of the logits, at least the type's lowest finite number
+    total: Array  # A
+    selected: Array  # raw logit of the token if it lies in this part, else 0
+
+
+class Single(NamedTuple):
+    """The state of one model: enough for log-probability and entropy."""
+
+    policy: Mass
+    moment: Array  # E
+
+
+class Pair(NamedTuple):
+    """The state of two models: adds their squared Hellinger distance inside the part."""
+
+    policy: Mass
+    moment: Array
+    reference: Mass
+    deviation: Array  # d
+
+
+def single(x: Array, token_ids: Array, half: Array) -> Single:
+    """The state of logits x [..., V']; token_ids [..., 1] count from the part's first entry."""
+    mass, exponent, u = _measure(x, token_ids, half)
+    return Single(mass, _moment(exponent, u))
+
+
+def pair(x: Array, y: Array, token_ids: Array, half: Array) -> Pair:
+    """The state of policy logits x and reference logits y, both [..., V']."""
+    xp = namespace(x)
+    policy, exponent, u = _measure(x, token_ids, half)
+    reference, _, w = _measure(y, token_ids, half)
+    difference = u * _inverse_sqrt(policy.total) - w * _inverse_sqrt(reference.total)
+    deviation = 0.5 * xp.sum(difference * difference, axis=-1, keepdims=True)
+    return Pair(policy, _moment(exponent, u), reference, deviation)
+
+
+def merge_single(a: Single, b: Single, half: Array) -> Single:
+    """The state of two disjoint parts together."""
+    policy, shifts, scales = _merge_mass(a.policy, b.policy, half)
+    return Single(policy, _merge_moment((a, b), shifts, scales))
+
+
+def merge_pair(a: Pair, b: Pair, half: Array) -> Pair:
+    """The state of two disjoint parts together."""
+    xp = namespace(a.deviation)
+    policy, shifts, scales = _merge_mass(a.policy, b.policy, half)
+    reference, _, reference_scales = _merge_mass(a.reference, b.reference, half)
+    deviation = 0.0
+    for part, scale, reference_scale in zip((a, b), scales, reference_scales, strict=True):
+        root_p = scale * xp.sqrt(part.policy.total) * _inverse_sqrt(policy.total)
+        root_q = reference_scale * xp.sqrt(part.reference.total) * _inverse_sqrt(reference.total)
+        between = root_p - root_q
+        deviation = deviation + 0.5 * between * between + root_p * root_q * part.deviation
+    return Pair(policy, _merge_moment((a, b), shifts, scales), reference, deviation)
+
+
+def fold(
+    part: Callable[[int, int], Any], merge: Callable[..., Any], size: int, chunk: int, half: Array
+) -> Any:
+    """The state of the whole vocabulary from `part(start, width)`, in chunks, one after another."""
+    state = part(0, min(chunk, size))
+    for start in range(chunk, size, chunk):
+        state = merge(state, part(start, min(chunk, size - start)), half)
+    return state
+
+
+def log_prob(mass: Mass, half: Array) -> Array:
+    """log p(token) [...], at most 0; NaN where the row holds NaN, +inf, or nothing but -inf."""
+    xp = namespace(mass.total)
+    value = 2.0 * half * (mass.selected - mass.peak) - xp.log(mass.total)
+    return xp.where(value > 0.0, 0.0, value)[..., 0]
+
+
+def entropy(policy: Mass, moment: Array) -> Array:
+    """H(p) [...] in nats, at least 0: ln A - 2 E / A."""
+    xp = namespace(moment)
+    value = xp.log(policy.total) - 2.0 * moment / policy.total
+    return xp.where(value < 0.0, 0.0, value)[..., 0]
+
+
+def deviation(state: Pair) -> Array:
+    """d [...] in [0, 1]; NaN where either side is bad."""
+    xp = namespace(state.deviation)
+    value = xp.where(state.deviation > 1.0, 1.0, state.deviation)
+    good = (state.policy.total > 0.0) & (state.reference.total > 0.0)
+    return xp.where(good, value, float("nan"))[..., 0]
+
+
+def _measure(x: Array, token_ids: Array, half: Array) -> tuple[Mass, Array, Array]:
+    xp = namespace(x)
+    lowest = xp.finfo(x.dtype).min
+    peak = xp.max(x, axis=-1, keepdims=True)
+    peak = xp.where(peak < lowest, lowest, peak)  # a part of -inf only; NaN stays
+    exponent = (x - peak) * half  # subtract first: x half - peak half rounds above 0
+    u = xp.exp(exponent)
+    inside = (token_ids >= 0) & (token_ids < x.shape[-1])
+    taken = xp.take_along_axis(x, xp.where(inside, token_ids, xp.zeros_like(token_ids)), axis=-1)
+    selected = xp.where(inside, taken, 0.0)
+    return Mass(peak, xp.sum(u * u, axis=-1, keepdims=True), selected), exponent, u
+
+
+def _moment(exponent: Array, u: Array) -> Array:
+    xp = namespace(u)
+    return xp.sum(u * u * _clamp(exponent), axis=-1, keepdims=True)
+
+
+def _merge_mass(a: Mass, b: Mass, half: Array) -> tuple[Mass, tuple[Array, Array], tuple[Array, Array]]:
+    xp = namespace(a.peak)
+    peak = xp.maximum(a.peak, b.peak)
+    shifts = ((a.peak - peak) * half, (b.peak - peak) * half)
+    scales = (xp.exp(shifts[0]), xp.exp(shifts[1]))
+    total = scales[0] * scales[0] * a.total + scales[1] * scales[1] * b.total
+    return Mass(peak, total, a.selected + b.selected), shifts, scales
+
+
+def _merge_moment(parts: tuple[Any, Any], shifts: tuple[Array, Array], scales: tuple[Array, Array]) -> Array:
+    return sum(
+        scale * scale * (part.moment + _clamp(shift) * part.policy.total)
+        for part, shift, scale in zip(parts, shifts, scales, strict=True)
+    )
+
+
+def _clamp(exponent: Array) -> Array:
+    xp = namespace(exponent)
+    return xp.where(exponent < FLOOR, FLOOR, exponent)
+
+
+def _inverse_sqrt(total: Array) -> Array:
+    xp = namespace(total)
+    return xp.where(total > 0.0, 1.0 / xp.sqrt(total), 0.0)

@@ -1,0 +1,132 @@
+"""torch: the reference's folds on larger tiles where there is a GPU, and log-probs with their gradient."""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from credit.backends import array_api, state, tiles
+
+Tensor = torch.Tensor
+ACCELERATOR_TILE = 2**26  # entries per fold off the CPU, where launches cost more than memory
+
+
+def inspectable(tensor: Tensor) -> bool:
+    """Whether values can be read at no cost: a plain CPU tensor outside of tracing and vmap."""
+    return (
+        tensor.device.type == "cpu"
+        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def token_statistics(
+    policy_logits: Tensor, reference_logits: Tensor, token_ids: Tensor, temperature: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `array_api.token_statistics`; no gradient."""
+    with torch.no_grad():
+        return array_api.token_statistics(
+            policy_logits,
+            reference_logits,
+            token_ids.long(),
+            temperature,
+            tile=_tile(policy_logits, array_api.TILE),
+        )
+
+
+def token_statistics_from_hidden(
+    policy_hidden: Tensor,
+    policy_head: Tensor,
+    reference_hidden: Tensor,
+    reference_head: Tensor,
+    token_ids: Tensor,
+    temperature: Tensor | float,
+    **settings: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `array_api.token_statistics_from_hidden`; no gradient, and autocast does not reach it."""
+    with torch.no_grad(), torch.autocast(policy_hidden.device.type, enabled=False):
+        return array_api.token_statistics_from_hidden(
+            policy_hidden,
+            policy_head,
+            reference_hidden,
+            reference_head,
+            token_ids.long(),
+            temperature,
+            tile=_tile(policy_hidden, 16 * array_api.TILE),
+            project=_project,
+            **settings,
+        )
+
+
+def log_probs_and_entropy(
+    logits: Tensor, token_ids: Tensor, temperature: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """See `array_api.log_probs_and_entropy`; differentiable in the logits, which alone are kept."""
+    ids = token_ids.long()
+    half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
+    return _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
+
+
+class _LogProbsAndEntropy(torch.autograd.Function):
+    """d log p(a) / dx_v = (1[v = a] - p_v) / T and dH / dx_v = -p_v (ln p_v + H) / T, from saved sums."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+        limit = max(1, _tile(logits, array_api.TILE) // min(logits.shape[-1], array_api.CHUNK))
+
+        def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
+            ids, half = ids[..., None], half[..., None]
+            policy, moment = array_api.fold_single(x, half.dtype, array_api.CHUNK, ids, half)
+            log_prob, entropy = state.log_prob(policy, half), state.entropy(policy, moment)
+            return log_prob, entropy, policy.peak[..., 0], policy.total.log()[..., 0]
+
+        arrays = (logits, ids, half)
+        log_probs, entropy, peak, log_total = tiles.over_rows(rows, arrays, ids.ndim, limit)
+        ctx.save_for_backward(logits, ids, half, peak, log_total, entropy)
+        ctx.set_materialize_grads(False)
+        ctx.limit = limit
+        return log_probs, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, log_prob_gradient: Tensor | None, entropy_gradient: Tensor | None
+    ) -> tuple[Tensor | None, None, None]:
+        if log_prob_gradient is None and entropy_gradient is None:
+            return None, None, None
+        logits, ids, half, peak, log_total, entropy = ctx.saved_tensors
+        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        zero = torch.zeros_like(half)
+        log_prob_gradient = zero if log_prob_gradient is None else log_prob_gradient
+        entropy_gradient = zero if entropy_gradient is None else entropy_gradient
+        per_token = (ids, half, peak, log_total, entropy, log_prob_gradient, entropy_gradient)
+        tiles.over_rows(_write_gradient, (gradient, logits, *per_token), ids.ndim, ctx.limit)
+        return gradient, None, None
+
+
+def _write_gradient(gradient: Tensor, logits: Tensor, *per_token: Tensor) -> tuple[()]:
+    ids, half, peak, log_total, entropy, of_log_prob, of_entropy = (t[..., None] for t in per_token)
+    size = logits.shape[-1]
+    for start in range(0, size, array_api.CHUNK):
+        part = slice(start, min(size, start + array_api.CHUNK))
+        log_p = 2.0 * half * (logits[..., part].to(half.dtype) - peak) - log_total
+        p = log_p.exp()
+        # p ln p is 0 where p is.
+        entropy_slope = p * (torch.where(p > 0.0, log_p, 0.0) + entropy)
+        columns = torch.arange(part.start, part.stop, device=ids.device)
+        slope = of_log_prob * ((columns == ids).to(p.dtype) - p) - of_entropy * entropy_slope
+        gradient[..., part] = 2.0 * half * slope
+    return ()
+
+
+def _project(hidden: Tensor, head: Tensor, dtype: torch.dtype) -> Tensor:
+    low = hidden.dtype == head.dtype and hidden.dtype in (torch.bfloat16, torch.float16)
+    if low and hidden.is_cuda:  # tensor cores multiply 16-bit inputs and keep the sums in float32
+        flat = torch.mm(hidden.reshape(-1, hidden.shape[-1]), head.t(), out_dtype=dtype)
+        return flat.reshape(*hidden.shape[:-1], head.shape[0])
+    return tiles.project(hidden, head, dtype)
+
+
+def _tile(tensor: Tensor, on_cpu: int) -> int:
+    return on_cpu if tensor.device.type == "cpu" else ACCELERATOR_TILE

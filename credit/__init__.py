@@ -1,0 +1,36 @@
+"""Token-level credit assignment for reinforcement learning of language models."""
+
+from credit.checks import validate
+from credit.estimator import Estimator, get, names, parse
+from credit.estimators import DAPO, DGPO, GRPO, RLOO, DrGRPO
+from credit.loss import PolicyLoss
+from credit.rewards import overlong_penalty
+from credit.statistics import (
+    log_probs_and_entropy,
+    selected_log_probs,
+    token_statistics,
+    token_statistics_from_hidden,
+)
+from credit.types import Credit, Rollouts, TokenStatistics
+
+__all__ = [
+    "DAPO",
+    "DGPO",
+    "GRPO",
+    "RLOO",
+    "Credit",
+    "DrGRPO",
+    "Estimator",
+    "PolicyLoss",
+    "Rollouts",
+    "TokenStatistics",
+    "get",
+    "log_probs_and_entropy",
+    "names",
+    "overlong_penalty",
+    "parse",
+    "selected_log_probs",
+    "token_statistics",
+    "token_statistics_from_hidden",
+    "validate",
+]

@@ -1,0 +1,168 @@
+"""Errors for bad input: shapes always, values only where looking at them is free."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj
+
+from credit.backends.arrays import inspectable, to_numpy
+from credit.types import Array, Rollouts
+
+_SHAPES = {
+    "rewards": ("[N] or [N, K]", (1, 2)),
+    "groups": ("[N]", (1,)),
+    "baseline_rewards": ("[N]", (1,)),
+    "valid": ("[N]", (1,)),
+    "progress": ("[]", (0,)),
+}
+_PER_TOKEN = ("[N, T]", (2,))
+
+
+def same_library(**arrays: Array) -> Any:
+    """The arrays' common namespace; a ValueError names the odd one out."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in given.items():
+        if not _is_array(array):
+            raise ValueError(
+                f"{name} is a {type(array).__name__}; expected an array of numpy, torch, JAX or "
+                "another library of the array API standard"
+            )
+    try:
+        xp = array_namespace(*given.values())
+    except TypeError:
+        kinds = ", ".join(f"{n}: {type(a).__module__.split('.')[0]}" for n, a in given.items())
+        raise ValueError(f"all arrays must be of one library; got {kinds}") from None
+    places = {name: _place(array) for name, array in given.items()}
+    if len(set(places.values()) - {None}) > 1:
+        listed = ", ".join(f"{name}: {place}" for name, place in places.items())
+        raise ValueError(f"all arrays must be on one device; got {listed}")
+    return xp
+
+
+def shape(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:
+    """A ValueError unless `array` has the expected shape."""
+    if tuple(array.shape) != tuple(expected):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {tuple(expected)}, {why}")
+
+
+def rollout_shapes(rollouts: Rollouts) -> None:
+    """A ValueError unless every field is an array of one library, on one device, of its shape."""
+    fields = {n: array for n, array in rollouts._asdict().items() if array is not None}
+    for name in ("rewards", "groups", "mask"):
+        if name not in fields:
+            raise ValueError(f"rollouts need {name}; it is None")
+    xp = same_library(**fields)
+    for name, array in fields.items():
+        described, dimensions = _SHAPES.get(name, _PER_TOKEN)
+        if array.ndim not in dimensions:
+            raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {described}")
+    rows, tokens = fields["mask"].shape
+    for name, array in fields.items():
+        if array.ndim and array.shape[0] != rows:
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}, but the mask is [N, T] = {rows, tokens}"
+            )
+        if _SHAPES.get(name, _PER_TOKEN) is _PER_TOKEN:
+            shape(name, array, (rows, tokens), "the mask's [N, T]")
+    if not xp.isdtype(fields["groups"].dtype, "integral"):
+        raise ValueError(f"groups are {fields['groups'].dtype}; expected integers in 0..N-1")
+
+
+def group_ids(groups: Array) -> None:
+    """A ValueError for an id outside 0..N-1, where looking is free."""
+    if groups.shape[0] and inspectable(groups):
+        _group_range(to_numpy(groups))
+
+
+def token_ids(ids: Array, known: Array, size: int) -> None:
+    """A ValueError for the first id of a chosen token outside the vocabulary, where looking is free."""
+    if not (inspectable(ids) and inspectable(known)):
+        return
+    bad = np.argwhere(~to_numpy(known))
+    if bad.size or (ids.ndim == 0 and not bool(known)):
+        place = tuple(int(i) for i in bad[0]) if ids.ndim else ()
+        value = int(to_numpy(ids)[place])
+        raise ValueError(
+            f"token_ids{list(place)} is {value}; expected an id in 0..{size - 1} (the vocabulary)"
+        )
+
+
+def temperature(value: Any, tokens: tuple[int, ...]) -> None:
+    """A ValueError unless it is positive and finite, a number or an array of the tokens' shape."""
+    if isinstance(value, Real):
+        if not 0.0 < float(value) < float("inf"):
+            raise ValueError(f"temperature is {value}; expected a positive number")
+        return
+    if not _is_array(value):
+        raise ValueError(f"temperature is a {type(value).__name__}; expected a number or an array")
+    if tuple(value.shape) not in ((), tokens):
+        shape("temperature", value, tokens, "the shape of token_ids, or a number")
+    if inspectable(value):
+        values = to_numpy(value)
+        if not np.all((values > 0) & np.isfinite(values)):
+            raise ValueError(f"temperature holds {values.min()}; expected positive numbers")
+
+
+def missing(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
+    """A ValueError for statistics that an estimator needs and that are None."""
+    absent = [field for field in needs if getattr(rollouts, field) is None]
+    if absent:
+        raise ValueError(
+            f"{name} needs {' and '.join(needs)}; {' and '.join(absent)} of the rollouts "
+            f"{'is' if len(absent) == 1 else 'are'} None (credit.token_statistics computes them)"
+        )
+
+
+def validate(rollouts: Rollouts) -> None:
+    """Looks at every value and raises a ValueError that names the first wrong one; for debugging.
+
+    It copies to the host and so synchronises a device; it cannot run under jit. What it accepts:
+    groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
+    entropy and deviation in [0, 1] and finite token rewards. A non-finite reward is no error: it
+    makes its row invalid.
+    """
+    rollout_shapes(rollouts)
+    values: Mapping[str, Any] = {
+        name: to_numpy(array) for name, array in rollouts._asdict().items() if array is not None
+    }
+    _group_range(values["groups"])
+    mask = values["mask"]
+    _all("mask", (mask == 0) | (mask == 1), mask, "0 or 1")
+    finite = np.isfinite(values["rewards"]).reshape(len(mask), -1).all(axis=1)
+    chosen = (mask != 0) & values.get("valid", finite).astype(bool)[:, None]
+    for name in ("log_probs", "reference_log_probs", "rollout_log_probs"):
+        if name in values:
+            _all(name, (values[name] <= 0) | ~chosen, values[name], "a log-probability, at most 0")
+    for name in ("normalized_entropy", "deviation"):
+        if name in values:
+            inside = (values[name] >= 0) & (values[name] <= 1)
+            _all(name, inside | ~chosen, values[name], "a number in [0, 1]")
+    if "token_rewards" in values:
+        finite = np.isfinite(values["token_rewards"])
+        _all("token_rewards", finite | ~chosen, values["token_rewards"], "a finite number")
+    if "progress" in values and not 0 <= values["progress"] <= 1:
+        raise ValueError(f"progress is {values['progress']}; expected a number in [0, 1]")
+
+
+def _group_range(groups: np.ndarray[Any, Any]) -> None:
+    within = (groups >= 0) & (groups < len(groups))
+    _all("groups", within, groups, f"an integer in 0..{len(groups) - 1} (N rows)")
+
+
+def _all(name: str, good: Any, values: Any, expected: str) -> None:
+    if not good.all():
+        place = tuple(int(i) for i in np.argwhere(~good)[0])
+        raise ValueError(f"{name}{list(place)} is {values[place]}; expected {expected}")
+
+
+def _place(array: Array) -> Any:
+    try:
+        return device(array)
+    except Exception:  # a tracer has no device, and each library says so in its own way
+        return None
+
+
+def _is_array(value: Any) -> bool:
+    return is_array_api_obj(value)

@@ -1,0 +1,32 @@
+"""Rewards that depend on the length of a response."""
+
+from credit import checks
+from credit.types import Array
+
+
+def overlong_penalty(lengths: Array, max_length: int, cache_length: int) -> Array:
+    """DAPO's soft penalty for responses that come close to the length limit, to be added to the reward.
+
+        0                            L <= L_max - L_c
+        ((L_max - L_c) - L) / L_c    L_max - L_c < L <= L_max
+        -1                           L > L_max
+
+    Args:
+        lengths: L [N], tokens per response.
+        max_length: L_max, tokens (paper: 20480).
+        cache_length: L_c, tokens, 1..L_max (paper: 4096).
+
+    Returns:
+        [N], float32 (float64 for float64 lengths), in [-1, 0].
+
+    Raises:
+        ValueError: cache_length is not in 1..max_length.
+
+    Source: DAPO, arXiv 2503.14476.
+    """
+    xp = checks.same_library(lengths=lengths)
+    if not 1 <= cache_length <= max_length:
+        raise ValueError(f"cache_length is {cache_length}; expected 1..max_length ({max_length})")
+    dtype = xp.float64 if lengths.dtype == xp.float64 else xp.float32
+    over = (max_length - cache_length) - xp.astype(lengths, dtype)
+    return xp.clip(over / cache_length, min=-1.0, max=0.0)

@@ -1,0 +1,239 @@
+"""From logits, or hidden states and heads, to numbers per token."""
+
+from math import log
+from numbers import Real
+from typing import Any
+
+from credit import checks
+from credit.backends import choose
+from credit.backends.arrays import namespace
+from credit.types import Array, TokenStatistics
+
+
+def token_statistics(
+    policy_logits: Array,
+    reference_logits: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    mask: Array | None = None,
+    vocab_size: int | None = None,
+) -> TokenStatistics:
+    """Log-probs, entropy and squared Hellinger distance of two models, in one pass over the vocabulary.
+
+        p = softmax(x / T)    q = softmax(y / T)
+        log p(a)    log q(a)    H(p) / log V    d = 1 - sum_v sqrt(p_v q_v)
+
+    d comes from squares of differences and is accurate where policy and reference nearly agree; it
+    is exactly 0 for identical logits. Log-probs are in nats; entropy and deviation lie in [0, 1].
+    No gradient flows through the result: `selected_log_probs` is the differentiable one.
+
+    Args:
+        policy_logits: x [..., V], any floating type (float32 inside; float64 if all is float64).
+        reference_logits: y [..., V].
+        token_ids: a [...], integers.
+        temperature: T > 0, a number or an array [...].
+        mask: [...], bool or 0/1. Where it is 0, ids are not read and the results are 0.
+        vocab_size: V without padding columns; logits beyond it are ignored.
+
+    Returns:
+        TokenStatistics, each [...]. A NaN or +inf logit, or a row of -inf only, gives NaN for its
+        own token and model.
+
+    Raises:
+        ValueError: shapes, devices or libraries do not fit, T <= 0, or an id outside the vocabulary.
+            Ids on an accelerator or under tracing are not looked at: there the log-probs become NaN.
+
+    Source: DGPO, arXiv 2605.03327.
+    """
+    checks.same_library(policy_logits=policy_logits, reference_logits=reference_logits)
+    policy_logits = _columns("policy_logits", policy_logits, vocab_size)
+    reference_logits = _columns("reference_logits", reference_logits, vocab_size)
+    checks.shape("reference_logits", reference_logits, policy_logits.shape, "as policy_logits")
+    size = policy_logits.shape[-1]
+    ids, chosen, known = _ids(policy_logits, token_ids, temperature, mask, size)
+    statistics = choose(policy_logits).token_statistics(policy_logits, reference_logits, ids, temperature)
+    return _finish(statistics, chosen, known, size)
+
+
+def token_statistics_from_hidden(
+    policy_hidden: Array,
+    policy_head: Array,
+    reference_hidden: Array,
+    reference_head: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    mask: Array | None = None,
+    vocab_size: int | None = None,
+    policy_bias: Array | None = None,
+    reference_bias: Array | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
+    chunk: int | None = None,
+) -> TokenStatistics:
+    """As `token_statistics`, from hidden states: the logits are made in tiles and never held whole.
+
+        x = c tanh(z / c),  z = scale (h W^T + bias)        (without soft cap: x = z)
+
+    Args:
+        policy_hidden: h [..., D].
+        policy_head: W [V, D].
+        reference_hidden: [..., D'].
+        reference_head: [V, D'].
+        token_ids: [...], integers.
+        temperature: as in `token_statistics`.
+        mask: as in `token_statistics`.
+        vocab_size: V without padding rows of the heads.
+        policy_bias: [V].
+        reference_bias: [V].
+        scale: factor on the logits of both models (Cohere's logit_scale, 1 / Granite's).
+        soft_cap: c > 0, the tanh cap on the logits of both models (Gemma 2).
+        chunk: vocabulary entries per tile; the default fits the tile to the memory.
+
+    Returns, raises, source: as `token_statistics`.
+    """
+    arrays = {
+        "policy_hidden": policy_hidden,
+        "policy_head": policy_head,
+        "reference_hidden": reference_hidden,
+        "reference_head": reference_head,
+        "policy_bias": policy_bias,
+        "reference_bias": reference_bias,
+    }
+    checks.same_library(**arrays)
+    for side in ("policy", "reference"):
+        _head_shapes(side, arrays)
+    if soft_cap is not None and not soft_cap > 0:
+        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
+    cut: dict[str, Any] = {
+        name: _rows(name, arrays[name], vocab_size) for name in arrays if "hidden" not in name
+    }
+    size = cut["policy_head"].shape[0]
+    if cut["reference_head"].shape[0] != size:
+        raise ValueError(
+            f"the heads have {size} and {cut['reference_head'].shape[0]} rows; expected one "
+            "vocabulary (give vocab_size if they are padded differently)"
+        )
+    ids, chosen, known = _ids(policy_hidden, token_ids, temperature, mask, size)
+    lead = tuple(reference_hidden.shape[:-1])
+    if lead != tuple(token_ids.shape):
+        checks.shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
+    statistics = choose(policy_hidden).token_statistics_from_hidden(
+        policy_hidden,
+        cut["policy_head"],
+        reference_hidden,
+        cut["reference_head"],
+        ids,
+        temperature,
+        policy_bias=cut["policy_bias"],
+        reference_bias=cut["reference_bias"],
+        scale=scale,
+        soft_cap=soft_cap,
+        chunk=chunk,
+    )
+    return _finish(statistics, chosen, known, size)
+
+
+def selected_log_probs(logits: Array, token_ids: Array, *, temperature: Array | float = 1.0) -> Array:
+    """log p(a) [...] in nats of ids a [...] under softmax(logits [..., V] / T), differentiable.
+
+    d log p(a) / dx_v = (1[v = a] - p_v) / T. Only the logits are kept for the gradient, which has
+    their type; the result is float32 (float64 for float64). Errors as in `token_statistics`.
+    """
+    return log_probs_and_entropy(logits, token_ids, temperature=temperature)[0]
+
+
+def log_probs_and_entropy(
+    logits: Array, token_ids: Array, *, temperature: Array | float = 1.0
+) -> tuple[Array, Array]:
+    """log p(a) and H(p), both [...] in nats, differentiable in logits [..., V].
+
+        d log p(a) / dx_v = (1[v = a] - p_v) / T        dH / dx_v = -p_v (ln p_v + H) / T
+
+    Types and errors as in `selected_log_probs`.
+    """
+    logits = _columns("logits", logits, None)
+    ids, _, known = _ids(logits, token_ids, temperature, None, logits.shape[-1])
+    log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
+    xp = namespace(logits)
+    return xp.where(known, log_probs, float("nan")), entropy
+
+
+def _columns(name: str, logits: Array, vocab_size: int | None) -> Array:
+    _floating(name, logits)
+    if logits.ndim < 1:
+        raise ValueError(f"{name} has shape (); expected [..., V]")
+    _vocabulary(name, logits.shape[-1], vocab_size)
+    return logits if vocab_size in (None, logits.shape[-1]) else logits[..., :vocab_size]
+
+
+def _rows(name: str, array: Array | None, vocab_size: int | None) -> Array | None:
+    if array is None:
+        return None
+    _vocabulary(name, array.shape[0], vocab_size)
+    return array if vocab_size in (None, array.shape[0]) else array[:vocab_size, ...]
+
+
+def _vocabulary(name: str, size: int, vocab_size: int | None) -> None:
+    if size < 1:
+        raise ValueError(f"{name} has an empty vocabulary axis")
+    if vocab_size is not None and not 1 <= vocab_size <= size:
+        raise ValueError(f"vocab_size is {vocab_size}; expected 1..{size}, the entries of {name}")
+
+
+def _floating(name: str, array: Array) -> None:
+    xp = namespace(array)
+    if any(array.dtype == getattr(xp, kind, None) for kind in ("bool", "int32", "int64", "uint8")):
+        raise ValueError(f"{name} is {array.dtype}; expected floating point")
+
+
+def _head_shapes(side: str, arrays: dict[str, Array]) -> None:
+    hidden, head, bias = (arrays[f"{side}_{part}"] for part in ("hidden", "head", "bias"))
+    _floating(f"{side}_hidden", hidden)
+    if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1]:
+        raise ValueError(
+            f"{side}_hidden has shape {tuple(hidden.shape)} and {side}_head "
+            f"{tuple(head.shape)}; expected [..., D] and [V, D]"
+        )
+    if bias is not None:
+        checks.shape(f"{side}_bias", bias, (head.shape[0],), f"one entry per row of {side}_head")
+
+
+def _ids(
+    like: Array, token_ids: Array, temperature: Array | float, mask: Array | None, size: int
+) -> tuple[Array, Array | None, Array]:
+    """Ids that are safe to read, the mask as bool, and which of the chosen ids are in range."""
+    given = None if isinstance(temperature, Real) else temperature
+    xp = checks.same_library(logits=like, token_ids=token_ids, mask=mask, temperature=given)
+    tokens = tuple(like.shape[:-1])
+    checks.shape("token_ids", token_ids, tokens, "as the logits without their last axis")
+    if not xp.isdtype(token_ids.dtype, "integral"):
+        raise ValueError(f"token_ids are {token_ids.dtype}; expected integers")
+    if token_ids.dtype not in (xp.int32, xp.int64):
+        token_ids = xp.astype(token_ids, xp.int32)
+    checks.temperature(temperature, tokens)
+    chosen = None
+    known = (token_ids >= 0) & (token_ids < size)
+    if mask is not None:
+        checks.shape("mask", mask, tokens, "as token_ids")
+        chosen = xp.astype(mask, xp.bool)
+        known = known | ~chosen
+    checks.token_ids(token_ids, known, size)
+    ids = token_ids if chosen is None else xp.where(chosen, token_ids, xp.zeros_like(token_ids))
+    return ids, chosen, known
+
+
+def _finish(statistics: Any, chosen: Array | None, known: Array, size: int) -> TokenStatistics:
+    log_probs, reference_log_probs, entropy, deviation = statistics
+    xp = namespace(log_probs)
+    normalized = entropy / log(size) if size > 1 else entropy * 0.0
+    normalized = xp.where(normalized > 1.0, 1.0, normalized)
+    log_probs = xp.where(known, log_probs, float("nan"))
+    reference_log_probs = xp.where(known, reference_log_probs, float("nan"))
+    result = (log_probs, reference_log_probs, normalized, deviation)
+    if chosen is not None:
+        result = tuple(xp.where(chosen, field, 0.0) for field in result)
+    return TokenStatistics(*result)
