@@ -1,0 +1,71 @@
+"""What a run did: a table for the terminal and a plot."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from transformers import ProgressCallback
+
+import credit
+
+CURVES = {
+    "reward": ("reward", "mean reward"),
+    "credit/deviation_mean": ("deviation", "squared Hellinger distance\nto the reference"),
+    "credit/effective_token_fraction": ("effective token fraction", "(Σw)² / (T Σw²)"),
+}
+
+
+class Progress(ProgressCallback):
+    """The trainer's progress bar with the figures that matter, in place of a page of them."""
+
+    def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
+        shown = {"reward": "reward", "deviation": "credit/deviation_mean", "weight std": "credit/weight_std"}
+        if self.training_bar is not None:
+            self.training_bar.set_postfix({n: f"{logs[k]:.3g}" for n, k in shown.items() if k in logs})
+
+
+def table(
+    estimator: credit.Estimator,
+    before: dict[str, float],
+    after: dict[str, float],
+    size: int,
+    history: list[dict],
+) -> None:
+    """Accuracy before and after, and what the estimator did to its tokens."""
+    error = (0.25 / size) ** 0.5
+    print(f"\n{estimator!r}\n\n{'accuracy':<12}{'before':>10}{'after':>10}")
+    for name in before:
+        print(f"{name:<12}{before[name]:>10.3f}{after[name]:>10.3f}")
+    print(f"on {size} held-out prompts; standard error at most {error:.3f}\n")
+    logged = [entry for entry in history if "credit/weight_std" in entry]
+    if not logged:
+        return
+    last = logged[-1]
+    for name in ("deviation_mean", "gate_mean", "weight_min", "weight_max", "weight_std"):
+        if f"credit/{name}" in last:
+            print(f"{name:<18}{last[f'credit/{name}']:>10.4f}")
+    largest = max(entry["credit/weight_std"] for entry in logged)
+    if estimator.needs and largest < 0.1:
+        print(
+            f"\nThe weights moved by {largest:.1%} at the most (std): this run was GRPO in all but name.\n"
+            "A smaller tau makes the estimator act; see the README on DGPO's effect size."
+        )
+
+
+def plot(history: list[dict], path: Path) -> Path:
+    """Reward, deviation and effective token fraction over the steps, as a PNG."""
+    present = {key: names for key, names in CURVES.items() if any(key in entry for entry in history)}
+    figure, axes = plt.subplots(len(present), 1, figsize=(7, 2.4 * len(present)), sharex=True, squeeze=False)
+    for axis, (key, (title, label)) in zip(axes[:, 0], present.items(), strict=True):
+        points = [(entry["step"], entry[key]) for entry in history if key in entry]
+        axis.plot(*zip(*points, strict=True), color="#2b6cb0")
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_ylabel(label, fontsize=8)
+        axis.grid(alpha=0.3)
+    axes[-1, 0].set_xlabel("step")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path
