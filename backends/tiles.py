@@ -33,13 +33,14 @@ def take(array: Array, start: int, width: int, axis: int) -> Array:
 def from_logits(logits: Array, dtype: Any, take: Callable[..., Array] = take) -> Tile:
     """Tiles of given logits [..., V]."""
     xp = namespace(logits)
-    return lambda start, width: xp.astype(take(logits, start, width, -1), dtype)
+    return lambda start, width: xp.astype(take(logits, start, width, -1), dtype, copy=False)
 
 
 def project(hidden: Array, head: Array, dtype: Any) -> Array:
     """hidden [..., D] times head [W, D], with products and sums in `dtype`."""
     xp = namespace(hidden, head)
-    return xp.matmul(xp.astype(hidden, dtype), xp.matrix_transpose(xp.astype(head, dtype)))
+    hidden, head = (xp.astype(array, dtype, copy=False) for array in (hidden, head))
+    return xp.matmul(hidden, xp.matrix_transpose(head))
 
 
 def from_hidden(
@@ -58,7 +59,7 @@ def from_hidden(
     def tile(start: Any, width: int) -> Array:
         logits = project(hidden, take(head, start, width, 0), dtype)
         if bias is not None:
-            logits = logits + xp.astype(take(bias, start, width, 0), dtype)
+            logits = logits + xp.broadcast_to(xp.astype(take(bias, start, width, 0), dtype), logits.shape)
         if scale != 1.0:
             logits = logits * scale
         return logits if soft_cap is None else soft_cap * xp.tanh(logits / soft_cap)

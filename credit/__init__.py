@@ -1,5 +1,6 @@
 """Token-level credit assignment for reinforcement learning of language models."""
 
+from credit import groups, tokens
 from credit.checks import validate
 from credit.estimator import Estimator, get, names, parse
 from credit.estimators import DAPO, DGPO, GRPO, RLOO, DrGRPO
@@ -25,6 +26,7 @@ __all__ = [
     "Rollouts",
     "TokenStatistics",
     "get",
+    "groups",
     "log_probs_and_entropy",
     "names",
     "overlong_penalty",
@@ -32,5 +34,6 @@ __all__ = [
     "selected_log_probs",
     "token_statistics",
     "token_statistics_from_hidden",
+    "tokens",
     "validate",
 ]

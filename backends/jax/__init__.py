@@ -81,7 +81,8 @@ def _backward(residuals: Any, gradients: tuple[Array, Array]) -> tuple[Array, No
     log_p = 2.0 * half * (logits.astype(half.dtype) - peak) - log_total
     p = jnp.exp(log_p)
     entropy_slope = p * (jnp.where(p > 0.0, log_p, 0.0) + entropy[..., None])
-    hit = (jnp.arange(logits.shape[-1]) == token_ids[..., None]).astype(p.dtype)
+    columns = lax.broadcasted_iota(token_ids.dtype, logits.shape, logits.ndim - 1)
+    hit = (columns == token_ids[..., None]).astype(p.dtype)
     slope = of_log_prob * (hit - p) - of_entropy * entropy_slope
     return (2.0 * half * slope).astype(logits.dtype), None, None
 

@@ -65,44 +65,72 @@ def log_probs_and_entropy(
     """See `array_api.log_probs_and_entropy`; differentiable in the logits, which alone are kept."""
     ids = token_ids.long()
     half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
-    return _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
+    log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
+    return log_probs, entropy
 
 
 class _LogProbsAndEntropy(torch.autograd.Function):
     """d log p(a) / dx_v = (1[v = a] - p_v) / T and dH / dx_v = -p_v (ln p_v + H) / T, from saved sums."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
-        limit = max(1, _tile(logits, array_api.TILE) // min(logits.shape[-1], array_api.CHUNK))
-
+    def forward(logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
         def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
             ids, half = ids[..., None], half[..., None]
             policy, moment = array_api.fold_single(x, half.dtype, array_api.CHUNK, ids, half)
             log_prob, entropy = state.log_prob(policy, half), state.entropy(policy, moment)
             return log_prob, entropy, policy.peak[..., 0], policy.total.log()[..., 0]
 
-        arrays = (logits, ids, half)
-        log_probs, entropy, peak, log_total = tiles.over_rows(rows, arrays, ids.ndim, limit)
-        ctx.save_for_backward(logits, ids, half, peak, log_total, entropy)
-        ctx.set_materialize_grads(False)
-        ctx.limit = limit
-        return log_probs, entropy
+        return tiles.over_rows(rows, (logits, ids, half), ids.ndim, _limit(logits))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        _, entropy, peak, log_total = output
+        ctx.mark_non_differentiable(peak, log_total)
+        ctx.save_for_backward(*inputs, peak, log_total, entropy)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, log_prob_gradient: Tensor | None, entropy_gradient: Tensor | None
-    ) -> tuple[Tensor | None, None, None]:
-        if log_prob_gradient is None and entropy_gradient is None:
-            return None, None, None
-        logits, ids, half, peak, log_total, entropy = ctx.saved_tensors
+        ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None, None]:
+        arrays = (*ctx.saved_tensors, of_log_prob, of_entropy)
+        return _Gradient.apply(*arrays), None, None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> Any:
+        outputs = _LogProbsAndEntropy.apply(*_stacked(info, axes, arrays))  # type: ignore[no-untyped-call]
+        return outputs, (0,) * len(outputs)
+
+
+class _Gradient(torch.autograd.Function):
+    """The backward pass as a function of its own, so that vmap hands it whole arrays to write into."""
+
+    @staticmethod
+    def forward(logits: Tensor, *per_token: Tensor) -> Tensor:
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        zero = torch.zeros_like(half)
-        log_prob_gradient = zero if log_prob_gradient is None else log_prob_gradient
-        entropy_gradient = zero if entropy_gradient is None else entropy_gradient
-        per_token = (ids, half, peak, log_total, entropy, log_prob_gradient, entropy_gradient)
-        tiles.over_rows(_write_gradient, (gradient, logits, *per_token), ids.ndim, ctx.limit)
-        return gradient, None, None
+        arrays = (gradient, logits, *per_token)
+        tiles.over_rows(_write_gradient, arrays, logits.ndim - 1, _limit(logits))
+        return gradient
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Nothing is kept: there is no second derivative."""
+
+    @staticmethod
+    def vmap(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> Any:
+        return _Gradient.apply(*_stacked(info, axes, arrays)), 0  # type: ignore[no-untyped-call]
+
+
+def _stacked(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
+    """The batch as one more axis of rows, for vmap."""
+    return [
+        array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
+        for array, axis in zip(arrays, axes, strict=True)
+    ]
+
+
+def _limit(logits: Tensor) -> int:
+    return max(1, _tile(logits, array_api.TILE) // min(logits.shape[-1], array_api.CHUNK))
 
 
 def _write_gradient(gradient: Tensor, logits: Tensor, *per_token: Tensor) -> tuple[()]:

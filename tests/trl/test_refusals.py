@@ -1,0 +1,95 @@
+"""What the adapter refuses, and that it does so before it loads a model."""
+
+import inspect
+import logging
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+from transformers import ProcessorMixin
+from trl import GRPOTrainer
+
+import credit
+
+NOWHERE = "/nowhere/no-model"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: dapo, dgpo"),
+        ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
+        ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
+        ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),
+        ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
+        ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
+        ({"estimator": "dgpo", "sync_ref_model": True, "extra": {"ref_model": object()}}, "sync_ref_model"),
+    ],
+)
+def test_wrong_settings_are_refused_before_loading(make_trainer, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(model=NOWHERE, **settings)
+
+
+def test_a_model_that_is_not_there_is_still_trls_error(make_trainer):
+    with pytest.raises(OSError, match="no-model"):
+        make_trainer("dgpo", model=NOWHERE)
+
+
+def test_images_are_refused_before_loading(make_trainer):
+    class Processor(ProcessorMixin):
+        def __init__(self):
+            pass
+
+    with pytest.raises(ValueError, match="text models only"):
+        make_trainer("dgpo", model=NOWHERE, extra={"processing_class": Processor()})
+
+
+def test_a_need_that_trl_cannot_fill_is_refused(make_trainer):
+    class NeedsTurns(credit.GRPO):
+        name: Literal["needs_turns"] = "needs_turns"
+
+        @property
+        def needs(self):
+            return ("turns",)
+
+    with pytest.raises(ValueError, match="needs_turns needs turns, which TRL does not provide"):
+        make_trainer("needs_turns", model=NOWHERE)
+
+
+def test_another_trl_is_refused_at_import():
+    code = (
+        "import importlib.metadata as m; real = m.version\n"
+        "m.version = lambda name: '1.17.0' if name == 'trl' else real(name)\n"
+        "import credit.adapters.trl"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "supports TRL 1.16.x and found 1.17.0" in result.stderr
+
+
+def test_differing_loss_options_are_reported_and_kept(make_trainer, caplog):
+    with caplog.at_level(logging.WARNING, logger="credit.adapters.trl.options"):
+        trainer = make_trainer("dgpo", loss_type="dapo", epsilon_high=0.3, delta=4.0)
+    (record,) = [r for r in caplog.records if r.name == "credit.adapters.trl.options"]
+    for part in ("loss_type=dapo (grpo)", "epsilon_high=0.3 (0.2)", "delta=4.0 (None)"):
+        assert part in record.getMessage()
+    assert (trainer.loss_type, trainer.epsilon_high, trainer.args.delta) == ("dapo", 0.3, 4.0)
+
+
+def test_equal_loss_options_are_not_reported(make_trainer, caplog):
+    make_trainer("dapo", loss_type="dapo", epsilon_high=0.28)
+    assert not [r for r in caplog.records if r.name == "credit.adapters.trl.options"]
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("_generate_and_score_completions", ["self", "inputs"]),
+        ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
+        ("_compute_loss", ["self", "model", "inputs"]),
+    ],
+)
+def test_the_hooked_signatures_are_those_known(method, parameters):
+    assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters

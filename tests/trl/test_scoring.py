@@ -1,0 +1,108 @@
+"""The adapter's statistics against plain Hugging Face forwards in float64."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+from accelerate import Accelerator
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
+from trl.trainer.utils import add_fused_lm_head
+
+import credit
+from credit.adapters.trl import scoring
+
+SMALL = {
+    "vocab_size": 40,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+def qwen2(seed):
+    return tiny_model.small_qwen2(40, hidden_size=32, layers=2, seed=seed)
+
+
+def gemma2(seed):
+    torch.manual_seed(seed)
+    return Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=2.0))
+
+
+def cohere(seed):
+    torch.manual_seed(seed)
+    return CohereForCausalLM(CohereConfig(**SMALL, logit_scale=0.25))
+
+
+def granite(seed):
+    torch.manual_seed(seed)
+    return GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=0.3))
+
+
+@pytest.mark.parametrize("make", [qwen2, gemma2, cohere, granite])
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_statistics_equal_a_float64_forward(make, batch_size):
+    policy, reference = make(0), make(1)
+    for model in (policy, reference):
+        add_fused_lm_head(model, temperature=0.7)
+    trainer = SimpleNamespace(
+        model=policy.train(),
+        ref_model=reference.eval(),
+        accelerator=Accelerator(cpu=True),
+        temperature=0.7,
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+        credit_estimator=credit.DGPO(),
+    )
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 40, (5, 15), generator=generator)
+    attention = torch.ones_like(ids)
+    if make is not gemma2:  # transformers gives NaN for a left-padded Gemma 2 in float64
+        attention[0, :3] = 0
+    attention[1, -4:] = 0
+    mask = attention[:, 6:] * (torch.rand(5, 9, generator=generator) < 0.8)  # with holes, as of tools
+    output = {
+        "prompt_ids": ids[:, :6],
+        "prompt_mask": attention[:, :6],
+        "completion_ids": ids[:, 6:],
+        "completion_mask": attention[:, 6:],
+    }
+    fields = scoring.statistics(trainer, output, mask, batch_size)
+    expected = in_float64(policy, reference, ids, attention, 0.7)
+    chosen = mask.bool().numpy()
+    for name, values in expected.items():
+        ours = fields[name].numpy()
+        assert np.abs(ours - values[:, 5:-1])[chosen].max() < 5e-6, name
+        assert (ours[~chosen] == 0).all()
+    assert policy.training
+
+
+def in_float64(policy, reference, ids, attention, temperature):
+    def log_softmax(model):
+        with torch.no_grad():
+            logits = model.double().eval()(input_ids=ids, attention_mask=attention).logits
+        return (logits.double() / temperature).log_softmax(-1)
+
+    lp, lq = log_softmax(policy), log_softmax(reference)
+    for model in (policy, reference):
+        model.float()
+    policy.train()
+    next_ids = ids.roll(-1, dims=1)[..., None]
+    roots = (lp / 2).exp() - (lq / 2).exp()
+    fields = {
+        "log_probs": lp.gather(-1, next_ids)[..., 0],
+        "reference_log_probs": lq.gather(-1, next_ids)[..., 0],
+        "normalized_entropy": -(lp.exp() * lp).sum(-1) / np.log(lp.shape[-1]),
+        "deviation": 0.5 * roots.square().sum(-1),
+    }
+    return {name: value.numpy() for name, value in fields.items()}

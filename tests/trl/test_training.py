@@ -1,0 +1,240 @@
+"""TRL's real trainer, training with credit's estimators."""
+
+import math
+from typing import Literal
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+from transformers import AutoModelForCausalLM
+from trl import GRPOConfig, GRPOTrainer
+
+import credit
+from credit.adapters.trl import CreditGRPOTrainer, CreditMixin
+
+TRL = {"preset": "trl"}
+
+
+def close(ours, theirs, name, tolerance):
+    return all(abs(a[name] - b[name]) <= tolerance for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", credit.names())
+def test_trains_for_several_steps_and_logs(train, name):
+    trainer, log = train(name)
+    assert len(log) == 3
+    for entry in log:
+        assert math.isfinite(entry["loss"])
+        assert entry["grad_norm"] > 0
+        assert {"credit/weight_std", "credit/effective_token_fraction"} <= set(entry)
+    assert trainer._buffered_inputs[0]["advantages"].ndim == 2
+
+
+def test_dgpo_starts_as_grpo_and_then_departs(train):
+    _, grpo = train("grpo")
+    _, dgpo = train("dgpo", {"tau": 0.01})
+    assert dgpo[0]["credit/deviation_max"] == 0.0
+    assert dgpo[0]["credit/weight_std"] == 0.0
+    assert dgpo[0]["loss"] == grpo[0]["loss"]
+    assert dgpo[0]["grad_norm"] == grpo[0]["grad_norm"]
+    assert dgpo[1]["credit/deviation_mean"] > 0
+    assert dgpo[2]["credit/weight_std"] > 0.1
+    assert dgpo[2]["grad_norm"] != grpo[2]["grad_norm"]
+
+
+def test_the_preset_reproduces_trls_own_grpo(train):
+    _, ours = train("grpo", TRL)
+    _, theirs = train(kind=GRPOTrainer, config=GRPOConfig)
+    for name in ("loss", "grad_norm", "reward", "entropy"):
+        assert close(ours, theirs, name, 1e-6), name
+
+
+def advantages(trainer):
+    """TRL's completions table: one advantage per completion of the last generation."""
+    return np.asarray(trainer._logs["advantages"])
+
+
+def test_advantages_equal_trls_where_rewards_differ_and_are_zero_elsewhere(train):
+    def flat_in_some_groups(prompts, completions, **_):
+        pairs = zip(prompts, completions, strict=True)
+        return [0.7 if prompt[0] in "02468" else len(set(text)) / 8 for prompt, text in pairs]
+
+    settings = {"reward": flat_in_some_groups, "per_device_train_batch_size": 32, "max_steps": 1}
+    ours, log = train("grpo", TRL, **settings)
+    theirs, _ = train(kind=GRPOTrainer, config=GRPOConfig, **settings)
+    rewards = np.asarray(ours._logs["rewards"]["flat_in_some_groups"]).reshape(-1, 4)
+    flat = (rewards.max(axis=1) == rewards.min(axis=1)).repeat(4)
+    assert flat.any()
+    assert not flat.all()
+    assert abs(advantages(ours) - advantages(theirs))[~flat].max() <= 1e-6
+    assert (advantages(ours)[flat] == 0).all()
+    assert log[0]["credit/zero_variance_groups"] == pytest.approx(flat.mean())
+
+
+def test_without_an_estimator_the_path_is_trls(train):
+    ours, ours_log = train()
+    theirs, theirs_log = train(kind=GRPOTrainer, config=GRPOConfig)
+    assert ours.ref_model is None
+    assert ours._buffered_inputs[0]["advantages"].ndim == 1
+    for a, b in zip(ours_log, theirs_log, strict=True):
+        assert (a["loss"], a["grad_norm"]) == (b["loss"], b["grad_norm"])
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_row_and_token_advantages_give_the_same_loss(make_trainer, level):
+    trainer = make_trainer("grpo")
+    trainer.current_gradient_accumulation_steps = 1
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    per_row = inputs["advantages"].sum(dim=1) / inputs["completion_mask"].sum(dim=1)
+    trainer.importance_sampling_level = level
+    losses = {}
+    for loss_type in ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"):
+        trainer.loss_type = loss_type
+        trainer.epsilon_high = 5.0 if loss_type == "cispo" else 0.28
+        pair = []
+        for form in (per_row, per_row[:, None].expand_as(inputs["advantages"])):
+            trainer.model.zero_grad()
+            loss = trainer._compute_loss(trainer.model, inputs | {"advantages": form})
+            loss.backward()
+            gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+            pair.append((loss.item(), gradient))
+        assert pair[0][0] == pytest.approx(pair[1][0], abs=1e-7), loss_type
+        assert torch.allclose(pair[0][1], pair[1][1], atol=1e-7), loss_type
+        assert pair[0][1].abs().max() > 0
+        losses[loss_type] = pair[0][1]
+    assert not torch.allclose(losses["grpo"], losses["dapo"])
+
+
+def test_gradient_accumulation_gives_the_whole_batchs_gradient(train):
+    _, whole = train("dgpo", {"tau": 0.01}, per_device_train_batch_size=16)
+    _, parts = train("dgpo", {"tau": 0.01}, per_device_train_batch_size=4, gradient_accumulation_steps=4)
+    assert parts[0]["grad_norm"] == pytest.approx(whole[0]["grad_norm"], rel=1e-5)
+    assert parts[1]["grad_norm"] == pytest.approx(whole[1]["grad_norm"], rel=1e-3)
+    assert parts[2]["credit/weight_std"] > 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_iterations": 2, "max_steps": 4},
+        {"steps_per_generation": 4, "gradient_accumulation_steps": 2},
+        {"mask_truncated_completions": True},
+        {"beta": 0.04},
+        {"temperature": 0.7},
+        {"gradient_checkpointing": True},
+        {"bf16": True},
+        {"loss_type": "dr_grpo", "top_entropy_quantile": 0.5},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_trls_options_keep_working(train, settings):
+    trainer, log = train("dgpo", {"tau": 0.01}, **settings)
+    assert all(math.isfinite(entry["loss"]) and math.isfinite(entry["grad_norm"]) for entry in log)
+    assert all(getattr(trainer.args, name) == value for name, value in settings.items())
+    assert trainer.beta == settings.get("beta", 0.0)
+    assert ("kl" in log[-1]) == ("beta" in settings)
+
+
+def test_the_reference_can_follow_the_policy(train):
+    settings = {"sync_ref_model": True, "ref_model_sync_steps": 1, "ref_model_mixup_alpha": 1.0}
+    _, log = train("dgpo", **settings)
+    assert [entry["credit/deviation_max"] for entry in log] == [0.0, 0.0, 0.0]
+
+
+def test_evaluation_logs_under_eval(make_trainer):
+    trainer = make_trainer("dgpo", per_device_eval_batch_size=4)
+    metrics = trainer.evaluate(trainer.train_dataset.select(range(4)))
+    assert metrics["eval_credit/deviation_max"] == 0.0
+
+
+def test_a_given_reference_is_used(train, recwarn):
+    tokenizer = tiny_model.character_tokenizer()
+    other = tiny_model.small_qwen2(len(tokenizer), hidden_size=48, layers=1, seed=5)
+    trainer, log = train("dgpo", max_steps=1, extra={"ref_model": other})
+    assert log[0]["credit/deviation_mean"] > 1e-3
+    assert trainer.accelerator.unwrap_model(trainer.ref_model) is other
+    assert not [w for w in recwarn if "deviates" in str(w.message)]
+
+
+def test_a_given_reference_serves_trls_kl_term(train):
+    tokenizer = tiny_model.character_tokenizer()
+    other = tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=2, seed=5)
+    _, log = train("grpo", max_steps=1, beta=0.1, extra={"ref_model": other})
+    assert log[0]["kl"] > 1e-3
+
+
+def test_a_policy_that_is_not_its_reference_is_reported(train, model_path):
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(3.0)
+    tokenizer = tiny_model.character_tokenizer()
+    with pytest.warns(UserWarning, match=r"deviates from its reference by up to 0\.\d+"):
+        train("dgpo", max_steps=1, model=model, extra={"processing_class": tokenizer})
+
+
+def test_dropout_does_not_make_the_policy_deviate_from_itself(train, tmp_path):
+    tokenizer = tiny_model.character_tokenizer()
+    path = str(tmp_path / "dropout")
+    tiny_model.small_qwen2(len(tokenizer), hidden_size=32, attention_dropout=0.5).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    trainer, log = train("dgpo", model=path, max_steps=1)
+    assert log[0]["credit/deviation_max"] == 0.0
+    assert trainer.model.training
+
+
+def test_lora_compares_with_the_policy_without_it(train):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trainer, log = train("dgpo", extra={"peft_config": lora})
+    assert trainer.ref_model is None
+    assert log[0]["credit/deviation_max"] == 0.0
+    assert log[2]["credit/deviation_mean"] > 0
+
+
+def test_a_row_without_a_reward_leaves_the_batch(train):
+    calls = []
+
+    def first_is_unscored(completions, **_):
+        calls.append(len(completions))
+        return [None, *(len(set(text)) / 8 for text in completions[1:])]
+
+    trainer, log = train("grpo", reward=first_is_unscored, max_steps=1, loss_type="dapo")
+    rewards = np.asarray(trainer._logs["rewards"]["first_is_unscored"])
+    expected = credit.GRPO()(credit.Rollouts(rewards[1:4], np.zeros(3, int), np.ones((3, 1), bool)))
+    assert np.allclose(advantages(trainer)[1:4], expected.advantages[:, 0], atol=1e-5)
+    assert advantages(trainer)[0] == 0
+    assert log[0]["credit/invalid_rows"] == 1
+    batch = trainer._buffered_inputs[0]
+    assert (batch["completion_mask"].sum(dim=1) == 0).sum() == 1
+    assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
+
+
+def test_the_mixin_extends_a_users_trainer(train):
+    class Users(GRPOTrainer):
+        def _calculate_rewards(self, *arguments):
+            return super()._calculate_rewards(*arguments) + 1.0
+
+    class Mine(CreditMixin, Users):
+        pass
+
+    trainer, log = train("dgpo", kind=Mine)
+    assert not isinstance(trainer, CreditGRPOTrainer)
+    assert log[0]["reward"] >= 1.0
+    assert log[2]["credit/deviation_mean"] > 0
+
+
+def test_a_users_estimator_trains_by_its_name(train):
+    class EntropyOnly(credit.GRPO):
+        name: Literal["entropy_only"] = "entropy_only"
+
+        @property
+        def needs(self):
+            return ("normalized_entropy",)
+
+        def weights(self, rollouts, advantages):
+            return credit.tokens.redistribute(rollouts.normalized_entropy, rollouts.mask, 0.01)
+
+    trainer, log = train("entropy_only")
+    assert trainer.ref_model is None
+    assert log[0]["credit/weight_std"] > 0.01
