@@ -29,7 +29,7 @@ def token_statistics(
         return array_api.token_statistics(
             policy_logits,
             reference_logits,
-            token_ids.long(),
+            token_ids,
             temperature,
             tile=_tile(policy_logits, array_api.TILE),
         )
@@ -51,7 +51,7 @@ def token_statistics_from_hidden(
             policy_head,
             reference_hidden,
             reference_head,
-            token_ids.long(),
+            token_ids,
             temperature,
             tile=_tile(policy_hidden, 16 * array_api.TILE),
             project=_project,
@@ -63,9 +63,8 @@ def log_probs_and_entropy(
     logits: Tensor, token_ids: Tensor, temperature: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """See `array_api.log_probs_and_entropy`; differentiable in the logits, which alone are kept."""
-    ids = token_ids.long()
-    half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
-    log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
+    half = tiles.halved(temperature, token_ids, tiles.computing_dtype(logits))
+    log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, token_ids, half)  # type: ignore[no-untyped-call]
     return log_probs, entropy
 
 
@@ -90,9 +89,7 @@ class _LogProbsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         arrays = (*ctx.saved_tensors, of_log_prob, of_entropy)
         return _Gradient.apply(*arrays), None, None  # type: ignore[no-untyped-call]
 
@@ -106,9 +103,18 @@ class _Gradient(torch.autograd.Function):
     """The backward pass as a function of its own, so that vmap hands it whole arrays to write into."""
 
     @staticmethod
-    def forward(logits: Tensor, *per_token: Tensor) -> Tensor:
+    def forward(
+        logits: Tensor,
+        ids: Tensor,
+        half: Tensor,
+        peak: Tensor,
+        log_total: Tensor,
+        entropy: Tensor,
+        of_log_prob: Tensor,
+        of_entropy: Tensor,
+    ) -> Tensor:
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        arrays = (gradient, logits, *per_token)
+        arrays = (gradient, logits, ids, half, peak, log_total, entropy, of_log_prob, of_entropy)
         tiles.over_rows(_write_gradient, arrays, logits.ndim - 1, _limit(logits))
         return gradient
 
