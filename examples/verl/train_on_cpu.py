@@ -58,7 +58,8 @@ ON_CPU = {
     "actor_rollout_ref.rollout.calculate_log_probs": True,
     "actor_rollout_ref.rollout.free_cache_engine": False,
     "reward.num_workers": 1,
-    "ray_kwargs.ray_init.num_cpus": 24,
+    "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+    "ray_kwargs.ray_init.num_cpus": 12,
     "+ray_kwargs.ray_init.num_gpus": "${trainer.n_gpus_per_node}",
     "+ray_kwargs.ray_init.include_dashboard": False,
 }
@@ -75,6 +76,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_prestart_worker_first_driver": "0",  # else Ray starts a process for each CPU it is told of
 }
 
 
@@ -108,6 +110,8 @@ def prepare(own: argparse.Namespace, output: Path) -> None:
     tiny_model.warm_up(own.task, str(model), own.warm_up, own.seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    # verl looks them up for Qwen's turns, of which there is one here; they never reach the model.
+    tokenizer.add_tokens(["<|im_end|>", "\n"])
     tokenizer.save_pretrained(model)
     write_data(own.task, 2048, own.seed + 1, output / "train.parquet")
     write_data(own.task, 64, own.seed + 2, output / "val.parquet")
