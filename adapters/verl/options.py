@@ -39,6 +39,8 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
         return
     if not scores_tokens:
         _refuse_mode(name, config, mode)
+    if choice.reference and not lora(config.actor_rollout_ref):
+        _refuse_unbatched(name, config.actor_rollout_ref.ref)
     if choice.divergence == "binary":
         _refuse_for_binary(choice, name, config)
     else:
@@ -98,6 +100,16 @@ def _refuse_other_layout(name: str, models: Any) -> None:
                 f"{name} compares policy and reference shard by shard, but actor.{option}={ours} and "
                 f"ref.{option}={theirs}; set actor_rollout_ref.ref.{option}={ours}"
             )
+
+
+def _refuse_unbatched(name: str, ref: Any) -> None:
+    """verl checks the reference's batch size only where a KL term asks for a reference."""
+    sizes = ("log_prob_micro_batch_size", "log_prob_micro_batch_size_per_gpu")
+    if not ref.log_prob_use_dynamic_bsz and all(ref.get(size) is None for size in sizes):
+        raise ValueError(
+            f"{name} runs the reference, whose batch size is not set; set actor_rollout_ref.ref."
+            "log_prob_micro_batch_size_per_gpu, or use_dynamic_bsz=True for actor, rollout and ref"
+        )
 
 
 def _refuse_for_binary(choice: Choice, name: str, config: Any) -> None:

@@ -73,9 +73,7 @@ class Replica(RolloutReplica):
         self._server_handle = (
             ray.remote(num_cpus=0)(Server)
             .options(name=name)
-            .remote(
-                self.model_config.path, self.config.response_length, self.config.seed + self.replica_rank
-            )
+            .remote(self.model_config.path, self.config.response_length, self.config.seed + self.replica_rank)
         )
         self.servers = [self._server_handle]
         self._server_address = name
@@ -92,7 +90,9 @@ class ServerAdapter(base.BaseRollout):
     async def release(self) -> None:
         """Nothing is held."""
 
-    async def update_weights(self, weights: Iterator, wire_format: str = "named_tensors", **named: Any) -> None:
+    async def update_weights(
+        self, weights: Iterator, wire_format: str = "named_tensors", **named: Any
+    ) -> None:
         # Every rank has to drain the generator: gathering a shard is collective.
         whole = {name: tensor.detach().float().cpu().clone() for name, tensor in weights}
         replica, rest = divmod(int(os.environ["RANK"]), self.config.tensor_model_parallel_size)
