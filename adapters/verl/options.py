@@ -117,7 +117,8 @@ def _refuse_for_binary(choice: Choice, name: str, config: Any) -> None:
     if bypass and "normalized_entropy" in choice.statistics:
         raise ValueError(
             f"rollout_correction.bypass_mode=True leaves out the pass in which verl computes the entropy "
-            f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False, or +algorithm.credit.kappa=0"
+            f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False, or "
+            "+algorithm.credit.kappa=0"
         )
 
 

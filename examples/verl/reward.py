@@ -1,8 +1,12 @@
 """Rewards as verl calls them: reward.custom_reward_function.{path,name}"""
 
+import sys
+from pathlib import Path
 from typing import Any
 
-import arithmetic
+sys.path.append(str(Path(__file__).resolve().parents[1] / "trl"))  # verl imports this file by its path
+
+import arithmetic  # noqa: E402
 
 
 def exact_match(data_source: str, solution_str: str, ground_truth: str, **_: Any) -> float:

@@ -9,7 +9,6 @@ Further arguments are Hydra overrides and go before the defaults of this script.
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,12 +16,13 @@ HERE = Path(__file__).resolve().parent
 TINY = HERE.parent / "trl"  # the small model and its tasks
 sys.path.insert(0, str(TINY))
 
-import arithmetic
-import pandas as pd
-import tiny_model
-from transformers import AutoTokenizer
+import arithmetic  # noqa: E402
+import pandas as pd  # noqa: E402
+import tiny_model  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 ESTIMATORS = sorted(path.stem for path in (HERE / "config").glob("*.yaml"))
+OF_ESTIMATOR = {"dapo": {"reward.reward_kwargs.overlong_buffer_cfg.len": 4}}  # of 16 tokens
 MODELS = ("actor_rollout_ref.actor", "actor_rollout_ref.ref")
 
 OVERRIDES = {
@@ -123,7 +123,7 @@ def main() -> None:
     output = Path(own.output).resolve()
     output.mkdir(parents=True, exist_ok=True)
     prepare(own, output)
-    overrides = OVERRIDES | ON_CPU
+    overrides = OVERRIDES | ON_CPU | OF_ESTIMATOR.get(own.estimator, {})
     overrides |= {
         "actor_rollout_ref.model.path": output / "model",
         "data.train_files": output / "train.parquet",
@@ -142,7 +142,7 @@ def main() -> None:
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "VERL_FILE_LOGGER_PATH": str(output / "log.jsonl"),
     }
-    sys.exit(subprocess.run([*command, *given], env=environment, check=False).returncode)
+    os.execve(sys.executable, [*command, *given], environment)
 
 
 if __name__ == "__main__":

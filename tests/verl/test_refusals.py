@@ -1,4 +1,4 @@
-"""What the adapter refuses, with reason and way out, when the trainer is built and before it loads anything."""
+"""What the adapter refuses, with reason and way out, before verl loads anything."""
 
 import logging
 import os
