@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("verl")
 import torch
-from hydra import compose, initialize_config_module
+import train_on_cpu
+from hydra import compose, initialize_config_dir, initialize_config_module
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,10 +21,14 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def configured():
-    """verl's default configuration with overrides, as Hydra composes it."""
+    """verl's configuration, or one of the example's, with overrides, as Hydra composes it."""
 
-    def make(*overrides):
-        with initialize_config_module("verl.trainer.config", version_base=None):
-            return compose("ppo_trainer", overrides=list(overrides))
+    def make(*overrides, example=None):
+        if example is None:
+            with initialize_config_module("verl.trainer.config", version_base=None):
+                return compose("ppo_trainer", overrides=list(overrides))
+        search = "hydra.searchpath=[pkg://verl.trainer.config]"
+        with initialize_config_dir(str(train_on_cpu.HERE / "config"), version_base=None):
+            return compose(example, overrides=[search, *overrides])
 
     return make

@@ -7,6 +7,7 @@ import sys
 from typing import Literal
 
 import pytest
+import train_on_cpu
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.v1 import get_trainer_cls
 
@@ -33,8 +34,8 @@ class NeedsTurns(credit.GRPO):
 def build(configured):
     """Builds the trainer that the configuration names, as verl's task runner does."""
 
-    def make(overrides):
-        config = configured(*overrides)
+    def make(overrides, **file):
+        config = configured(*overrides, **file)
         return get_trainer_cls(config.trainer.v1.trainer_mode)(config=config)
 
     return make
@@ -148,6 +149,18 @@ def test_equal_loss_options_are_not_reported(build, caplog):
         ]
     )
     assert not [record for record in caplog.records if record.name == "credit"]
+
+
+REFERENCE_BATCH = "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1"
+
+
+@pytest.mark.parametrize("name", train_on_cpu.ESTIMATORS)
+def test_the_examples_configurations_are_those_of_the_papers(build, caplog, name):
+    trainer = build([REFERENCE_BATCH], example=name)
+    assert trainer.credit_choice.estimator.name == name
+    reported = " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
+    for option in ("loss_agg_mode", "clip_ratio_low", "clip_ratio_high", "use_kl"):
+        assert option not in reported
 
 
 def start(code, *paths, **environment):
