@@ -8,7 +8,7 @@ import sys
 
 import torch
 import train_on_cpu
-import verl  # noqa: F401  (registers the CPU platform before anything asks for a device)
+import ulysses_attention  # noqa: F401  (registers an attention, and with verl the CPU platform)
 from hydra import compose, initialize_config_module
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
@@ -66,9 +66,12 @@ def score(model, overrides, rank, ranks):
     worker.init_model()
     trained = {n: p for n, p in worker.actor.engine.module.named_parameters() if p.requires_grad}
     perturb(trained.values())
-    output = worker.compute_log_prob(batch(rows()[rank::ranks]))
+    share = config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
+    output = worker.compute_log_prob(batch(rows()[rank // share :: ranks // share]))
     assert worker.actor.loss_fn is worker.loss_fn
     names = ["log_probs", "entropy", *("credit_" + name for name in FIELDS.split())]
+    if output is None:  # another rank of the same sequences returns them
+        output = dict.fromkeys(names, torch.empty(0, 0))
     result = {name: [row.tolist() for row in output[name].unbind()] for name in names}
     return {name: p.full_tensor() for name, p in trained.items()}, result
 

@@ -5,6 +5,8 @@ engine for the CPU, and a rollout server that samples with Hugging Face. Trainer
 loop, TransferQueue, workers and FSDP2 stay verl's own.
 """
 
-from verl_on_cpu import engine, platform, rollout
+from importlib import import_module
 
-__all__ = ["engine", "platform", "rollout"]
+# In this order: verl's engine asks for the device when it is imported.
+for part in ("platform", "engine", "rollout"):
+    import_module(f"verl_on_cpu.{part}")
