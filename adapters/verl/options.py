@@ -26,7 +26,7 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
 
     `mode` is verl's trainer mode, and `scores_tokens` whether its trainer is one of credit's.
     """
-    name = PREFIX + choice.estimator.name
+    name, models = PREFIX + choice.estimator.name, config.actor_rollout_ref
     missing = [field for field in choice.estimator.needs if field not in PROVIDED]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}, which verl does not provide")
@@ -35,12 +35,16 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
             f"algorithm.norm_adv_by_std_in_grpo=False has no effect with {name}, which scales the rewards "
             f"itself; leave it out ({PREFIX}dr_grpo does not scale)"
         )
+    if "rollout_log_probs" in choice.estimator.needs and not models.rollout.calculate_log_probs:
+        raise ValueError(
+            f"{name} needs rollout_log_probs; set actor_rollout_ref.rollout.calculate_log_probs=True"
+        )
     if not choice.statistics:
         return
     if not scores_tokens:
         _refuse_mode(name, config, mode)
-    if choice.reference and not lora(config.actor_rollout_ref):
-        _refuse_unbatched(name, config.actor_rollout_ref.ref)
+    if choice.reference and not lora(models):
+        _refuse_unbatched(name, models.ref)
     if choice.divergence == "binary":
         _refuse_for_binary(choice, name, config)
     else:

@@ -15,6 +15,7 @@ import credit
 from credit.adapters.verl import versions
 
 DGPO = ["algorithm.adv_estimator=credit_dgpo"]
+NO_LOG_PROBS = "actor_rollout_ref.rollout.calculate_log_probs=False"
 SYNC = [*DGPO, "trainer.v1.trainer_mode=credit_sync", "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True"]
 BINARY = [*SYNC, "+algorithm.credit.divergence=binary"]
 BYPASS = "algorithm.rollout_correction.bypass_mode=True"
@@ -28,6 +29,16 @@ class NeedsTurns(credit.GRPO):
     @property
     def needs(self):
         return ("turns",)
+
+
+class NeedsRollouts(credit.GRPO):
+    """Needs the log-probs of the engine that sampled."""
+
+    name: Literal["needs_rollouts"] = "needs_rollouts"
+
+    @property
+    def needs(self):
+        return ("rollout_log_probs",)
 
 
 @pytest.fixture
@@ -55,6 +66,10 @@ def build(configured):
         ([*SYNC, "+algorithm.credit.divergence=top_k"], "expected exact or binary"),
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
         (["algorithm.adv_estimator=credit_needs_turns"], "needs turns, which verl does not provide"),
+        (
+            ["algorithm.adv_estimator=credit_needs_rollouts", NO_LOG_PROBS],
+            "set actor_rollout_ref.rollout.calculate_log_probs=True",
+        ),
         (
             ["algorithm.adv_estimator=credit_grpo", "algorithm.norm_adv_by_std_in_grpo=False"],
             "scales the rewards itself; leave it out .credit_dr_grpo",
