@@ -129,6 +129,7 @@ def main() -> None:
         "data.train_files": output / "train.parquet",
         "data.val_files": output / "val.parquet",
         "trainer.default_local_dir": output / "checkpoints",
+        "hydra.run.dir": output / "hydra",
         "reward.custom_reward_function.path": HERE / "reward.py",
         "reward.custom_reward_function.name": "exact_match",
     }
