@@ -4,9 +4,30 @@ from credit import groups, tokens
 from credit.checks import validate
 from credit.divergence import binary_deviation
 from credit.estimator import Estimator, get, names, parse
-from credit.estimators import DAPO, DGPO, GRPO, RLOO, DrGRPO
+from credit.estimators import (
+    DAPO,
+    DGPO,
+    GDPO,
+    GPG,
+    GRPO,
+    GTPO,
+    OPO,
+    RLOO,
+    DrGRPO,
+    EntropyShaped,
+    LitePPO,
+    MaxRL,
+    Mix,
+    PassAtK,
+    Redistributing,
+    ReinforcePlusPlus,
+    ReinforcePlusPlusBaseline,
+    ReMax,
+    TopEntropy,
+)
 from credit.loss import PolicyLoss
 from credit.rewards import overlong_penalty
+from credit.schedule import Schedule
 from credit.statistics import (
     log_probs_and_entropy,
     selected_log_probs,
@@ -16,17 +37,32 @@ from credit.statistics import (
 from credit.types import Credit, Rollouts, TokenStatistics
 
 __all__ = [
+    "Credit",
     "DAPO",
     "DGPO",
-    "GRPO",
-    "RLOO",
-    "Credit",
     "DrGRPO",
+    "EntropyShaped",
     "Estimator",
+    "GDPO",
+    "GPG",
+    "GRPO",
+    "GTPO",
+    "LitePPO",
+    "MaxRL",
+    "Mix",
+    "OPO",
+    "PassAtK",
     "PolicyLoss",
+    "RLOO",
+    "ReMax",
+    "Redistributing",
+    "ReinforcePlusPlus",
+    "ReinforcePlusPlusBaseline",
     "Rollouts",
+    "Schedule",
     "TokenStatistics",
     "binary_deviation",
+    "TopEntropy",
     "get",
     "groups",
     "log_probs_and_entropy",

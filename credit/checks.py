@@ -110,8 +110,13 @@ def missing(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
     if absent:
         raise ValueError(
             f"{name} needs {' and '.join(needs)}; {' and '.join(absent)} of the rollouts "
-            f"{'is' if len(absent) == 1 else 'are'} None (credit.token_statistics computes them)"
+            f"{'is' if len(absent) == 1 else 'are'} None{_hint(absent)}"
         )
+
+
+def _hint(absent: list[str]) -> str:
+    computed = {"log_probs", "reference_log_probs", "normalized_entropy", "deviation"}
+    return " (credit.token_statistics computes them)" if computed & set(absent) else ""
 
 
 def validate(rollouts: Rollouts) -> None:

@@ -11,6 +11,7 @@ from credit import checks, groups, tokens
 from credit.backends.arrays import namespace, stop_gradient
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
+from credit.schedule import Schedule
 from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
 _REGISTRY: dict[str, type["Estimator"]] = {}
@@ -70,15 +71,19 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        rollouts = prepare(self, rollouts, self.needs)
+        rollouts = prepare(self, rollouts, all_needs(self))
         xp = namespace(rollouts.rewards)
-        mask = rollouts.mask
-        advantages = self.advantages(rollouts)
-        weights = xp.astype(self.weights(rollouts, advantages), advantages.dtype)
-        result = xp.where(mask, advantages[:, None] * weights, 0.0)
-        metrics = _metrics(rollouts) | _weight_metrics(weights, mask)
+        advantages, weights = self.assign(rollouts)
+        weights = xp.astype(weights, advantages.dtype)
+        metrics = _metrics(rollouts) | _weight_metrics(weights, rollouts.mask)
         metrics |= self.token_metrics(rollouts, weights)
-        return Credit(result, weights, metrics)
+        return Credit(xp.where(rollouts.mask, advantages, 0.0), weights, metrics)
+
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
+        advantages = self.advantages(rollouts)
+        weights = self.weights(rollouts, advantages)
+        return advantages[:, None] * namespace(advantages).astype(weights, advantages.dtype), weights
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -108,6 +113,11 @@ class Estimator(BaseModel):
 def names() -> tuple[str, ...]:
     """The registered estimators, sorted: what `get` and every adapter accept."""
     return tuple(sorted(_REGISTRY))
+
+
+def kinds() -> dict[str, type[Estimator]]:
+    """The registered classes by name."""
+    return dict(_REGISTRY)
 
 
 def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
@@ -147,6 +157,12 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
     if "name" not in settings:
         raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
     return get(**settings)
+
+
+def all_needs(estimator: Estimator) -> tuple[str, ...]:
+    """The fields that the estimator reads, and progress where one of its settings is scheduled."""
+    scheduled = any(isinstance(value, Schedule) for _, value in estimator)
+    return (*estimator.needs, "progress") if scheduled else estimator.needs
 
 
 def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:

@@ -10,28 +10,39 @@ def size(valid: Array, groups: Array, dtype: object) -> Array:
     return group_sum(xp.astype(valid, dtype), groups)
 
 
-def centre(rewards: Array, groups: Array, valid: Array) -> Array:
-    """r_i - mean of the group [N]; 0 for an invalid row, and exactly 0 where a group's rewards are equal.
+def centre(rewards: Array, groups: Array, valid: Array, weights: Array | None = None) -> Array:
+    """r_i - (weighted) mean of the group [N]; 0 for invalid rows, exactly 0 where rewards are equal.
 
     Two passes: the float mean of n equal numbers can miss them by some units in the last place, and
     the mean of those residues, small multiples of one unit, is exact.
     """
     xp = namespace(rewards)
-    count = xp.clip(size(valid, groups, rewards.dtype), min=1.0)
+    weights = xp.astype(valid, rewards.dtype) if weights is None else xp.where(valid, weights, 0.0)
+    total = group_sum(weights, groups)
+    total = xp.where(total == 0.0, 1.0, total)
     centred = xp.where(valid, rewards, 0.0)
     for _ in range(2):
-        centred = xp.where(valid, centred - group_sum(centred, groups) / count, 0.0)
+        centred = xp.where(valid, centred - group_sum(weights * centred, groups) / total, 0.0)
     return centred
+
+
+def deviation(rewards: Array, groups: Array, valid: Array, *, correction: int) -> Array:
+    """Standard deviation over the valid rows of the group [N]; 0 where there are fewer than 2."""
+    xp = namespace(rewards)
+    centred = centre(rewards, groups, valid)
+    count = size(valid, groups, rewards.dtype)
+    return xp.sqrt(group_sum(centred * centred, groups) / xp.clip(count - correction, min=1.0))
 
 
 def standardise(rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float) -> Array:
     """(r_i - mean) / (std + eps) over the valid rows of the group [N]; 0 where there are fewer than 2."""
-    xp = namespace(rewards)
-    centred = centre(rewards, groups, valid)
-    count = size(valid, groups, rewards.dtype)
-    variance = group_sum(centred * centred, groups) / xp.clip(count - correction, min=1.0)
-    scale = xp.sqrt(variance) + eps
-    return centred / xp.where(scale == 0.0, 1.0, scale)  # eps = 0 and equal rewards: 0 / 1
+    scale = deviation(rewards, groups, valid, correction=correction) + eps
+    return divide(centre(rewards, groups, valid), scale)
+
+
+def divide(centred: Array, scale: Array) -> Array:
+    """centred / scale; centred where the scale is 0, for then there is nothing but zeros to scale."""
+    return centred / namespace(scale).where(scale == 0.0, 1.0, scale)
 
 
 def leave_one_out(rewards: Array, groups: Array, valid: Array) -> Array:

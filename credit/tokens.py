@@ -1,6 +1,9 @@
 """Statistics over the tokens of one response; what lies outside the mask takes no part."""
 
-from credit.backends.arrays import namespace
+from collections.abc import Callable
+from typing import Any
+
+from credit.backends.arrays import group_max, group_sum, namespace
 from credit.types import Array
 
 
@@ -10,18 +13,140 @@ def length(mask: Array, dtype: object) -> Array:
     return xp.sum(xp.astype(mask, dtype), axis=-1, keepdims=True)
 
 
-def redistribute(score: Array, mask: Array, tau: float) -> Array:
+def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None) -> Array:
     """w_t = T exp(s_t / tau) / sum_j exp(s_j / tau) over the mask's tokens [N, T]; the mean is 1.
 
+    With `turns` [N, T] (integers in 0..T-1) the softmax, and T, are those of the token's own turn.
     Computed as e (T / sum e), so that equal scores give exactly 1. 0 outside the mask. A NaN score
-    on a token of the mask makes its own response NaN.
+    on a token of the mask makes its own response (or turn) NaN.
     """
     xp = namespace(score)
-    peak = xp.max(xp.where(mask, score, -float("inf")), axis=-1, keepdims=True)
-    peak = xp.where(peak == -float("inf"), 0.0, peak)  # a response without tokens
-    e = xp.where(mask, xp.exp((xp.where(mask, score, peak) - peak) / tau), 0.0)
-    total = xp.sum(e, axis=-1, keepdims=True)  # at least 1 where there is a token: the peak's own
-    return e * (length(mask, score.dtype) / xp.clip(total, min=1.0))
+    total, peak = _over(mask, turns)
+    top = peak(score)
+    return _weigh((xp.where(mask, score, top) - top) / tau, mask, total)
+
+
+def redistribute_to(
+    score: Array,
+    mask: Array,
+    fraction: Any,
+    *,
+    tau_min: float,
+    floor: Array | float,
+    turns: Array | None = None,
+) -> Array:
+    """As `redistribute`, at the tau that makes the effective token fraction `fraction`, per response.
+
+        (sum_t w_t)^2 / (T sum_t w_t^2) = fraction
+
+    The left side falls in 1 / tau, from 1 to k / T for k tokens tied at the top; 24 bisection steps in
+    ln(1 / tau) find it to 2e-6. tau is not taken below `tau_min`; a response whose scores spread by no
+    more than `floor` ([N, 1] or a number) is noise and keeps weights of 1.
+    """
+    xp = namespace(score)
+    total, peak = _over(mask, turns)
+    top, bottom = peak(score), -peak(-score)
+    spread = top - bottom
+    smallest = xp.maximum(4.0 * xp.finfo(score.dtype).eps * xp.abs(top), xp.zeros_like(top) + floor)
+    count = total(xp.ones_like(score))
+    flat = (spread <= smallest) | (count < 2.0)
+    safe = xp.where(flat, 1.0, spread)
+    z = xp.where(mask, (xp.where(mask, score, top) - top) / safe, 0.0)
+    # Kantorovich: at this temperature the fraction is at least the one asked for.
+    low = xp.log(2.0 * xp.acosh(1.0 / xp.sqrt(xp.zeros_like(safe) + fraction)))
+    high = xp.log(xp.clip(safe / tau_min, max=1e9))
+    low = xp.where(low < high, low, high)
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        e = xp.where(mask, xp.exp(xp.exp(middle) * z), 0.0)
+        sums = total(e)
+        loose = sums * sums > fraction * count * total(e * e)
+        low, high = xp.where(loose, middle, low), xp.where(loose, high, middle)
+    weights = _weigh(xp.exp(0.5 * (low + high)) * z, mask, total)
+    return xp.where(flat, xp.astype(mask, score.dtype), weights)
+
+
+def _weigh(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Array:
+    xp = namespace(exponent)
+    e = xp.where(mask, xp.exp(exponent), 0.0)
+    sums = total(e)  # at least 1 where there is a token: the peak's own
+    return xp.where(mask, e * (total(xp.ones_like(e)) / xp.where(sums < 1.0, 1.0, sums)), 0.0)
+
+
+def _over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Sum and maximum over each token's response, or over its turn, of the mask's tokens.
+
+    Shapes [N, T] -> [N, 1], or [N, T] by turns. The maximum of nothing is 0.
+    """
+    xp = namespace(mask)
+    reducers: tuple[Callable[[Array], Array], Callable[[Array], Array]]
+    if turns is None:
+        reducers = (
+            lambda values: xp.sum(values, axis=-1, keepdims=True),
+            lambda values: xp.max(values, axis=-1, keepdims=True),
+        )
+    else:
+        rows, width = mask.shape
+        inside = (turns >= 0) & (turns < width)
+        first = xp.cumulative_sum(xp.ones_like(turns), axis=0) - 1
+        ids = xp.where(mask, xp.where(inside, turns + width * first, -1), 0)
+        flat = xp.reshape(ids, (-1,))
+
+        def by_turn(reduce: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
+            return lambda values: xp.reshape(reduce(xp.reshape(values, (-1,)), flat), (rows, width))
+
+        reducers = by_turn(group_sum), by_turn(group_max)
+
+    def total(values: Array) -> Array:
+        return reducers[0](xp.where(mask, values, 0.0))
+
+    def peak(values: Array) -> Array:
+        top = reducers[1](xp.where(mask, values, -float("inf")))
+        return xp.where(top == -float("inf"), 0.0, top)
+
+    return total, peak
+
+
+def whiten(values: Array, mask: Array) -> Array:
+    """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with correction 1."""
+    xp = namespace(values)
+    count = xp.sum(xp.astype(mask, values.dtype))
+    centred = values
+    for _ in range(2):  # as in groups.centre: equal values give exactly 0
+        centred = xp.where(mask, centred - mean(centred, mask), 0.0)
+    variance = xp.sum(centred * centred) / xp.clip(count - 1.0, min=1.0)
+    return centred / xp.sqrt(variance + 1e-8)
+
+
+def returns_to_go(rewards: Array, mask: Array, gamma: Any) -> Array:
+    """G_t = r_t + gamma G_{t'} [N, T], t' the next token of the mask; 0 outside the mask.
+
+    A scan by doubling, since the array API has no recurrence: G_t = a_t G_{t+1} + b_t, with a = 1 and
+    b = 0 outside the mask.
+    """
+    xp = namespace(rewards)
+    b = xp.where(mask, rewards, 0.0)
+    a = xp.where(mask, xp.zeros_like(b) + gamma, 1.0)
+    shift = 1
+    while shift < mask.shape[-1]:
+        later_b = xp.concat([b[:, shift:], xp.zeros_like(b[:, :shift])], axis=1)
+        later_a = xp.concat([a[:, shift:], xp.ones_like(a[:, :shift])], axis=1)
+        a, b = a * later_a, b + a * later_b
+        shift *= 2
+    return xp.where(mask, b, 0.0)
+
+
+def quantile(values: Array, mask: Array, q: float) -> Array:
+    """The q-quantile of the values on the mask's tokens, 0-d, interpolated; 0 where there are none."""
+    xp = namespace(values)
+    # What is left out sorts behind everything and equals the largest, so that nothing is infinite.
+    flat = xp.sort(xp.reshape(xp.where(mask, values, extreme(values, mask, largest=True)), (-1,)))
+    place = xp.clip(xp.sum(xp.astype(mask, values.dtype)) - 1.0, min=0.0) * q
+    low, high = (
+        xp.take(flat, xp.reshape(xp.astype(end, xp.int32), (1,)), axis=0)[0]
+        for end in (xp.floor(place), xp.ceil(place))
+    )
+    return low + (high - low) * (place - xp.floor(place))
 
 
 def mean(values: Array, mask: Array) -> Array:

@@ -1,16 +1,15 @@
 """Distribution-Guided Policy Optimization."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from credit import tokens
 from credit.backends.arrays import namespace
-from credit.estimators.group_relative import GroupRelative
+from credit.estimators.redistributing import Redistributing
+from credit.schedule import bounded, current
 from credit.types import Array, Rollouts
 
 
-class DGPO(GroupRelative):
+class DGPO(Redistributing):
     """Distribution-Guided Policy Optimization: credit moves to tokens that deviate and are uncertain.
 
         s_{i,t} = d_{i,t} h_{i,t}^kappa        w_{i,t} = T_i softmax_t(s_{i,t} / tau)
@@ -19,26 +18,31 @@ class DGPO(GroupRelative):
     d is the squared Hellinger distance 1 - sum_v sqrt(p_v q_v) of policy and reference (the paper
     calls it the Hellinger distance), h = H(p) / log V. The weights of a response average 1, so its
     credit is kept; tau -> inf, or a policy equal to its reference, gives GRPO. kappa = 0 is
-    deviation alone. Loss: as GRPO's, and no KL penalty. Source: arXiv 2605.03327.
+    deviation alone. The paper's best tau lie in 0.5 .. 1.0. Loss: as GRPO's, and no KL penalty.
+    Source: arXiv 2605.03327.
 
     d and h are small in practice: at tau = 0.5 the weights move noticeably (std > 0.1) only from d
     about 0.1 on. Look at the metrics weight_std and effective_token_fraction before believing that
-    DGPO does something.
+    DGPO does something, or set effective_fraction.
     """
 
     name: Literal["dgpo"] = "dgpo"
-    tau: Annotated[float, Field(gt=0)] = 0.5
-    """Temperature of the softmax over the response; the paper's best lie in 0.5 .. 1.0."""
-    kappa: Annotated[float, Field(ge=0)] = 1.0
+    kappa: bounded(least=0.0) = 1.0  # type: ignore[valid-type]
     """Exponent of the normalised entropy; 0 ignores it."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("deviation", "normalized_entropy") if self.kappa else ("deviation",)
+        own = ("deviation", "normalized_entropy") if self.kappa else ("deviation",)
+        return (*own, *super().needs)
 
-    def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
-        score = rollouts.deviation * self._gate(rollouts)
-        return tokens.redistribute(score, rollouts.mask, self.tau)
+    def score(self, rollouts: Rollouts) -> Array:
+        return rollouts.deviation * self.gate(rollouts)
+
+    def gate(self, rollouts: Rollouts) -> Array:
+        """h^kappa [N, T]."""
+        if not self.kappa:
+            return namespace(rollouts.deviation).ones_like(rollouts.deviation)
+        return rollouts.normalized_entropy ** current(self.kappa, rollouts)
 
     def token_metrics(self, rollouts: Rollouts, weights: Array) -> dict[str, Array]:
         """Mean and largest deviation, and the mean gate h^kappa."""
@@ -46,10 +50,5 @@ class DGPO(GroupRelative):
         return {
             "deviation_mean": tokens.mean(deviation, mask),
             "deviation_max": tokens.extreme(deviation, mask, largest=True),
-            "gate_mean": tokens.mean(self._gate(rollouts), mask),
+            "gate_mean": tokens.mean(self.gate(rollouts), mask),
         }
-
-    def _gate(self, rollouts: Rollouts) -> Array:
-        if not self.kappa:
-            return namespace(rollouts.deviation).ones_like(rollouts.deviation)
-        return rollouts.normalized_entropy**self.kappa

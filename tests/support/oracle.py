@@ -72,7 +72,68 @@ def per_group(formula):
     return advantages
 
 
+def deviation(values, correction=1):
+    if len(set(values)) < 2:
+        return 0.0
+    return math.sqrt(math.fsum((v - mean(values)) ** 2 for v in values) / (len(values) - correction))
+
+
+def over_the_mean(estimator, rewards):
+    return [c / mean(rewards) if mean(rewards) > 0 else 0.0 for c in centred(estimator, rewards)]
+
+
+def lead_of_the_best(estimator, rewards):
+    if len(rewards) < 2:
+        return [0.0] * len(rewards)
+    first, second = sorted(rewards, reverse=True)[:2]
+    scale = deviation(rewards, estimator.correction) + estimator.eps
+    return [(first - second) / scale if r == first else 0.0 for r in rewards]
+
+
+def valid_rewards(rollouts):
+    flags = valid_rows(rollouts)
+    return [float(r) for r, flag in zip(rollouts.rewards, flags, strict=True) if flag]
+
+
+def weighted_by_length(estimator, rollouts):
+    lengths = [len(tokens) for tokens in chosen(rollouts)]
+    result = [0.0] * len(lengths)
+    for rows in members(rollouts).values():
+        rewards = {row: float(rollouts.rewards[row]) for row in rows}
+        total = sum(lengths[row] for row in rows)
+        if len(set(rewards.values())) < 2:
+            continue
+        baseline = math.fsum(lengths[row] * rewards[row] for row in rows) / total if total else 0.0
+        for row in rows:
+            result[row] = rewards[row] - baseline
+    return result
+
+
+def over_the_batch(estimator, rollouts):
+    scale = deviation(valid_rewards(rollouts), estimator.correction) + estimator.eps
+    return [a / scale for a in per_group(centred)(estimator, rollouts)]
+
+
+def scaled_by_failures(estimator, rollouts):
+    rewards = valid_rewards(rollouts)
+    alpha = len(rewards) / max(sum(r != 0 for r in rewards), 1)
+    return [alpha * a / estimator.f for a in per_group(centred)(estimator, rollouts)]
+
+
+def less_the_greedy(estimator, rollouts):
+    rows = zip(rollouts.rewards, rollouts.baseline_rewards, valid_rows(rollouts), strict=True)
+    return [float(reward) - float(greedy) if valid else 0.0 for reward, greedy, valid in rows]
+
+
 ADVANTAGES = {
+    "entropy_shaped": per_group(standardised),
+    "gpg": scaled_by_failures,
+    "lite_ppo": over_the_batch,
+    "max_rl": per_group(over_the_mean),
+    "opo": weighted_by_length,
+    "pass_at_k": per_group(lead_of_the_best),
+    "remax": less_the_greedy,
+    "top_entropy": per_group(standardised),
     "dapo": per_group(standardised),
     "dgpo": per_group(standardised),
     "dr_grpo": per_group(centred),
@@ -103,7 +164,124 @@ def gated_deviation(estimator, rollouts, row, tokens):
     return [len(tokens) * e / total for e in exponentials]
 
 
-WEIGHTS = {"dgpo": gated_deviation}
+def most_uncertain(estimator, rollouts, row, tokens):
+    if not tokens:
+        return []
+    every = sorted(
+        float(rollouts.normalized_entropy[i, t]) for i, ts in enumerate(chosen(rollouts)) for t in ts
+    )
+    place = (len(every) - 1) * (1 - estimator.fraction)
+    low, high = every[int(place)], every[min(int(place) + 1, len(every) - 1)]
+    # An entropy equal to the quantile is kept, also where float64 interpolates a hair above it.
+    least = low + (high - low) * (place - int(place)) - 1e-9
+    return [float(rollouts.normalized_entropy[row, t] >= least) for t in tokens]
+
+
+WEIGHTS = {"dgpo": gated_deviation, "top_entropy": most_uncertain}
+
+# --- credit that is no product ---------------------------------------------------------------------------
+
+
+def whitened(values):
+    """{place: x} to (x - mean) / sqrt(var + 1e-8)."""
+    every = list(values.values())
+    scale = math.sqrt(deviation(every) ** 2 + 1e-8)
+    return {place: (x - mean(every)) / scale for place, x in values.items()}
+
+
+def discounted_returns(estimator, rollouts):
+    returns = {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        running = 0.0
+        for t in reversed(tokens):
+            reward = float(rollouts.rewards[row]) if t == tokens[-1] else 0.0
+            if estimator.kl_coefficient:
+                penalty = float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t])
+                reward -= estimator.kl_coefficient * penalty
+            running = reward + estimator.gamma * running
+            returns[row, t] = running
+    return whitened(returns)
+
+
+def whitened_centred(estimator, rollouts):
+    alone = per_group(centred)(estimator, rollouts)
+    return whitened({(row, t): alone[row] for row, tokens in enumerate(chosen(rollouts)) for t in tokens})
+
+
+def decoupled_rewards(estimator, rollouts):
+    alone = per_group(standardised)(estimator, rollouts)
+    values = [a for a, flag in zip(alone, valid_rows(rollouts), strict=True) if flag]
+    scale = deviation(values, estimator.correction) + estimator.eps
+    one = len(set(values)) < 2
+    return {
+        (row, t): 0.0 if one else (alone[row] - mean(values)) / scale
+        for row, tokens in enumerate(chosen(rollouts))
+        for t in tokens
+    }
+
+
+def entropy_bonus(estimator, rollouts):
+    result = {}
+    for row, advantage in enumerate(per_group(standardised)(estimator, rollouts)):
+        for t in chosen(rollouts)[row]:
+            nats = float(rollouts.normalized_entropy[row, t]) * math.log(estimator.vocab_size)
+            result[row, t] = advantage + min(estimator.alpha * nats, abs(advantage) / estimator.kappa)
+    return result
+
+
+def entropy_shares(estimator, rollouts):
+    """GTPO: rewards shaped among the responses of one sign at one position, then standardised."""
+    places, shaped = chosen(rollouts), {}
+    positive = [float(reward) > 0 for reward in rollouts.rewards]
+    for rows in members(rollouts).values():
+        for sign in (True, False):
+            side = [row for row in rows if positive[row] == sign]
+            for k in range(max((len(places[row]) for row in side), default=0)):
+                alive = [row for row in side if len(places[row]) > k]
+                h = [
+                    max(float(rollouts.normalized_entropy[row, places[row][k]]), estimator.eps)
+                    for row in alive
+                ]
+                shares = h if sign else [1 / value for value in h]
+                for row, share in zip(alive, shares, strict=True):
+                    part = len(alive) * share / math.fsum(shares)
+                    own = float(rollouts.rewards[row]) if sign else -1.0
+                    bonus = estimator.alpha_2 * part if sign else -estimator.alpha_2 * part
+                    shaped[row, places[row][k]] = estimator.alpha_1 * own + bonus
+    return {place: standard(shaped, place, rollouts, positive, estimator.eps) for place in shaped}
+
+
+def standard(shaped, place, rollouts, positive, eps):
+    def side(row):
+        return int(rollouts.groups[row]), positive[row]
+
+    peers = [value for (row, _), value in shaped.items() if side(row) == side(place[0])]
+    spread = deviation(peers, correction=0) if max(peers) - min(peers) > 1e-12 else 0.0
+    return (shaped[place] - mean(peers)) / (spread + eps) if spread else 0.0
+
+
+def sum_of_parts(estimator, rollouts):
+    parts = [(c, estimate(part, rollouts)[1]) for c, part in estimator.parts]
+    return {
+        (row, t): sum(c * part[row, t] for c, part in parts)
+        for row, tokens in enumerate(chosen(rollouts))
+        for t in tokens
+    }
+
+
+def average_weights(estimator, rollouts):
+    scale = sum(abs(c) for c, _ in estimator.parts)
+    return sum(abs(c) / scale * estimate(part, rollouts)[2] for c, part in estimator.parts)
+
+
+CREDIT = {
+    "entropy_shaped": entropy_bonus,
+    "gdpo": decoupled_rewards,
+    "gtpo": entropy_shares,
+    "mix": sum_of_parts,
+    "reinforce_plus_plus": discounted_returns,
+    "reinforce_plus_plus_baseline": whitened_centred,
+}
 
 # --- metrics ---------------------------------------------------------------------------------------------
 
@@ -113,7 +291,7 @@ def common_metrics(rollouts, weights):
     dead = [len({float(rollouts.rewards[row]) for row in rows}) == 1 for rows in with_rows]
     spread = [[weights[row][t] for t in tokens] for row, tokens in enumerate(chosen(rollouts)) if tokens]
     flat = [w for response in spread for w in response]
-    used = [sum(ws) ** 2 / (len(ws) * sum(w * w for w in ws)) for ws in spread]
+    used = [sum(ws) ** 2 / (len(ws) * sum(w * w for w in ws)) for ws in spread if any(ws)]
     return {
         "zero_variance_groups": mean([float(flag) for flag in dead]),
         "invalid_rows": float(valid_rows(rollouts).count(False)),
@@ -134,23 +312,45 @@ def deviation_metrics(estimator, rollouts):
     }
 
 
-METRICS = {"dgpo": deviation_metrics}
+def metrics_of_parts(estimator, rollouts):
+    return {
+        f"{part.name}_{name}": value
+        for _, part in estimator.parts
+        for name, value in METRICS.get(part.name, lambda *_: {})(part, rollouts).items()
+    }
+
+
+METRICS = {"dgpo": deviation_metrics, "mix": metrics_of_parts}
 
 # --- all of an estimator ---------------------------------------------------------------------------------
 
 
 def estimate(estimator, rollouts):
     """(advantages [N], credit [N, T], weights [N, T], metrics) of a registered estimator."""
-    assert estimator.name in ADVANTAGES, f"write {estimator.name}'s formula in tests/support/oracle.py"
-    advantages = ADVANTAGES[estimator.name](estimator, rollouts)
-    spread = WEIGHTS.get(estimator.name, uniform)
+    known = estimator.name in ADVANTAGES | CREDIT
+    assert known, f"write {estimator.name}'s formula in tests/support/oracle.py"
+    alone = ADVANTAGES.get(estimator.name, lambda *_: [0.0] * len(rollouts.rewards))
+    advantages = np.asarray(alone(estimator, rollouts))
+    weights = spread_weights(estimator, rollouts)
+    credit = advantages[:, None] * weights
+    if estimator.name in CREDIT:
+        credit = np.zeros(rollouts.mask.shape)
+        for place, value in CREDIT[estimator.name](estimator, rollouts).items():
+            credit[place] = value
+        advantages = np.abs(credit).max(axis=1)
+    own = METRICS[estimator.name](estimator, rollouts) if estimator.name in METRICS else {}
+    return advantages, credit, weights, common_metrics(rollouts, weights) | own
+
+
+def spread_weights(estimator, rollouts):
+    if estimator.name == "mix":
+        return average_weights(estimator, rollouts)
     weights = np.zeros(rollouts.mask.shape)
     for row, tokens in enumerate(chosen(rollouts)):
+        spread = WEIGHTS.get(estimator.name, uniform)
         for t, weight in zip(tokens, spread(estimator, rollouts, row, tokens), strict=True):
             weights[row, t] = weight
-    own = METRICS[estimator.name](estimator, rollouts) if estimator.name in METRICS else {}
-    credit = np.asarray(advantages)[:, None] * weights
-    return np.asarray(advantages), credit, weights, common_metrics(rollouts, weights) | own
+    return weights
 
 
 def keep(estimator, rollouts):

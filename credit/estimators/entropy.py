@@ -1,0 +1,139 @@
+"""Estimators that read the policy's entropy and nothing of a reference."""
+
+from math import log
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from credit import tokens
+from credit.backends.arrays import group_sum, namespace
+from credit.estimator import Estimator
+from credit.estimators.group_relative import GroupRelative, one_reward
+from credit.loss import PolicyLoss
+from credit.types import Array, Rollouts
+
+
+class EntropyShaped(GroupRelative):
+    """GRPO's advantage with a bonus for uncertain tokens that never turns its sign.
+
+        A_{i,t} = A_i + min(alpha H_{i,t}, |A_i| / kappa)
+
+    H in nats, without gradient. Paper values: alpha 0.4, kappa 2. Loss: as GRPO's. Source: arXiv
+    2506.14758.
+    """
+
+    redistributes: ClassVar[bool] = False
+    scale_invariant: ClassVar[bool] = False
+    name: Literal["entropy_shaped"] = "entropy_shaped"
+    alpha: Annotated[float, Field(ge=0)] = 0.4
+    kappa: Annotated[float, Field(gt=1)] = 2.0
+    vocab_size: Annotated[int, Field(ge=2)] = 151_936
+    """Turns normalised entropy into nats; the default is that of the paper's Qwen2.5."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("normalized_entropy",)
+
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        advantages = self.advantages(rollouts)[:, None]
+        xp = namespace(advantages)
+        bonus = self.alpha * log(self.vocab_size) * rollouts.normalized_entropy
+        most = xp.abs(advantages) / self.kappa
+        return advantages + xp.minimum(bonus, most + xp.zeros_like(bonus)), rollouts.mask
+
+
+class TopEntropy(GroupRelative):
+    """The 80/20 rule: GRPO's advantage on the batch's most uncertain tokens, 0 on the others.
+
+        A_{i,t} = A_i w_{i,t}        w_{i,t} = 1[H_{i,t} >= quantile_batch(H, 1 - fraction)]
+
+    The quantile runs over all tokens of the batch, so a response may keep none. Loss: as DAPO's, which
+    the paper trains with. Source: arXiv 2506.01939.
+    """
+
+    redistributes: ClassVar[bool] = False
+    row_local: ClassVar[bool] = False
+    name: Literal["top_entropy"] = "top_entropy"
+    loss: PolicyLoss = PolicyLoss(clip_high=0.28, aggregation="token_mean")
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("normalized_entropy",)
+
+    def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
+        entropy, mask = rollouts.normalized_entropy, rollouts.mask
+        xp = namespace(entropy)
+        least = tokens.quantile(entropy, mask & xp.isfinite(entropy), 1.0 - self.fraction)
+        chosen = xp.astype(mask & (entropy >= least), entropy.dtype)
+        return xp.where(mask & xp.isnan(entropy), entropy, chosen)  # NaN stays visible
+
+
+class GTPO(Estimator):
+    """Group Token Policy Optimization: rewards shaped by entropy, among the responses at each position.
+
+        O+ (r_i > 0):  R_{i,t} = alpha_1 r_i + alpha_2 d_t H_{i,t} / sum_{k in O+} H_{k,t}
+        O- (else):     R_{i,t} = -alpha_1 - alpha_2 h_t H_{i,t}^{-1} / sum_{k in O-} H_{k,t}^{-1}
+        A_{i,t} = (R_{i,t} - mean) / (std + eps), over the tokens of O+ and of O- of the group apart
+
+    d_t and h_t count the responses of O+ and O- with a t-th token. Successes gain most where they were
+    uncertain, failures lose most where they were sure. As the advantages average 0 within O+ and within
+    O-, the reward itself acts through the clip only. Loss: as GRPO's. Source: arXiv 2508.04349, eq. 3-6.
+    """
+
+    redistributes: ClassVar[bool] = False
+    row_local: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = False
+    name: Literal["gtpo"] = "gtpo"
+    alpha_1: Annotated[float, Field(ge=0)] = 1.0
+    alpha_2: Annotated[float, Field(ge=0)] = 0.1
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    """Also the least normalised entropy, so that its inverse is finite."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("normalized_entropy",)
+
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        rewards, mask = one_reward(self, rollouts), rollouts.mask
+        xp = namespace(rewards)
+        positive = mask & (rewards > 0.0)[:, None]
+        entropy = xp.where(mask, xp.clip(rollouts.normalized_entropy, min=self.eps), 1.0)
+        gain = self.alpha_1 * rewards[:, None] + self.alpha_2 * _share(entropy, positive, rollouts)
+        loss = -self.alpha_1 - self.alpha_2 * _share(1.0 / entropy, mask & ~positive, rollouts)
+        shaped = xp.where(mask, xp.where(positive, gain, loss), 0.0)
+        advantages = xp.where(
+            positive,
+            _standardise(shaped, positive, rollouts.groups, self.eps),
+            _standardise(shaped, mask & ~positive, rollouts.groups, self.eps),
+        )
+        return advantages, mask
+
+
+def _share(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
+    """n_t v_{i,t} / sum_k v_{k,t} over the group's chosen tokens at the same position."""
+    xp = namespace(values)
+    rows, width = values.shape
+    position = xp.cumulative_sum(xp.astype(rollouts.mask, rollouts.groups.dtype), axis=-1) - 1
+    ids = xp.where(rollouts.mask, rollouts.groups[:, None] * width + position, 0)
+
+    def total(each: Array) -> Array:
+        flat = xp.reshape(xp.where(chosen, each, 0.0), (-1,))
+        return xp.reshape(group_sum(flat, xp.reshape(ids, (-1,))), (rows, width))
+
+    sums = total(values)
+    return total(xp.ones_like(values)) * values / xp.where(sums == 0.0, 1.0, sums)
+
+
+def _standardise(values: Array, chosen: Array, groups: Array, eps: float) -> Array:
+    """(x - mean) / (std + eps) over all chosen tokens of the group, std of the population."""
+    xp = namespace(values)
+
+    def total(each: Array) -> Array:
+        return group_sum(xp.sum(xp.where(chosen, each, 0.0), axis=-1), groups)[:, None]
+
+    count = xp.clip(total(xp.ones_like(values)), min=1.0)
+    centred = values
+    for _ in range(2):
+        centred = centred - total(centred) / count
+    return centred / (xp.sqrt(total(centred * centred) / count) + eps)

@@ -1,0 +1,58 @@
+"""Several estimators at once, over one batch and one set of statistics."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
+
+from credit.backends.arrays import namespace
+from credit.estimator import Estimator, all_needs, parse
+from credit.types import Array, Rollouts
+
+AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse)]
+
+
+class Mix(Estimator):
+    """A weighted sum of estimators.
+
+        A_{i,t} = sum_k c_k A^(k)_{i,t}        w = sum_k |c_k| w^(k) / sum_k |c_k|
+
+    `Mix(parts=[(0.7, GRPO()), (0.3, DGPO(tau=0.1))])`, or from JSON {"name": "mix", "parts": [[0.7,
+    {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]}. It needs what any part needs, keeps the
+    rows that every part keeps, and reports a part's own metrics as `name_metric`. `loss` is the mix's own.
+    """
+
+    redistributes: ClassVar[bool] = False  # A is a sum of products, not one
+    name: Literal["mix"] = "mix"
+    parts: Annotated[tuple[tuple[float, AnyEstimator], ...], Field(min_length=1)]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(need for _, part in self.parts for need in all_needs(part)))
+
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        scale = sum(abs(c) for c, _ in self.parts) or 1.0
+        total: Any = 0.0
+        weights: Any = 0.0
+        for c, part in self.parts:
+            advantages, own = part.assign(rollouts)
+            total = total + c * advantages
+            weights = weights + abs(c) / scale * namespace(advantages).astype(own, advantages.dtype)
+        return total, weights
+
+    def keep(self, rollouts: Rollouts) -> Array:
+        """True [N] for rows that every part keeps."""
+        kept = [part.keep(rollouts) for _, part in self.parts]
+        result = kept[0]
+        for other in kept[1:]:
+            result = result & other
+        return result
+
+    def token_metrics(self, rollouts: Rollouts, weights: Array) -> dict[str, Array]:
+        """The parts' own metrics, under their names (numbered where a name comes twice)."""
+        named = [part.name for _, part in self.parts]
+        metrics: dict[str, Array] = {}
+        for k, (_, part) in enumerate(self.parts):
+            label = part.name if named.count(part.name) == 1 else f"{part.name}_{k}"
+            own = part.token_metrics(rollouts, weights)
+            metrics |= {f"{label}_{name}": value for name, value in own.items()}
+        return metrics

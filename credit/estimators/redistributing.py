@@ -1,0 +1,68 @@
+"""From a score per token to weights of mean 1: the step that DGPO and its kin share."""
+
+from typing import Any, Literal
+
+from credit import tokens
+from credit.backends.arrays import namespace
+from credit.estimators.group_relative import GroupRelative
+from credit.schedule import bounded, current
+from credit.types import Array, Rollouts
+
+
+class Redistributing(GroupRelative):
+    """A_{i,t} = A_i T_i softmax_t(s_{i,t} / tau): override `score`, and `needs`, and give it a name.
+
+    Extensions, off by default: a target for the effective token fraction in place of a tau, another
+    rule for responses with negative advantage, and redistribution inside each turn.
+    """
+
+    tau: bounded(above=0.0) = 0.5  # type: ignore[valid-type]
+    """Temperature of the softmax, a number or a Schedule."""
+    effective_fraction: bounded(above=0.0, below=1.0) | None = None  # type: ignore[valid-type]
+    """Target of (sum w)^2 / (T sum w^2), reached per response by its own tau; `tau` is then unused."""
+    tau_min: float = 1e-3
+    """Smallest tau that a target may lead to."""
+    floor: float = 4e-5
+    """Score spread, over the largest gate of the response, below which a target leaves weights at 1."""
+    negative: Literal["same", "uniform", "inverse"] = "same"
+    """Where A_i < 0: `same` rule (the papers'), `uniform` weights, or most blame on the lowest score."""
+    within: Literal["response", "turn"] = "response"
+    """`turn`: each turn keeps its own credit (needs `turns`, integers in 0..T-1)."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("turns",) if self.within == "turn" else ()
+
+    def score(self, rollouts: Rollouts) -> Array:
+        """s [N, T]: the higher, the more of the response's credit."""
+        raise NotImplementedError(f"{type(self).__name__} gives no score")
+
+    def gate(self, rollouts: Rollouts) -> Array | float:
+        """What scales the score's noise, [N, T] or a number."""
+        return 1.0
+
+    def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
+        score = self._signed(self.score(rollouts), advantages)
+        mask = rollouts.mask
+        turns = rollouts.turns if self.within == "turn" else None
+        if self.effective_fraction is None:
+            return tokens.redistribute(score, mask, current(self.tau, rollouts), turns)
+        return tokens.redistribute_to(
+            score,
+            mask,
+            current(self.effective_fraction, rollouts),
+            tau_min=self.tau_min,
+            floor=self._noise(rollouts, score),
+            turns=turns,
+        )
+
+    def _signed(self, score: Array, advantages: Array) -> Array:
+        if self.negative == "same":
+            return score
+        other = -score if self.negative == "inverse" else namespace(score).zeros_like(score)
+        return namespace(score).where((advantages < 0.0)[:, None], other, score)
+
+    def _noise(self, rollouts: Rollouts, score: Array) -> Any:
+        xp = namespace(score)
+        gate = xp.where(rollouts.mask, xp.zeros_like(score) + self.gate(rollouts), 0.0)
+        return self.floor * xp.max(gate, axis=-1, keepdims=True)

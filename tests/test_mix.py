@@ -1,0 +1,74 @@
+"""Mixtures of estimators."""
+
+import json
+from typing import Literal
+
+import numpy as np
+import pytest
+
+import credit
+
+RNG = np.random.default_rng(0)
+ROLLOUTS = credit.Rollouts(
+    rewards=np.array([1.0, 0.0, 1.0, 1.0]),
+    groups=np.array([0, 0, 1, 1]),
+    mask=np.ones((4, 5), bool),
+    deviation=RNG.random((4, 5)),
+    normalized_entropy=RNG.random((4, 5)),
+)
+PARTS = [(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.1))]
+
+
+def test_a_mix_is_the_weighted_sum_of_its_parts():
+    mix = credit.Mix(parts=PARTS)(ROLLOUTS)
+    each = [part(ROLLOUTS) for _, part in PARTS]
+    np.testing.assert_allclose(mix.advantages, 0.7 * each[0].advantages + 0.3 * each[1].advantages)
+    np.testing.assert_allclose(mix.weights, 0.7 * each[0].weights + 0.3 * each[1].weights)
+    assert mix.metrics["dgpo_deviation_mean"] == each[1].metrics["deviation_mean"]
+
+
+def test_json_keeps_every_parts_settings():
+    mix = credit.Mix(parts=PARTS)
+    text = mix.model_dump_json()
+    assert credit.parse(json.loads(text)) == mix
+    assert json.loads(text)["parts"][1][1]["tau"] == 0.1
+    assert hash(credit.parse(json.loads(text))) == hash(mix)
+
+
+def test_parts_may_be_users_own_and_mixes():
+    class Half(credit.GRPO):
+        name: Literal["half_for_mix"] = "half_for_mix"
+
+        def advantages(self, rollouts):
+            return 0.5 * super().advantages(rollouts)
+
+    mix = credit.parse({"name": "mix", "parts": [[2, "half_for_mix"], [1, {"name": "mix", "parts": PARTS}]]})
+    expected = credit.GRPO()(ROLLOUTS).advantages + credit.Mix(parts=PARTS)(ROLLOUTS).advantages
+    np.testing.assert_allclose(mix(ROLLOUTS).advantages, expected)
+
+
+def test_needs_and_keep_are_combined():
+    mix = credit.Mix(parts=[(1, credit.DAPO()), (1, credit.DGPO(kappa=0)), (1, credit.TopEntropy())])
+    assert mix.needs == ("deviation", "normalized_entropy")
+    assert mix.keep(ROLLOUTS).tolist() == [True, True, False, False]
+    with pytest.raises(ValueError, match="mix needs deviation and normalized_entropy"):
+        mix(ROLLOUTS._replace(deviation=None))
+
+
+def test_equal_names_are_numbered_in_the_metrics():
+    mix = credit.Mix(parts=[(1, credit.DGPO(tau=0.1)), (-1, credit.DGPO(tau=1))])
+    metrics = mix(ROLLOUTS).metrics
+    assert {"dgpo_0_gate_mean", "dgpo_1_gate_mean"} <= set(metrics)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "at least 1"),
+        ([[1, "nope"]], "unknown estimator 'nope'"),
+        ([[1, {"name": "dgpo", "tua": 1}]], "tua"),
+    ],
+)
+def test_wrong_parts_are_refused(parts, message):
+    with pytest.raises(ValueError, match=message):
+        credit.Mix(parts=parts)

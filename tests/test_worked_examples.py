@@ -1,0 +1,113 @@
+"""Every estimator on a case small enough to compute by hand from its paper's formula."""
+
+from math import e
+
+import numpy as np
+import pytest
+
+import credit
+
+ONE_IN_FOUR = {"rewards": [1, 0, 0, 0], "groups": [0, 0, 0, 0], "lengths": [1, 1, 1, 1]}
+PAIR = {"rewards": [1, 0], "groups": [0, 0]}
+
+CASES = {
+    "grpo": ({}, ONE_IN_FOUR, [[1.5], [-0.5], [-0.5], [-0.5]]),
+    "dapo": ({}, ONE_IN_FOUR, [[1.5], [-0.5], [-0.5], [-0.5]]),
+    "dr_grpo": ({}, ONE_IN_FOUR, [[0.75], [-0.25], [-0.25], [-0.25]]),
+    "rloo": ({}, ONE_IN_FOUR, [[1], [-1 / 3], [-1 / 3], [-1 / 3]]),
+    # the mean is 1/4, so a success in four counts three
+    "max_rl": ({}, ONE_IN_FOUR, [[3], [-1], [-1], [-1]]),
+    # one row of four earned something: alpha = 4
+    "gpg": ({}, ONE_IN_FOUR, [[3], [-1], [-1], [-1]]),
+    # baseline (3 * 1 + 1 * 0) / 4
+    "opo": ({}, PAIR | {"lengths": [3, 1]}, [[0.25] * 3, [-0.75, 0, 0]]),
+    # batch: mean 1.25, variance (0.0625 + 1.5625 + 3.0625 + 0.0625) / 3
+    "lite_ppo": (
+        {},
+        {"rewards": [1, 0, 3, 1], "groups": [0, 0, 1, 1], "lengths": [1] * 4},
+        np.array([[0.5], [-0.5], [1], [-1]]) / (4.75 / 3) ** 0.5,
+    ),
+    "remax": ({}, PAIR | {"lengths": [1, 1], "baseline_rewards": [0.25, 0.5]}, [[0.75], [-0.5]]),
+    # deviation 1/2, lead 1/2
+    "pass_at_k": ({}, {"rewards": [1, 0.5, 0], "groups": [0] * 3, "lengths": [1] * 3}, [[1], [0], [0]]),
+    # tokens 1/2, -1/2, -1/2, -1/2: mean -1/4, deviation 1/2
+    "reinforce_plus_plus_baseline": ({}, PAIR | {"lengths": [1, 3]}, [[1.5, 0, 0], [-0.5] * 3]),
+    # returns 1/2, 1, 0, 0: mean 0.375, variance 0.6875 / 3
+    "reinforce_plus_plus": (
+        {"gamma": 0.5},
+        PAIR | {"lengths": [2, 2]},
+        np.array([[0.125, 0.625], [-0.375, -0.375]]) / (0.6875 / 3) ** 0.5,
+    ),
+    # per reward +-sqrt(1/2); 2 and 1 of them leave +-sqrt(1/2), whose batch has deviation 1
+    "gdpo": (
+        {"reward_weights": [2, 1]},
+        {"rewards": [[1, 0], [0, 1]], "groups": [0, 0], "lengths": [1, 1]},
+        [[0.5**0.5], [-(0.5**0.5)]],
+    ),
+    # scores 0.05 and 0.15 at tau 0.1: weights 2 / (1 + e) and 2 e / (1 + e)
+    "dgpo": (
+        {"tau": 0.1},
+        {
+            "rewards": [1, -1],
+            "groups": [0, 0],
+            "lengths": [2, 1],
+            "deviation": [[0.1, 0.3], [0.2, 0]],
+            "normalized_entropy": [[0.5, 0.5], [0.5, 0]],
+        },
+        np.array([[2 / (1 + e), 2 * e / (1 + e)], [-1, 0]]) * 0.5**0.5,
+    ),
+    # ln 100 = 4.60517; bonus 0.4 H = 0.18421 for h = 0.1, and capped at |A| / 2 = 0.25 for h = 0.5
+    "entropy_shaped": (
+        {"vocab_size": 100},
+        ONE_IN_FOUR | {"normalized_entropy": [[0.1], [0.1], [0.5], [0]]},
+        [[1.684207], [-0.315793], [-0.25], [-0.5]],
+    ),
+    # the median of 0.1, 0.2, 0.3, 0.4 is 0.25
+    "top_entropy": (
+        {"fraction": 0.5},
+        PAIR | {"lengths": [2, 2], "normalized_entropy": [[0.1, 0.4], [0.3, 0.2]]},
+        np.array([[0, 1], [-1, 0]]) * 0.5**0.5,
+    ),
+    # O+ rewards 1 + 0.1 * 2 * (3/4, 1/4): 1.15, 1.05; O- rewards -1 - 0.1 * 2 * (1/5, 4/5): -1.04, -1.16
+    "gtpo": (
+        {"eps": 1e-12},
+        {
+            "rewards": [1, 1, 0, 0],
+            "groups": [0, 0, 0, 0],
+            "lengths": [2, 2, 2, 2],
+            "normalized_entropy": [[0.3, 0.1], [0.1, 0.3], [0.4, 0.1], [0.1, 0.4]],
+        },
+        [[1, -1], [-1, 1], [1, -1], [-1, 1]],
+    ),
+    # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
+    "mix": (
+        {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},
+        {
+            "rewards": [1, -1],
+            "groups": [0, 0],
+            "lengths": [2, 1],
+            "deviation": [[0.1, 0.3], [0.2, 0]],
+            "normalized_entropy": [[0.5, 0.5], [0.5, 0]],
+        },
+        np.array([[0.7 + 0.6 / (1 + e), 0.7 + 0.6 * e / (1 + e)], [-1, 0]]) * 0.5**0.5,
+    ),
+}
+
+
+def test_every_estimator_has_a_worked_example():
+    package = [n for n, kind in credit.estimator.kinds().items() if kind.__module__.startswith("credit.")]
+    assert sorted(CASES) == sorted(package)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_worked_example(library, name):
+    settings, case, expected = CASES[name]
+    fields = {field: np.asarray(values, dtype=np.float32) for field, values in case.items()}
+    lengths = fields.pop("lengths")
+    fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
+    fields["groups"] = fields["groups"].astype(np.int32)
+    if "eps" in credit.estimator.kinds()[name].model_fields:
+        settings = {"eps": 0} | settings
+    rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
+    result = library.call(credit.get(name, **settings))(rollouts)
+    np.testing.assert_allclose(library.numpy(result.advantages), expected, rtol=2e-6, atol=2e-6)
