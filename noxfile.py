@@ -18,7 +18,7 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("pytest", "--ignore=tests/trl", "--ignore=tests/verl", *session.posargs)
+    session.run("pytest", "-n", "2", "--ignore=tests/trl", "--ignore=tests/verl", *session.posargs)
 
 
 @nox.session

@@ -12,6 +12,7 @@ import torch
 
 import credit
 from credit.adapters.verl import versions
+from credit.estimator import all_needs
 
 versions.check_version()
 
@@ -76,7 +77,8 @@ def advantages(
         raise ValueError(f"{name} needs the prompts' uid, which this trainer does not pass on")
     if step is None:
         step = Step((), [False] * len(response_mask), {})
-    absent = [each for each in chosen.estimator.needs if each not in step.fields]
+    needs = all_needs(chosen.estimator)
+    absent = [each for each in needs if each not in step.fields]
     if absent:
         raise ValueError(
             f"{name} needs {', '.join(absent)} of every token, which only a trainer of credit's "
@@ -87,7 +89,7 @@ def advantages(
         rewards=token_level_rewards.sum(dim=-1),
         groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(response_mask.device),
         mask=response_mask,
-        **{each: step.fields[each] for each in chosen.estimator.needs},
+        **{each: step.fields[each] for each in needs},
     )
     keys = [step.keys[row] for row in real] if step.keys else None
     result = sessions.assign(chosen.estimator, sessions.rows(rollouts, real), keys)

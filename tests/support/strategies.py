@@ -18,7 +18,7 @@ PER_TOKEN = (
 GARBAGE = np.array([np.nan, np.inf, -np.inf, -5.0, 1e30], np.float32)
 
 examples = settings(
-    max_examples=25,
+    max_examples=10,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

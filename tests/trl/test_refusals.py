@@ -18,6 +18,8 @@ NOWHERE = "/nowhere/no-model"
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"estimator": "remax"}, "remax needs baseline_rewards, which TRL does not provide"),
+        ({"estimator": "dgpo", "kwargs": {"within": "turn"}}, "dgpo needs turns, which TRL does not provide"),
         ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: dapo, dgpo"),
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),

@@ -20,9 +20,12 @@ def close(ours, theirs, name, tolerance):
     return all(abs(a[name] - b[name]) <= tolerance for a, b in zip(ours, theirs, strict=True))
 
 
-@pytest.mark.parametrize("name", credit.names())
+PARTS = {"mix": {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.01}]]}}
+
+
+@pytest.mark.parametrize("name", [name for name in credit.names() if name != "remax"])
 def test_trains_for_several_steps_and_logs(train, name):
-    trainer, log = train(name)
+    trainer, log = train(name, PARTS.get(name))
     assert len(log) == 3
     for entry in log:
         assert math.isfinite(entry["loss"])
@@ -224,17 +227,29 @@ def test_the_mixin_extends_a_users_trainer(train):
     assert log[2]["credit/deviation_mean"] > 0
 
 
+def test_a_schedule_follows_the_training(train):
+    schedule = {"tau": {"start": 1000.0, "end": 1e-4}}
+    _, log = train("dgpo", schedule, max_steps=4)
+    assert log[1]["credit/weight_std"] < 0.01
+    assert log[3]["credit/weight_std"] > 0.1
+
+
+def test_a_target_fraction_is_met(train):
+    _, log = train("dgpo", {"effective_fraction": 0.5, "tau_min": 1e-9})
+    assert log[2]["credit/effective_token_fraction"] == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_users_estimator_trains_by_its_name(train):
-    class EntropyOnly(credit.GRPO):
+    class EntropyOnly(credit.Redistributing):
         name: Literal["entropy_only"] = "entropy_only"
 
         @property
         def needs(self):
-            return ("normalized_entropy",)
+            return ("normalized_entropy", *super().needs)
 
-        def weights(self, rollouts, advantages):
-            return credit.tokens.redistribute(rollouts.normalized_entropy, rollouts.mask, 0.01)
+        def score(self, rollouts):
+            return rollouts.normalized_entropy
 
-    trainer, log = train("entropy_only")
+    trainer, log = train("entropy_only", {"tau": 0.01})
     assert trainer.ref_model is None
     assert log[0]["credit/weight_std"] > 0.01
