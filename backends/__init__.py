@@ -1,11 +1,12 @@
 """Fast paths for the statistics over the vocabulary, chosen by the array's library; see README.md here."""
 
 import os
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from array_api_compat import is_jax_array, is_torch_array
+
+from credit.backends import array_api
 
 FORCE = "CREDIT_BACKEND"
 
@@ -16,7 +17,11 @@ def choose(array: Any) -> ModuleType:
     if forced not in ("", "array_api"):
         raise ValueError(f"{FORCE} is {forced!r}; it may be 'array_api' (the reference) or unset")
     if is_torch_array(array) and not forced:
-        return import_module("credit.backends.torch")
+        from credit.backends import torch
+
+        return torch
     if is_jax_array(array) and not forced:
-        return import_module("credit.backends.jax")
-    return import_module("credit.backends.array_api")
+        from credit.backends import jax
+
+        return jax
+    return array_api

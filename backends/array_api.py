@@ -1,9 +1,11 @@
 """The reference: every function against the array API alone, for any library and for bug reports."""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_torch_array
 
 from credit.backends import state, tiles
 
@@ -21,7 +23,10 @@ def token_statistics(
     *,
     tile: int = TILE,
 ) -> tuple[Array, Array, Array, Array]:
-    """log p, log q, H(p) in nats and d for logits [..., V] and ids [...]; see `credit.token_statistics`."""
+    """log p, log q, H(p) in nats and d for logits [..., V] and ids [...]; see `credit.token_statistics`.
+
+    Here as in every backend, ids are of the library's index type and temperatures are checked.
+    """
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
     size = policy_logits.shape[-1]
     chunk = min(size, CHUNK)
@@ -118,5 +123,7 @@ def fold_single(logits: Array, dtype: Any, chunk: int, ids: Array, half: Array) 
 
 
 def _by_rows(rows: Any, arrays: tuple[Array, ...], ndim: int, limit: int) -> Any:
-    with np.errstate(all="ignore"):  # infinities are data here, and NaN is the answer to bad rows
+    # Infinities are data here, and NaN is the answer to bad rows. torch.compile cannot trace errstate.
+    quiet = nullcontext() if is_torch_array(arrays[0]) else np.errstate(all="ignore")
+    with quiet:
         return tiles.over_rows(rows, arrays, ndim, limit)

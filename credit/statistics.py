@@ -7,6 +7,7 @@ from typing import Any
 from credit import checks
 from credit.backends import choose
 from credit.backends.arrays import namespace
+from credit.backends.tiles import UNREAD
 from credit.types import Array, TokenStatistics
 
 
@@ -222,7 +223,7 @@ def _ids(
         chosen = xp.astype(mask, xp.bool)
         known = known | ~chosen
     checks.token_ids(token_ids, known, size)
-    ids = token_ids if chosen is None else xp.where(chosen, token_ids, xp.zeros_like(token_ids))
+    ids = token_ids if chosen is None else xp.where(chosen, token_ids, UNREAD)
     return ids, chosen, known
 
 

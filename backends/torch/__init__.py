@@ -1,4 +1,4 @@
-"""torch: the reference's folds on larger tiles where there is a GPU, and log-probs with their gradient."""
+"""torch: kernels on CUDA (ops.py); elsewhere the reference's folds, and log-probs with their gradient."""
 
 from typing import Any
 
@@ -21,11 +21,19 @@ def inspectable(tensor: Tensor) -> bool:
     )
 
 
+def on_kernels(*logits: Tensor) -> bool:
+    """Whether the Triton kernels take these: CUDA tensors, unless all are float64."""
+    return logits[0].is_cuda and tiles.computing_dtype(*logits) == torch.float32
+
+
 def token_statistics(
     policy_logits: Tensor, reference_logits: Tensor, token_ids: Tensor, temperature: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `array_api.token_statistics`; no gradient."""
     with torch.no_grad():
+        if on_kernels(policy_logits, reference_logits):
+            half = tiles.halved(temperature, token_ids, torch.float32)
+            return tuple(_ops().token_statistics(policy_logits, reference_logits, token_ids, half))
         return array_api.token_statistics(
             policy_logits,
             reference_logits,
@@ -74,6 +82,9 @@ class _LogProbsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
+        if on_kernels(logits):
+            return tuple(_ops().log_probs_and_entropy(logits, ids, half))
+
         def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
             ids, half = ids[..., None], half[..., None]
             policy, moment = array_api.fold_single(x, half.dtype, array_api.CHUNK, ids, half)
@@ -90,9 +101,7 @@ class _LogProbsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         arrays = (*ctx.saved_tensors, of_log_prob, of_entropy)
         return _Gradient.apply(*arrays), None, None  # type: ignore[no-untyped-call]
 
@@ -106,9 +115,22 @@ class _Gradient(torch.autograd.Function):
     """The backward pass as a function of its own, so that vmap hands it whole arrays to write into."""
 
     @staticmethod
-    def forward(logits: Tensor, *per_token: Tensor) -> Tensor:
+    def forward(
+        logits: Tensor,
+        ids: Tensor,
+        half: Tensor,
+        peak: Tensor,
+        log_total: Tensor,
+        entropy: Tensor,
+        of_log_prob: Tensor,
+        of_entropy: Tensor,
+    ) -> Tensor:
+        if on_kernels(logits):
+            saved = torch.stack((entropy, entropy, peak, log_total))  # the first is not read
+            given = torch.stack((of_log_prob, of_entropy))
+            return _ops().slope(logits, ids, half, saved, given, 0, logits.dtype)
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        arrays = (gradient, logits, *per_token)
+        arrays = (gradient, logits, ids, half, peak, log_total, entropy, of_log_prob, of_entropy)
         tiles.over_rows(_write_gradient, arrays, logits.ndim - 1, _limit(logits))
         return gradient
 
@@ -127,6 +149,17 @@ def _stacked(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]
         array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
         for array, axis in zip(arrays, axes, strict=True)
     ]
+
+
+def _ops() -> Any:
+    try:
+        from credit.backends.torch import ops
+    except ImportError as error:
+        raise ImportError(
+            f"the kernels for CUDA tensors need Triton, which cannot be imported ({error}); "
+            "CREDIT_BACKEND=array_api computes without it, slowly"
+        ) from error
+    return ops
 
 
 def _limit(logits: Tensor) -> int:
