@@ -4,6 +4,7 @@ from credit import groups, tokens
 from credit.checks import validate
 from credit.estimator import Estimator, get, names, parse
 from credit.estimators import DAPO, DGPO, GRPO, RLOO, DrGRPO
+from credit.hidden import selected_log_probs_from_hidden
 from credit.loss import PolicyLoss
 from credit.rewards import overlong_penalty
 from credit.statistics import (
@@ -32,6 +33,7 @@ __all__ = [
     "overlong_penalty",
     "parse",
     "selected_log_probs",
+    "selected_log_probs_from_hidden",
     "token_statistics",
     "token_statistics_from_hidden",
     "tokens",

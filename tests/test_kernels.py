@@ -317,6 +317,40 @@ def test_gradient_of_strided_rows_and_of_tokens_without_weight(device, rng):
 
 
 @on_device
+@pytest.mark.parametrize("chunk", [None, 900])
+def test_tiles_from_hidden_states(device, rng, chunk):
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 16), (3001, 16), (3001,)) * 2]
+    hidden, head, bias, *reference = (torch.as_tensor(array, device=device) for array in arrays)
+    ids = torch.as_tensor(rng.integers(3001, size=(2, 3)), device=device)
+    options = {"scale": 0.5, "soft_cap": 3.0, "chunk": chunk}
+    given = hidden, head, reference[0], reference[1], ids
+    biases = {"policy_bias": bias, "reference_bias": reference[2]}
+    actual = credit.token_statistics_from_hidden(*given, temperature=0.7, **biases, **options)
+    x, y = (oracle.head_logits(*side, scale=0.5, soft_cap=3.0) for side in (arrays[:3], arrays[3:]))
+    assert_within_bounds([field.cpu().numpy() for field in actual], x, y, ids.cpu().numpy(), 0.7)
+
+
+@on_device
+def test_gradients_through_tiles_from_hidden_states(device, rng):
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 16), (3001, 16), (3001,))]
+    leaves = [torch.tensor(array, device=device, requires_grad=True) for array in arrays]
+    wide = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
+    ids, weights = torch.as_tensor(rng.integers(3001, size=(2, 3))), torch.linspace(-1, 1, 6).reshape(2, 3)
+    options = {"temperature": 0.7, "scale": 0.5, "soft_cap": 3.0}
+    hidden, head, bias = leaves
+    values = credit.selected_log_probs_from_hidden(
+        hidden, head, ids.to(device), bias=bias, chunk=900, **options
+    )
+    (values * weights.to(device)).sum().backward()
+    x = 3.0 * torch.tanh(0.5 * (wide[0] @ wide[1].T + wide[2]) / 3.0) / 0.7
+    expected = x.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(values.double().cpu(), expected, rtol=1e-6, atol=1e-5)
+    for leaf, other in zip(leaves, wide, strict=True):
+        torch.testing.assert_close(leaf.grad.double().cpu(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+@on_device
 def test_compiled_without_graph_breaks(device, rng):
     x, y = (torch.as_tensor(array, device=device) for array in logit_cases.ordinary(rng, rows=3, size=3001))
     ids = torch.tensor([0, 7, 3000], device=device)

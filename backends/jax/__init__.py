@@ -8,6 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api, state, tiles
+from credit.backends.jax.hidden import project, selected_log_probs_from_hidden, take
+
+__all__ = [
+    "log_probs_and_entropy",
+    "selected_log_probs_from_hidden",
+    "token_statistics",
+    "token_statistics_from_hidden",
+]
 
 Array = Any
 
@@ -21,8 +29,8 @@ def token_statistics(
 ) -> tuple[Array, Array, Array, Array]:
     """See `array_api.token_statistics`; no gradient."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
-    policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, _take)
-    reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, _take)
+    policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, take)
+    reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, take)
     return _fold_pair(policy, reference, policy_logits.shape[-1], None, token_ids, temperature, dtype)
 
 
@@ -47,7 +55,7 @@ def token_statistics_from_hidden(
     policy, reference = lax.stop_gradient((policy, reference))
     dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
-    sides = [source(*side, take=_take, project=_project) for side in (policy, reference)]
+    sides = [source(*side, take=take, project=project) for side in (policy, reference)]
     return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype)
 
 
@@ -64,7 +72,7 @@ def _log_probs_and_entropy(logits: Array, token_ids: Array, half: Array) -> tupl
 
 
 def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
-    tile = tiles.from_logits(logits, half.dtype, _take)
+    tile = tiles.from_logits(logits, half.dtype, take)
     ids, half = token_ids[..., None], half[..., None]
 
     def part(start: Any, width: int) -> state.Single:
@@ -124,14 +132,3 @@ def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: 
 
 def _halved(temperature: Array | float, token_ids: Array, dtype: Any) -> Array:
     return tiles.halved(jnp.asarray(temperature, dtype), token_ids, dtype)
-
-
-def _take(array: Array, start: Any, width: int, axis: int) -> Array:
-    return lax.dynamic_slice_in_dim(array, start, width, axis)
-
-
-def _project(hidden: Array, head: Array, dtype: Any) -> Array:
-    # Without this, accelerators multiply float32 in fewer bits.
-    precision = None if hidden.dtype in (jnp.bfloat16, jnp.float16) else lax.Precision.HIGHEST
-    contract = (((hidden.ndim - 1,), (1,)), ((), ()))
-    return lax.dot_general(hidden, head, contract, precision, preferred_element_type=dtype)

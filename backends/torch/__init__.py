@@ -6,6 +6,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from credit.backends import array_api, state, tiles
+from credit.backends.torch import hidden
 
 Tensor = torch.Tensor
 ACCELERATOR_TILE = 2**26  # entries per fold off the CPU, where launches cost more than memory
@@ -54,6 +55,12 @@ def token_statistics_from_hidden(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `array_api.token_statistics_from_hidden`; no gradient, and autocast does not reach it."""
     with torch.no_grad(), torch.autocast(policy_hidden.device.type, enabled=False):
+        if on_kernels(policy_hidden, policy_head, reference_hidden, reference_head):
+            _ops()
+            policy = policy_hidden, policy_head, settings.pop("policy_bias")
+            reference = reference_hidden, reference_head, settings.pop("reference_bias")
+            half = tiles.halved(temperature, token_ids, torch.float32)
+            return hidden.token_statistics(policy, reference, token_ids, half, **settings)
         return array_api.token_statistics_from_hidden(
             policy_hidden,
             policy_head,
@@ -62,7 +69,7 @@ def token_statistics_from_hidden(
             token_ids.long(),
             temperature,
             tile=_tile(policy_hidden, 16 * array_api.TILE),
-            project=_project,
+            project=hidden.project,
             **settings,
         )
 
@@ -75,6 +82,25 @@ def log_probs_and_entropy(
     half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
     log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
     return log_probs, entropy
+
+
+def selected_log_probs_from_hidden(
+    states: Tensor,
+    head: Tensor,
+    token_ids: Tensor,
+    temperature: Tensor | float,
+    *,
+    bias: Tensor | None,
+    scale: float,
+    soft_cap: float | None,
+    chunk: int | None,
+) -> Tensor:
+    """See `array_api.selected_log_probs_from_hidden`; differentiable, and autocast does not reach it."""
+    half = tiles.halved(temperature, token_ids, tiles.computing_dtype(states, head))
+    kernels = on_kernels(states, head) and _ops() is not None
+    with torch.autocast(states.device.type, enabled=False):
+        settings = scale, soft_cap, chunk
+        return hidden.selected_log_probs(states, head, bias, token_ids, half, settings, kernels)
 
 
 class _LogProbsAndEntropy(torch.autograd.Function):
@@ -179,14 +205,6 @@ def _write_gradient(gradient: Tensor, logits: Tensor, *per_token: Tensor) -> tup
         slope = of_log_prob * ((columns == ids).to(p.dtype) - p) - of_entropy * entropy_slope
         gradient[..., part] = 2.0 * half * slope
     return ()
-
-
-def _project(hidden: Tensor, head: Tensor, dtype: torch.dtype) -> Tensor:
-    low = hidden.dtype == head.dtype and hidden.dtype in (torch.bfloat16, torch.float16)
-    if low and hidden.is_cuda:  # tensor cores multiply 16-bit inputs and keep the sums in float32
-        flat = torch.mm(hidden.reshape(-1, hidden.shape[-1]), head.t(), out_dtype=dtype)
-        return flat.reshape(*hidden.shape[:-1], head.shape[0])
-    return tiles.project(hidden, head, dtype)
 
 
 def _tile(tensor: Tensor, on_cpu: int) -> int:
