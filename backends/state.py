@@ -50,6 +50,14 @@ class Pair(NamedTuple):
     deviation: Array  # d
 
 
+class _Share(NamedTuple):
+    """A part's mass under the peak that it gets in a merge."""
+
+    shift: Array  # (peak of the part - peak) / 2T
+    scale: Array  # exp(2 shift)
+    total: Array  # scale A
+
+
 def single(x: Array, token_ids: Array, half: Array) -> Single:
     """The state of logits x [..., V']; token_ids [..., 1] count from the part's first entry."""
     mass, exponent, u = _measure(x, token_ids, half)
@@ -61,29 +69,31 @@ def pair(x: Array, y: Array, token_ids: Array, half: Array) -> Pair:
     xp = namespace(x)
     policy, exponent, u = _measure(x, token_ids, half)
     reference, _, w = _measure(y, token_ids, half)
-    difference = u * _inverse_sqrt(policy.total) - w * _inverse_sqrt(reference.total)
-    deviation = 0.5 * xp.sum(difference * difference, axis=-1, keepdims=True)
-    return Pair(policy, _moment(exponent, u), reference, deviation)
+    # One factor, exactly 1 for equal inputs: then even a fused multiply-add gives exactly 0.
+    factor = xp.sqrt(_ratio(policy.total, reference.total))
+    difference = u - factor * w
+    squares = xp.sum(difference * difference, axis=-1, keepdims=True)
+    return Pair(policy, _moment(exponent, u), reference, 0.5 * _ratio(squares, policy.total))
 
 
 def merge_single(a: Single, b: Single, half: Array) -> Single:
     """The state of two disjoint parts together."""
-    policy, shifts, scales = _merge_mass(a.policy, b.policy, half)
-    return Single(policy, _merge_moment((a, b), shifts, scales))
+    policy, shares = _merge_mass(a.policy, b.policy, half)
+    return Single(policy, _merge_moment((a, b), shares))
 
 
 def merge_pair(a: Pair, b: Pair, half: Array) -> Pair:
     """The state of two disjoint parts together."""
     xp = namespace(a.deviation)
-    policy, shifts, scales = _merge_mass(a.policy, b.policy, half)
-    reference, _, reference_scales = _merge_mass(a.reference, b.reference, half)
+    policy, shares = _merge_mass(a.policy, b.policy, half)
+    reference, reference_shares = _merge_mass(a.reference, b.reference, half)
     deviation = 0.0
-    for part, scale, reference_scale in zip((a, b), scales, reference_scales, strict=True):
-        root_p = scale * xp.sqrt(part.policy.total) * _inverse_sqrt(policy.total)
-        root_q = reference_scale * xp.sqrt(part.reference.total) * _inverse_sqrt(reference.total)
+    for part, share, reference_share in zip((a, b), shares, reference_shares, strict=True):
+        root_p = xp.sqrt(_ratio(share.total, policy.total))
+        root_q = xp.sqrt(_ratio(reference_share.total, reference.total))
         between = root_p - root_q
         deviation = deviation + 0.5 * between * between + root_p * root_q * part.deviation
-    return Pair(policy, _merge_moment((a, b), shifts, scales), reference, deviation)
+    return Pair(policy, _merge_moment((a, b), shares), reference, deviation)
 
 
 def fold(
@@ -136,19 +146,24 @@ def _moment(exponent: Array, u: Array) -> Array:
     return xp.sum(u * u * _clamp(exponent), axis=-1, keepdims=True)
 
 
-def _merge_mass(a: Mass, b: Mass, half: Array) -> tuple[Mass, tuple[Array, Array], tuple[Array, Array]]:
+def _merge_mass(a: Mass, b: Mass, half: Array) -> tuple[Mass, tuple[_Share, _Share]]:
     xp = namespace(a.peak)
     peak = xp.maximum(a.peak, b.peak)
-    shifts = ((a.peak - peak) * half, (b.peak - peak) * half)
-    scales = (xp.exp(shifts[0]), xp.exp(shifts[1]))
-    total = scales[0] * scales[0] * a.total + scales[1] * scales[1] * b.total
-    return Mass(peak, total, a.selected + b.selected), shifts, scales
+    one, other = (_share(part, peak, half) for part in (a, b))
+    return Mass(peak, one.total + other.total, a.selected + b.selected), (one, other)
 
 
-def _merge_moment(parts: tuple[Any, Any], shifts: tuple[Array, Array], scales: tuple[Array, Array]) -> Array:
+def _share(part: Mass, peak: Array, half: Array) -> _Share:
+    xp = namespace(peak)
+    shift = (part.peak - peak) * half
+    scale = xp.exp(2.0 * shift)
+    return _Share(shift, scale, scale * part.total)
+
+
+def _merge_moment(parts: tuple[Any, Any], shares: tuple[_Share, _Share]) -> Array:
     return sum(
-        scale * scale * (part.moment + _clamp(shift) * part.policy.total)
-        for part, shift, scale in zip(parts, shifts, scales, strict=True)
+        share.scale * part.moment + _clamp(share.shift) * share.total
+        for part, share in zip(parts, shares, strict=True)
     )
 
 
@@ -157,6 +172,6 @@ def _clamp(exponent: Array) -> Array:
     return xp.where(exponent < FLOOR, FLOOR, exponent)
 
 
-def _inverse_sqrt(total: Array) -> Array:
-    xp = namespace(total)
-    return xp.where(total > 0.0, 1.0 / xp.sqrt(total), 0.0)
+def _ratio(a: Array, b: Array) -> Array:
+    xp = namespace(b)
+    return xp.where(b > 0.0, a / b, 0.0)

@@ -86,9 +86,7 @@ def over_rows(
         parts = over_rows(function, tuple(a[0, ...] for a in arrays), ndim - 1, limit)
         return tuple(part[None, ...] for part in parts)
     step = max(1, limit * shape[0] // rows)
-    results = [
-        over_rows(function, tuple(a[start : start + step, ...] for a in arrays), ndim, limit)
-        for start in range(0, shape[0], step)
-    ]
+    cuts = [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+    results = [over_rows(function, tuple(a[cut, ...] for a in arrays), ndim, limit) for cut in cuts]
     xp = namespace(*arrays)
     return tuple(xp.concat(parts, axis=0) for parts in zip(*results, strict=True))

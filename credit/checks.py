@@ -5,7 +5,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_array_api_obj
+from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array
 
 from credit.backends.arrays import inspectable, to_numpy
 from credit.types import Array, Rollouts
@@ -101,8 +101,7 @@ def temperature(value: Any, tokens: tuple[int, ...]) -> None:
         shape("temperature", value, tokens, "the shape of token_ids, or a number")
     if inspectable(value):
         values = to_numpy(value)
-        if not np.all((values > 0) & np.isfinite(values)):
-            raise ValueError(f"temperature holds {values.min()}; expected positive numbers")
+        _all("temperature", (values > 0) & np.isfinite(values), values, "a positive number")
 
 
 def missing(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
@@ -158,10 +157,8 @@ def _all(name: str, good: Any, values: Any, expected: str) -> None:
 
 
 def _place(array: Array) -> Any:
-    try:
-        return device(array)
-    except Exception:  # a tracer has no device, and each library says so in its own way
-        return None
+    # JAX spreads one array over many devices, each differently, and refuses itself what does not fit.
+    return None if is_jax_array(array) else device(array)
 
 
 def _is_array(value: Any) -> bool:

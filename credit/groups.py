@@ -30,8 +30,8 @@ def standardise(rewards: Array, groups: Array, valid: Array, *, correction: int,
     centred = centre(rewards, groups, valid)
     count = size(valid, groups, rewards.dtype)
     variance = group_sum(centred * centred, groups) / xp.clip(count - correction, min=1.0)
-    # Where all is 0, 0 / (0 + eps) would be NaN for eps = 0.
-    return xp.where(centred == 0.0, 0.0, centred / (xp.sqrt(variance) + eps))
+    scale = xp.sqrt(variance) + eps
+    return centred / xp.where(scale == 0.0, 1.0, scale)  # eps = 0 and equal rewards: 0 / 1
 
 
 def leave_one_out(rewards: Array, groups: Array, valid: Array) -> Array:

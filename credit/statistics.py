@@ -6,9 +6,16 @@ from typing import Any
 
 from credit import checks
 from credit.backends import choose
-from credit.backends.arrays import namespace
+from credit.backends.arrays import namespace, stop_gradient
 from credit.backends.tiles import UNREAD
 from credit.types import Array, TokenStatistics
+
+_NOT_FLOATING = (
+    "bool",
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "complex64",
+    "complex128",
+)
 
 
 def token_statistics(
@@ -105,7 +112,7 @@ def token_statistics_from_hidden(
     checks.same_library(**arrays)
     for side in ("policy", "reference"):
         _head_shapes(side, arrays)
-    if soft_cap is not None and not soft_cap > 0:
+    if soft_cap is not None and not 0 < soft_cap < float("inf"):
         raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
@@ -156,6 +163,7 @@ def log_probs_and_entropy(
 
     Types and errors as in `selected_log_probs`.
     """
+    checks.same_library(logits=logits, token_ids=token_ids)
     logits = _columns("logits", logits, None)
     ids, _, known = _ids(logits, token_ids, temperature, None, logits.shape[-1])
     log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
@@ -187,13 +195,16 @@ def _vocabulary(name: str, size: int, vocab_size: int | None) -> None:
 
 def _floating(name: str, array: Array) -> None:
     xp = namespace(array)
-    if any(array.dtype == getattr(xp, kind, None) for kind in ("bool", "int32", "int64", "uint8")):
+    # By exclusion: numpy does not know ml_dtypes.bfloat16 as floating.
+    if any(array.dtype == getattr(xp, kind) for kind in _NOT_FLOATING if hasattr(xp, kind)):
         raise ValueError(f"{name} is {array.dtype}; expected floating point")
 
 
 def _head_shapes(side: str, arrays: dict[str, Array]) -> None:
     hidden, head, bias = (arrays[f"{side}_{part}"] for part in ("hidden", "head", "bias"))
-    _floating(f"{side}_hidden", hidden)
+    for part, array in (("hidden", hidden), ("head", head), ("bias", bias)):
+        if array is not None:
+            _floating(f"{side}_{part}", array)
     if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1]:
         raise ValueError(
             f"{side}_hidden has shape {tuple(hidden.shape)} and {side}_head "
@@ -213,17 +224,18 @@ def _ids(
     checks.shape("token_ids", token_ids, tokens, "as the logits without their last axis")
     if not xp.isdtype(token_ids.dtype, "integral"):
         raise ValueError(f"token_ids are {token_ids.dtype}; expected integers")
-    if token_ids.dtype not in (xp.int32, xp.int64):
-        token_ids = xp.astype(token_ids, xp.int32)
+    # An id beyond the signed type turns negative, which no vocabulary holds.
+    ids = xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
     checks.temperature(temperature, tokens)
     chosen = None
-    known = (token_ids >= 0) & (token_ids < size)
+    known = (ids >= 0) & (ids < size)
     if mask is not None:
         checks.shape("mask", mask, tokens, "as token_ids")
         chosen = xp.astype(mask, xp.bool)
         known = known | ~chosen
     checks.token_ids(token_ids, known, size)
-    ids = token_ids if chosen is None else xp.where(chosen, token_ids, UNREAD)
+    if chosen is not None:
+        ids = xp.where(chosen, ids, UNREAD)
     return ids, chosen, known
 
 
@@ -237,4 +249,4 @@ def _finish(statistics: Any, chosen: Array | None, known: Array, size: int) -> T
     result = (log_probs, reference_log_probs, normalized, deviation)
     if chosen is not None:
         result = tuple(xp.where(chosen, field, 0.0) for field in result)
-    return TokenStatistics(*result)
+    return TokenStatistics(*(stop_gradient(field) for field in result))

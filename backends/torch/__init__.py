@@ -38,7 +38,7 @@ def token_statistics(
         return array_api.token_statistics(
             policy_logits,
             reference_logits,
-            token_ids.long(),
+            token_ids,
             temperature,
             tile=_tile(policy_logits, array_api.TILE),
         )
@@ -66,7 +66,7 @@ def token_statistics_from_hidden(
             policy_head,
             reference_hidden,
             reference_head,
-            token_ids.long(),
+            token_ids,
             temperature,
             tile=_tile(policy_hidden, 16 * array_api.TILE),
             project=hidden.project,
@@ -78,9 +78,8 @@ def log_probs_and_entropy(
     logits: Tensor, token_ids: Tensor, temperature: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """See `array_api.log_probs_and_entropy`; differentiable in the logits, which alone are kept."""
-    ids = token_ids.long()
-    half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
-    log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
+    half = tiles.halved(temperature, token_ids, tiles.computing_dtype(logits))
+    log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, token_ids, half)  # type: ignore[no-untyped-call]
     return log_probs, entropy
 
 

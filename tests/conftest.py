@@ -1,0 +1,55 @@
+"""The array libraries under test, behind one small interface."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+
+class Library(NamedTuple):
+    """An array library: how arrays get in and out, and how a function of arrays is called."""
+
+    name: str
+    asarray: Callable[[Any], Any]
+    call: Callable[[Callable[..., Any]], Callable[..., Any]]  # compiles the function on JAX
+
+    @staticmethod
+    def numpy(array: Any) -> np.ndarray:
+        """The values on the host; bfloat16 as float32."""
+        if type(array).__module__ == "torch":
+            array = array.detach().cpu()
+            return (array.float() if array.dtype.itemsize == 2 and array.is_floating_point() else array).numpy()
+        return np.asarray(array)
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def numpy_library() -> Iterator[Library]:
+    yield Library("numpy", np.asarray, plain)
+
+
+def torch_library() -> Iterator[Library]:
+    torch = pytest.importorskip("torch")
+    yield Library("torch", lambda array: torch.from_numpy(np.array(array)), plain)
+
+
+def jax_library() -> Iterator[Library]:
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    yield Library("jax", jax.numpy.asarray, jax.jit)
+
+
+def strict_library() -> Iterator[Library]:
+    strict = pytest.importorskip("array_api_strict")
+    flags = {"boolean_indexing": False, "data_dependent_shapes": False, "enabled_extensions": ()}
+    with strict.ArrayAPIStrictFlags(**flags):
+        yield Library("array_api_strict", strict.asarray, plain)
+
+
+@pytest.fixture(params=[numpy_library, torch_library, jax_library, strict_library], ids=lambda f: f.__name__[:-8])
+def library(request: pytest.FixtureRequest) -> Iterator[Library]:
+    """Each array library in turn."""
+    yield from request.param()
