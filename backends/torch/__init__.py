@@ -6,7 +6,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from credit.backends import array_api, state, tiles
-from credit.backends.torch import hidden
+from credit.backends.torch import cpu, hidden
 
 Tensor = torch.Tensor
 ACCELERATOR_TILE = 2**26  # entries per fold off the CPU, where launches cost more than memory
@@ -35,6 +35,8 @@ def token_statistics(
         if on_kernels(policy_logits, reference_logits):
             half = tiles.halved(temperature, token_ids, torch.float32)
             return tuple(_ops().token_statistics(policy_logits, reference_logits, token_ids, half))
+        if all(inspectable(t) for t in (policy_logits, reference_logits, token_ids)):
+            return cpu.token_statistics(policy_logits, reference_logits, token_ids, temperature)
         return array_api.token_statistics(
             policy_logits,
             reference_logits,
