@@ -170,6 +170,11 @@ class _Gradient(torch.autograd.Function):
         return _Gradient.apply(*_stacked(info, axes, arrays)), 0  # type: ignore[no-untyped-call]
 
 
+def gradient(logits: Tensor, *per_token: Tensor) -> Tensor:
+    """In logits, from ids, half, peak, ln A and H, and the gradients of log p and H."""
+    return _Gradient.apply(logits, *per_token)  # type: ignore[no-untyped-call]
+
+
 def _stacked(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
     """The batch as one more axis of rows, for vmap."""
     return [
