@@ -33,8 +33,8 @@ def token_statistics(
         raise ValueError(f"this rank holds {local} columns of the policy and {other} of the reference")
     checks.shape("token_ids", token_ids, tuple(like.shape[:-1]), "as the policy's without its last axis")
     checks.temperature(temperature, tuple(token_ids.shape))
-    run = {True: _on_torch, False: _on_jax}.get(is_torch_array(like) or (None, False)[is_jax_array(like)])
-    if run is None:
+    run = _on_torch if is_torch_array(like) else _on_jax
+    if not (is_torch_array(like) or is_jax_array(like)):
         raise ValueError("a sharded vocabulary needs torch tensors, or JAX arrays inside shard_map")
     xp = namespace(token_ids)
     chosen = None if mask is None else xp.astype(mask, xp.bool)
@@ -98,15 +98,16 @@ def _on_torch(
     with torch.no_grad(), torch.autocast(policy[0].device.type, enabled=False):
         dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
         half = tiles.halved(temperature, ids, dtype)
-        sources: Any = [
-            tiles.from_hidden(*side, dtype=dtype, project=hidden.project, **logits)
+        from_hidden: Any = tiles.from_hidden
+        x, y = [
+            from_hidden(*side, dtype=dtype, project=hidden.project, **logits)
             if len(side) > 1
             else tiles.from_logits(side[0], dtype)
             for side in (policy, reference)
         ]
         kernels = backend.on_kernels(policy[0], reference[0])
         width = min(local, chunk or array_api.CHUNK)
-        statistics = sharded.statistics(*sources, mine, width, ids - start, half, group, kernels)
+        statistics = sharded.statistics(x, y, mine, width, ids - start, half, group, kernels)
     return statistics, _size(vocab_size, total)
 
 
@@ -128,8 +129,9 @@ def _on_jax(
 
     local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
     dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
-    sources: Any = [
-        tiles.from_hidden(*side, dtype=dtype, take=take, project=project, **logits)
+    from_hidden: Any = tiles.from_hidden
+    x, y = [
+        from_hidden(*side, dtype=dtype, take=take, project=project, **logits)
         if len(side) > 1
         else tiles.from_logits(side[0], dtype, take)
         for side in (policy, reference)
@@ -140,7 +142,7 @@ def _on_jax(
 
     total = local * lax.axis_size(axis)
     half = backend._halved(temperature, ids, dtype)
-    statistics = sharded.statistics(*sources, local, vocab_size, fold, ids, half, axis)
+    statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
     return statistics, _size(vocab_size, total)
 
 

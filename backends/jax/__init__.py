@@ -1,5 +1,6 @@
 """JAX: the same state in a loop over vocabulary chunks, compiled once per shape, with a custom gradient."""
 
+import os
 from functools import partial
 from typing import Any
 
@@ -21,14 +22,27 @@ Array = Any
 
 TILE = 2**21  # entries per chunk of all rows together
 SMALLEST_CHUNK = 512
+FORM = "CREDIT_JAX_FORM"  # "whole": one chunk, which XLA may read twice rather than loop over; see README.md
 
 
 @jax.jit
 def token_statistics(
     policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
 ) -> tuple[Array, Array, Array, Array]:
-    """See `array_api.token_statistics`; no gradient."""
+    """See `array_api.token_statistics`; no gradient. On a TPU a Pallas kernel, elsewhere a loop."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
+    arguments = lax.stop_gradient((policy_logits, reference_logits)), token_ids, temperature
+    if dtype == jnp.float32 and jax.default_backend() == "tpu":
+        from credit.backends.jax import pallas
+
+        half = _halved(temperature, token_ids, dtype)
+        kernel = partial(pallas.token_statistics, *arguments[0], token_ids, half)
+        return lax.platform_dependent(tpu=kernel, default=partial(_in_chunks, *arguments, dtype))
+    return _in_chunks(*arguments, dtype)
+
+
+def _in_chunks(logits: tuple[Array, Array], token_ids: Array, temperature: Array | float, dtype: Any) -> Any:
+    policy_logits, reference_logits = logits
     policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, take)
     reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, take)
     return _fold_pair(policy, reference, policy_logits.shape[-1], None, token_ids, temperature, dtype)
@@ -118,6 +132,8 @@ def _fold_pair(
 
 def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: Array) -> Any:
     """As `state.fold`, in a loop that XLA compiles once; only the last chunk has another width."""
+    if chunk is None and os.environ.get(FORM) == "whole":
+        chunk = size
     if chunk is None:
         chunk = max(SMALLEST_CHUNK, min(array_api.CHUNK, TILE // max(rows, 1)))
     chunk = min(chunk, size)
