@@ -13,6 +13,7 @@ from credit.statistics import (
     token_statistics,
     token_statistics_from_hidden,
 )
+from credit.top_k import DeviationBounds, top_k_deviation
 from credit.types import Credit, Rollouts, TokenStatistics
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "GRPO",
     "RLOO",
     "Credit",
+    "DeviationBounds",
     "DrGRPO",
     "Estimator",
     "PolicyLoss",
@@ -37,5 +39,6 @@ __all__ = [
     "token_statistics",
     "token_statistics_from_hidden",
     "tokens",
+    "top_k_deviation",
     "validate",
 ]

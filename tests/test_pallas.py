@@ -83,8 +83,8 @@ def test_both_forms_of_the_loop(rng, monkeypatch, form):
 
     monkeypatch.setenv("CREDIT_JAX_FORM", form)
     jax.clear_caches()
-    x, y = logit_cases.masked_differently(rng)
-    ids = rng.integers(x.shape[-1], size=6).astype(np.int32)
+    x, y = logit_cases.near(rng, 0.1)
+    ids = rng.integers(x.shape[-1], size=2).astype(np.int32)
     text = jax.jit(credit.token_statistics).lower(x, y, ids).as_text()
     assert ("stablehlo.while" in text) == (form == "")
     actual = jax.jit(credit.token_statistics)(x, y, ids)
