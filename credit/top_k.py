@@ -56,7 +56,8 @@ def top_k_deviation(log_probs: Array, reference_log_probs: Array) -> DeviationBo
 def _root_difference(lp: Array, lq: Array) -> Array:
     """sqrt p - sqrt q without cancellation: sqrt(larger) (1 - sqrt(smaller / larger))."""
     xp = namespace(lp)
-    high = xp.maximum(lp, lq)
-    gap = xp.where(lp == lq, 0.0, xp.where(lp > lq, lq - lp, lp - lq))  # at most 0; -inf - -inf is 0 here
-    size = -xp.exp(0.5 * high) * xp.expm1(0.5 * gap)
-    return xp.where(lp < lq, -size, size)
+    high, equal = xp.maximum(lp, lq), lp == lq
+    low_p, low_q = (xp.where(equal, 0.0, log_prob) for log_prob in (lp, lq))  # -inf - -inf is NaN
+    gap = low_p - low_q
+    size = -xp.exp(0.5 * high) * xp.expm1(-0.5 * xp.abs(gap))
+    return xp.where(gap < 0.0, -size, size)
