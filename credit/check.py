@@ -128,7 +128,7 @@ def check_statistics(place: Place) -> Iterator[Row]:
     expected = statistics(x, y, ids, TEMPERATURE)
     wide: Any = [hidden.astype(np.float64) @ side.T.astype(np.float64) for side in (head, other)]
     yield _run(place, "token_statistics", plain, from_logits, (x, y, ids), expected, _normalized)
-    expected_hidden = statistics(*wide, ids, TEMPERATURE)
+    expected_hidden = statistics(wide[0], wide[1], ids, TEMPERATURE)
     yield _run(
         place, "... from hidden", tiled, from_hidden, (hidden, head, other, ids), expected_hidden, _normalized
     )
