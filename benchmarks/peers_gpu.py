@@ -84,12 +84,12 @@ def by_rows(x: Tensor, y: Tensor, ids: Tensor, step: int) -> Tensor:
 def kernels(x: Tensor, y: Tensor, ids: Tensor) -> Iterator[tuple[str, Callable[[], Any]]]:
     """What of it TRL's and Liger's own kernels compute."""
     try:
-        trl = import_module("trl.kernels.logprob_entropy").selective_log_softmax_and_entropy
-        yield "TRL's kernel on x and on y (no d)", lambda: (trl(x, ids), trl(y, ids))
+        trl = import_module("trl.kernels.logprob_entropy")._LogProbEntropyFunction.apply
+        yield "TRL's kernel on x and on y (no d)", lambda: [trl(z, ids, 1.0, None) for z in (x, y)]
     except (ImportError, AttributeError) as error:
         print(f"TRL's kernel is left out: {error}")
     try:
-        liger = import_module("liger_kernel.transformers.grpo_loss").fused_selective_log_softmax
+        liger = import_module("liger_kernel.ops.grpo_loss").fused_selective_log_softmax
         wide = [array.unsqueeze(0) for array in (x, y)]
         given = ids[:-1].unsqueeze(0)
         yield "Liger's kernel on x and on y (no H, d)", lambda: [liger(z, given, 1.0) for z in wide]
