@@ -3,7 +3,7 @@
 import nox
 
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["core", "trl"]
+nox.options.sessions = ["core", "trl", "verl"]
 
 
 def install(session: nox.Session, constraints: str, *requirements: str) -> None:
@@ -18,7 +18,7 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("pytest", "--ignore=tests/trl", *session.posargs)
+    session.run("pytest", "--ignore=tests/trl", "--ignore=tests/verl", *session.posargs)
 
 
 @nox.session
@@ -27,6 +27,13 @@ def trl(session: nox.Session) -> None:
     install(session, "trl", "-e", ".[trl,demo]", "pytest", "peft")
     # The warnings here are the frameworks' own.
     session.run("pytest", "tests/trl", "-W", "default", "--disable-warnings", *session.posargs)
+
+
+@nox.session
+def verl(session: nox.Session) -> None:
+    """verl's whole pipeline on a CPU with our estimators, on a tiny model."""
+    install(session, "verl", "-e", ".[verl]", "pytest")
+    session.run("pytest", "tests/verl", "-W", "default", "--disable-warnings", *session.posargs)
 
 
 @nox.session

@@ -121,9 +121,15 @@ def entropy(policy: Mass, moment: Array) -> Array:
 
 
 def deviation(state: Pair) -> Array:
-    """d [...] in [0, 1]; NaN where either side is bad."""
+    """d [...] in [0, 1]; NaN where either side is bad.
+
+    What equal logits leave when their two sums are rounded differently (compilers and reductions may)
+    is a square of that rounding, far below any d that is known to a digit: it is read as 0.
+    """
     xp = namespace(state.deviation)
-    value = xp.where(state.deviation > 1.0, 1.0, state.deviation)
+    rounding = float(xp.finfo(state.deviation.dtype).eps)
+    value = xp.where(state.deviation < 64.0 * rounding * rounding, 0.0, state.deviation)
+    value = xp.where(value > 1.0, 1.0, value)
     good = (state.policy.total > 0.0) & (state.reference.total > 0.0)
     return xp.where(good, value, float("nan"))[..., 0]
 

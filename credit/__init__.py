@@ -2,6 +2,7 @@
 
 from credit import groups, tokens
 from credit.checks import validate
+from credit.divergence import binary_deviation
 from credit.estimator import Estimator, get, names, parse
 from credit.estimators import DAPO, DGPO, GRPO, RLOO, DrGRPO
 from credit.hidden import selected_log_probs_from_hidden
@@ -28,6 +29,7 @@ __all__ = [
     "PolicyLoss",
     "Rollouts",
     "TokenStatistics",
+    "binary_deviation",
     "get",
     "groups",
     "log_probs_and_entropy",

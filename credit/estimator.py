@@ -11,7 +11,7 @@ from credit import checks, groups, tokens
 from credit.backends.arrays import namespace, stop_gradient
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
-from credit.types import Array, Credit, Rollouts
+from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
 _REGISTRY: dict[str, type["Estimator"]] = {}
 
@@ -150,7 +150,7 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
 
 
 def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Rollouts as the two halves see them: checked, detached, floating, with a bool mask and `valid`."""
+    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is."""
     checks.rollout_shapes(rollouts)
     checks.missing(estimator.name, needs, rollouts)
     checks.group_ids(rollouts.groups)
@@ -168,7 +168,20 @@ def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) ->
     if finite.ndim == 2:
         finite = xp.all(finite, axis=1)
     valid = finite if rollouts.valid is None else rollouts.valid
-    return rollouts._replace(valid=valid, mask=rollouts.mask & valid[:, None])
+    return _blank(rollouts._replace(valid=valid, mask=rollouts.mask & valid[:, None]))
+
+
+def _blank(rollouts: Rollouts) -> Rollouts:
+    """Zeros on every token outside the mask, so that no estimator computes with what lies there."""
+    xp = namespace(rollouts.mask)
+    fields = {name: getattr(rollouts, name) for name in TOKEN_FIELDS}
+    return rollouts._replace(
+        **{
+            name: xp.where(rollouts.mask, array, xp.zeros_like(array))
+            for name, array in fields.items()
+            if array is not None
+        }
+    )
 
 
 def _metrics(rollouts: Rollouts) -> dict[str, Array]:

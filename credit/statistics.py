@@ -141,8 +141,7 @@ def token_statistics_from_hidden(
         )
     ids, chosen, known = _ids(policy_hidden, token_ids, temperature, mask, size)
     lead = tuple(reference_hidden.shape[:-1])
-    if lead != tuple(token_ids.shape):
-        checks.shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
+    checks.shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
     statistics = choose(policy_hidden).token_statistics_from_hidden(
         policy_hidden,
         cut["policy_head"],

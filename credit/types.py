@@ -27,6 +27,17 @@ class Rollouts(NamedTuple):
     progress: Array = None  # []: training progress in [0, 1]
 
 
+TOKEN_FIELDS = (
+    "log_probs",
+    "reference_log_probs",
+    "normalized_entropy",
+    "deviation",
+    "rollout_log_probs",
+    "token_rewards",
+    "turns",
+)  # of Rollouts, [N, T], beside the mask
+
+
 class TokenStatistics(NamedTuple):
     """What the vocabulary says about each token; every field has the shape of the token ids."""
 

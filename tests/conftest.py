@@ -18,8 +18,8 @@ class Library(NamedTuple):
     def numpy(array: Any) -> np.ndarray:
         """The values on the host; bfloat16 as float32."""
         if type(array).__module__ == "torch":
-            array = array.detach().cpu()
-            return (array.float() if array.dtype.itemsize == 2 and array.is_floating_point() else array).numpy()
+            small = array.is_floating_point() and array.itemsize == 2
+            return (array.float() if small else array).detach().cpu().numpy()
         return np.asarray(array)
 
 
@@ -49,7 +49,10 @@ def strict_library() -> Iterator[Library]:
         yield Library("array_api_strict", strict.asarray, plain)
 
 
-@pytest.fixture(params=[numpy_library, torch_library, jax_library, strict_library], ids=lambda f: f.__name__[:-8])
+LIBRARIES = {"numpy": numpy_library, "torch": torch_library, "jax": jax_library, "strict": strict_library}
+
+
+@pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> Iterator[Library]:
     """Each array library in turn."""
-    yield from request.param()
+    yield from LIBRARIES[request.param]()

@@ -74,9 +74,7 @@ def test_any_split_order_and_tree(case, cuts, shuffle, order, temperature):
     ids = token_ids(x)
     half = np.full((4, 1), 0.5 / temperature, np.float32)
     edges = [0, *sorted(cuts), SIZE]
-    parts = [
-        part(x, y, ids, half, start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)
-    ]
+    parts = [part(x, y, ids, half, start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
     shuffle.shuffle(parts)
     assert_within_bounds(joined(parts, order, half), x, y, ids, half, temperature)
 

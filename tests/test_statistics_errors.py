@@ -100,7 +100,10 @@ HEADS = {
     "head transposed": ({"policy_head": zeros(4, SIZE)}, "policy_hidden has shape .* and policy_head"),
     "head flat": ({"policy_head": zeros(4)}, "policy_hidden has shape .* and policy_head"),
     "head of integers": ({"policy_head": zeros(SIZE, 4, kind=np.int8)}, "policy_head is .*int8"),
-    "hidden of integers": ({"reference_hidden": zeros(2, 3, 5, kind=np.int32)}, "reference_hidden is .*int32"),
+    "hidden of integers": (
+        {"reference_hidden": zeros(2, 3, 5, kind=np.int32)},
+        "reference_hidden is .*int32",
+    ),
     "heads of two vocabularies": ({"reference_head": zeros(SIZE + 2, 5)}, "the heads have 20 and 22 rows"),
     "bias": ({"reference_bias": zeros(SIZE + 1)}, "reference_bias has shape"),
     "other tokens": ({"reference_hidden": zeros(2, 4, 5)}, "as reference_hidden without its last axis"),

@@ -128,7 +128,9 @@ class _LogProbsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
+    def backward(
+        ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor
+    ) -> tuple[Tensor, None, None]:
         arrays = (*ctx.saved_tensors, of_log_prob, of_entropy)
         return _Gradient.apply(*arrays), None, None  # type: ignore[no-untyped-call]
 

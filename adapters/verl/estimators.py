@@ -1,0 +1,105 @@
+"""credit's estimators as verl's advantage estimators: credit_grpo, credit_dgpo, ..."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+import credit
+from credit.adapters.verl import versions
+
+versions.check_version()
+
+from verl.trainer.ppo import core_algos  # noqa: E402
+
+from credit.adapters.verl import sessions, settings  # noqa: E402
+
+versions.check_signature(core_algos, "register_adv_est", "name_or_enum")
+Tensor = torch.Tensor
+
+
+@dataclass
+class Step:
+    """What verl's trainer knows of a batch and does not pass to an estimator, and what comes back."""
+
+    keys: Sequence[str]  # {prompt}_{session}_{output}, one per row
+    padding: Sequence[bool]  # rows that verl made up to fill a mini-batch
+    fields: dict[str, Tensor]  # of Rollouts, by name
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+_STEP: ContextVar[Step | None] = ContextVar("credit_step", default=None)
+
+
+@contextmanager
+def during(step: Step) -> Iterator[Step]:
+    """Gives the step to the estimator that verl calls meanwhile."""
+    token = _STEP.set(step)
+    try:
+        yield step
+    finally:
+        _STEP.reset(token)
+
+
+def register() -> None:
+    """Registers every estimator of credit that verl does not know yet."""
+    for name in credit.names():
+        if settings.PREFIX + name not in core_algos.ADV_ESTIMATOR_REGISTRY:
+            function = partial(advantages, settings.PREFIX + name)
+            core_algos.register_adv_est(settings.PREFIX + name)(function)
+
+
+def advantages(
+    name: str,
+    token_level_rewards: Tensor,
+    response_mask: Tensor,
+    index: Any = None,
+    config: Any = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """The advantages [N, T], twice, as verl wants them (advantages and returns).
+
+    The reward of a response is the sum of its token_level_rewards [N, T]; `index` [N] names its
+    prompt; `config` is verl's `algorithm` section. Rows are neither reordered nor left out.
+
+    Raises:
+        ValueError: wrong settings, or statistics that this trainer of verl does not provide.
+    """
+    step = _STEP.get()
+    chosen = settings.choose({"adv_estimator": name, "credit": (config or {}).get("credit")})
+    if index is None:
+        raise ValueError(f"{name} needs the prompts' uid, which this trainer does not pass on")
+    if step is None:
+        step = Step((), [False] * len(response_mask), {})
+    absent = [each for each in chosen.estimator.needs if each not in step.fields]
+    if absent:
+        raise ValueError(
+            f"{name} needs {', '.join(absent)} of every token, which only a trainer of credit's "
+            "provides: trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"
+        )
+    real = torch.tensor([row for row, made_up in enumerate(step.padding) if not made_up], dtype=torch.long)
+    rollouts = credit.Rollouts(
+        rewards=token_level_rewards.sum(dim=-1),
+        groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(response_mask.device),
+        mask=response_mask,
+        **{each: step.fields[each] for each in chosen.estimator.needs},
+    )
+    keys = [step.keys[row] for row in real] if step.keys else None
+    result = sessions.assign(chosen.estimator, sessions.rows(rollouts, real), keys)
+    step.metrics |= _numbers(result.metrics)
+    whole = result.advantages.new_zeros(response_mask.shape)
+    whole[real] = result.advantages
+    return whole, whole.clone()
+
+
+def _numbers(metrics: dict[str, Tensor]) -> dict[str, float]:
+    values = torch.stack([value.float() for value in metrics.values()]).tolist()
+    return {f"credit/{name}": value for name, value in zip(metrics, values, strict=True)}
+
+
+register()

@@ -1,0 +1,60 @@
+"""Agent sessions that put several outputs into a batch: their last one carries the reward."""
+
+from collections.abc import Sequence
+
+import torch
+
+import credit
+from credit.estimator import prepare
+
+
+def assign(
+    estimator: credit.Estimator, rollouts: credit.Rollouts, keys: Sequence[str] | None
+) -> credit.Credit:
+    """The estimator's credit, with each session counted once in its group, as in verl's own grpo.
+
+    The last output of a session enters the group's statistics with its reward; its A_i goes to the
+    session's other outputs too, each of which spreads it over its own tokens. Keys [N] are verl's
+    {prompt}_{session}_{output}; without keys every row is a session of its own. The metrics are
+    those of the last outputs.
+
+    Raises:
+        ValueError: several outputs, and an estimator that is not a product of A_i and weights.
+    """
+    last = list(range(len(rollouts.mask))) if keys is None else last_outputs(keys)
+    finals = sorted(set(last))
+    if len(finals) == len(last):
+        return estimator(rollouts)
+    if type(estimator).__call__ is not credit.Estimator.__call__:
+        raise ValueError(
+            f"{estimator.name} computes its credit as a whole, so it cannot be carried over to the other "
+            "outputs of an agent session; let the agent loop return one output per session"
+        )
+    of_finals = rows(rollouts, torch.tensor(finals))
+    result = estimator(of_finals)
+    by_session = estimator.advantages(prepare(estimator, of_finals, estimator.needs))
+    position = {row: place for place, row in enumerate(finals)}
+    advantages = by_session[[position[row] for row in last]]
+    everything = prepare(estimator, rollouts._replace(rewards=rollouts.rewards[last]), estimator.needs)
+    weights = estimator.weights(everything, advantages).to(advantages.dtype)
+    spread = torch.where(everything.mask, advantages[:, None] * weights, 0.0)
+    return credit.Credit(spread, weights, result.metrics)
+
+
+def last_outputs(keys: Sequence[str]) -> list[int]:
+    """For each row [N], the row that holds the last output of its session."""
+    last: dict[str, tuple[int, int]] = {}
+    for row, key in enumerate(keys):
+        session, _, output = key.rpartition("_")
+        last[session] = max(last.get(session, (-1, -1)), (int(output), row))
+    return [last[key.rpartition("_")[0]][1] for key in keys]
+
+
+def rows(rollouts: credit.Rollouts, chosen: torch.Tensor) -> credit.Rollouts:
+    """The chosen rows [M] of rollouts, whose group ids are made to fit their number."""
+    fields = {
+        name: array if array is None or array.ndim == 0 else array[chosen.to(array.device)]
+        for name, array in rollouts._asdict().items()
+    }
+    fields["groups"] = torch.unique(fields["groups"], return_inverse=True)[1]
+    return credit.Rollouts(**fields)

@@ -1,0 +1,79 @@
+"""From verl's config to an estimator: algorithm.adv_estimator and algorithm.credit.*"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import credit
+
+PREFIX = "credit_"  # verl keeps plain names such as grpo for itself
+Divergence = Literal["exact", "binary"]
+
+STATISTICS = ("log_probs", "reference_log_probs", "normalized_entropy", "deviation")
+OF_THE_REFERENCE = ("reference_log_probs", "deviation")
+PROVIDED = (*STATISTICS, "rollout_log_probs", "progress")
+
+
+class Choice(NamedTuple):
+    """An estimator, and where its deviation comes from."""
+
+    estimator: credit.Estimator
+    divergence: Divergence
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """What the estimator needs of every token, from the models."""
+        return tuple(name for name in self.estimator.needs if name in STATISTICS)
+
+    @property
+    def reference(self) -> bool:
+        """Whether a reference model has to be run."""
+        return bool(set(self.statistics) & set(OF_THE_REFERENCE))
+
+
+def is_ours(name: Any) -> bool:
+    """Whether an adv_estimator is one of credit's."""
+    return str(name).startswith(PREFIX)
+
+
+def choose(algorithm: Any) -> Choice:
+    """The estimator that verl's `algorithm` section names, with the settings under `algorithm.credit`.
+
+    Raises:
+        ValueError: an unknown estimator or setting, or a wrong value; the known ones are listed.
+    """
+    settings = _settings(algorithm)
+    divergence = settings.pop("divergence", "exact")
+    if divergence not in get_args(Divergence):
+        raise ValueError(f"algorithm.credit.divergence is {divergence!r}; expected exact or binary")
+    if "name" in settings:
+        raise ValueError("algorithm.credit.name is not used; the name goes to algorithm.adv_estimator")
+    name = str(algorithm.get("adv_estimator"))
+    estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
+    if divergence == "binary" and "deviation" not in estimator.needs:
+        raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")
+    return Choice(estimator, divergence)
+
+
+def check_names(algorithm: Any, known: Mapping[str, Any]) -> None:
+    """A ValueError where an estimator of verl's own is meant to be one of credit's, by name or settings."""
+    name = str(algorithm.get("adv_estimator"))
+    if name in credit.names() and name not in known:
+        raise ValueError(
+            f"verl has no estimator {name!r}; credit's is algorithm.adv_estimator={PREFIX}{name}"
+        )
+    if _settings(algorithm):
+        raise ValueError(
+            f"algorithm.credit is set, but algorithm.adv_estimator={name} is not one of credit's; set "
+            f"one of {', '.join(PREFIX + each for each in credit.names())}, or leave algorithm.credit out"
+        )
+
+
+def _settings(algorithm: Any) -> dict[str, Any]:
+    settings = algorithm.get("credit")
+    if settings is None:
+        return {}
+    if not isinstance(settings, Mapping):
+        raise ValueError(
+            f"algorithm.credit is {settings!r}; expected settings such as +algorithm.credit.tau=0.1"
+        )
+    return dict(settings)

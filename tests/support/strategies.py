@@ -1,0 +1,92 @@
+"""Rollouts of numpy arrays for hypothesis: values are drawn, shapes are not, so that JAX compiles once."""
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from credit import Rollouts
+
+N, T = 8, 6
+PER_TOKEN = (
+    "log_probs",
+    "reference_log_probs",
+    "normalized_entropy",
+    "deviation",
+    "rollout_log_probs",
+    "token_rewards",
+)
+GARBAGE = np.array([np.nan, np.inf, -np.inf, -5.0, 1e30], np.float32)
+
+examples = settings(
+    max_examples=25,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+group_labels = st.lists(st.sampled_from((0, 0, 3, 3, 5, 7)), min_size=N, max_size=N)
+row_rewards = st.lists(st.sampled_from((0.0, 1.0, 0.7, 0.1, -1.0, 0.25)), min_size=N, max_size=N)
+row_masks = st.lists(st.integers(0, 2**T - 1), min_size=N, max_size=N)
+bad_rewards = st.lists(st.sampled_from((0.0, 0.0, 0.0, np.nan, np.inf, -np.inf)), min_size=N, max_size=N)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def rollouts(draw, *, offsets=(0.0, 0.7, -3.0, 100.0, 1e4), invalid=True):
+    """A batch with ragged groups in any order, holes in the masks, and garbage wherever no token is.
+
+    `invalid` also makes rows invalid, by their reward or by the field `valid`.
+    """
+    groups = np.array(draw(group_labels))
+    rewards = np.array(draw(row_rewards))
+    if draw(st.booleans()):
+        rewards[groups == groups[0]] = rewards[0]
+    rewards = (rewards + draw(st.sampled_from(offsets))).astype(np.float32)
+    mask = (np.array(draw(row_masks))[:, None] >> np.arange(T)) % 2 == 1
+    bad = np.array(draw(bad_rewards)) if invalid else np.zeros(N)
+    rewards = (rewards + bad).astype(np.float32)
+    by_field = np.isfinite(rewards) & np.roll(np.isfinite(bad), 1) if draw(st.booleans()) else None
+    valid = np.isfinite(rewards) if by_field is None else by_field
+    plain = Rollouts(rewards, groups, mask, **token_fields(draw(seeds)), valid=by_field)
+    return fill(plain, mask & valid[:, None], draw(seeds))
+
+
+def token_fields(seed):
+    """Every optional field [N, T] but `valid`, in its range; scores from tiny to 1, some exactly 0."""
+    rng = np.random.default_rng(seed)
+    logs = {
+        name: -rng.exponential(size=(N, T))
+        for name in ("log_probs", "reference_log_probs", "rollout_log_probs")
+    }
+    fields = logs | {
+        "normalized_entropy": rng.uniform(size=(N, T)) * rng.integers(0, 4, (N, T)).clip(0, 1),
+        "deviation": 10 ** rng.uniform(-6, 0, size=(N, T)) * rng.integers(0, 8, (N, T)).clip(0, 1),
+        "token_rewards": rng.normal(size=(N, T)),
+        "baseline_rewards": rng.normal(size=N),
+        "progress": np.array(rng.uniform()),
+    }
+    turns = np.sort(rng.integers(0, 3, size=(N, T)), axis=1)
+    return {name: array.astype(np.float32) for name, array in fields.items()} | {"turns": turns}
+
+
+def fill(batch, keep, seed):
+    """The batch with garbage, NaN and infinities among it, on the tokens that `keep` [N, T] leaves out."""
+    rng = np.random.default_rng(seed)
+    fields = {name: getattr(batch, name) for name in PER_TOKEN}
+    return batch._replace(
+        **{
+            name: np.where(keep, array, rng.choice(GARBAGE, size=array.shape))
+            for name, array in fields.items()
+            if array is not None
+        }
+    )
+
+
+def take(batch, rows):
+    """Those rows of the batch, in that order; labels are kept."""
+    return type(batch)(*(field if field is None or field.ndim == 0 else field[rows] for field in batch))
+
+
+def dense(batch):
+    """The batch with its labels renamed to 0, 1, ... so that they fit its rows."""
+    return batch._replace(groups=np.unique(batch.groups, return_inverse=True)[1])

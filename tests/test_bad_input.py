@@ -1,0 +1,224 @@
+"""Wrong rollouts are refused with a message that names what is wrong, or spoil their own row under jit."""
+
+import numpy as np
+import pytest
+from running import arrays, run
+
+import credit
+from credit import DGPO, GRPO, Rollouts, validate
+
+N, T = 4, 3
+
+
+@pytest.fixture
+def right():
+    """Rollouts of numpy arrays that are right; a test replaces one field."""
+    rng = np.random.default_rng(0)
+
+    def token(low=0.0, high=1.0):
+        return rng.uniform(low, high, size=(N, T)).astype(np.float32)
+
+    return Rollouts(
+        rewards=np.array([1, 0, 1, 0], np.float32),
+        groups=np.array([0, 0, 3, 3]),
+        mask=np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [1, 0, 0]], bool),
+        log_probs=token(-3, 0),
+        reference_log_probs=token(-3, 0),
+        normalized_entropy=token(),
+        deviation=token(),
+        rollout_log_probs=token(-3, 0),
+        token_rewards=token(-1, 1),
+        turns=np.zeros((N, T), np.int64),
+        baseline_rewards=np.zeros(N, np.float32),
+        valid=np.ones(N, bool),
+        progress=np.array(0.5, np.float32),
+    )
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+# --- shapes and kinds ------------------------------------------------------------------------------------
+
+WRONG_SHAPES = {
+    "rewards, a number": ({"rewards": zeros()}, r"rewards has shape \(\); expected \[N\] or \[N, K\]"),
+    "rewards, [N, T, 1]": ({"rewards": zeros(N, T, 1)}, r"rewards has shape \(4, 3, 1\)"),
+    "rewards, too few": ({"rewards": zeros(3)}, r"rewards has shape \(3,\), but the mask is .*\(4, 3\)"),
+    "groups, too many": ({"groups": zeros(5, dtype=np.int64)}, r"groups has shape \(5,\)"),
+    "groups, [N, T]": ({"groups": zeros(N, T, dtype=np.int64)}, r"groups has shape .*; expected \[N\]"),
+    "groups, floats": ({"groups": zeros(N)}, r"groups are .*float32; expected integers"),
+    "groups, bools": ({"groups": zeros(N, dtype=bool)}, r"groups are .*bool; expected integers"),
+    "mask, [N]": ({"mask": zeros(N, dtype=bool)}, r"mask has shape \(4,\); expected \[N, T\]"),
+    "deviation, [N, T + 1]": ({"deviation": zeros(N, T + 1)}, r"deviation has shape \(4, 4\)"),
+    "entropy, [N, 1]": ({"normalized_entropy": zeros(N, 1)}, r"normalized_entropy has shape \(4, 1\)"),
+    "log_probs, [N]": ({"log_probs": zeros(N)}, r"log_probs has shape \(4,\); expected \[N, T\]"),
+    "turns, [1, T]": ({"turns": zeros(1, T, dtype=np.int64)}, r"turns has shape \(1, 3\)"),
+    "valid, [N, T]": ({"valid": zeros(N, T, dtype=bool)}, r"valid has shape \(4, 3\); expected \[N\]"),
+    "baseline, too few": ({"baseline_rewards": zeros(1)}, r"baseline_rewards has shape \(1,\)"),
+    "progress, [1]": ({"progress": zeros(1)}, r"progress has shape \(1,\); expected \[\]"),
+    "rewards, None": ({"rewards": None}, "rollouts need rewards; it is None"),
+    "mask, None": ({"mask": None}, "rollouts need mask; it is None"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_SHAPES)
+def test_a_wrong_shape_is_named(library, right, case):
+    changes, message = WRONG_SHAPES[case]
+    given = arrays(library, right._replace(**changes))
+    for function in (GRPO(), GRPO().keep, validate):
+        with pytest.raises(ValueError, match=message):
+            function(given)
+    with pytest.raises(ValueError, match=message):
+        library.call(GRPO())(given)
+
+
+@pytest.mark.parametrize("name", ["rewards", "groups", "mask", "deviation", "progress"])
+def test_a_list_is_no_array(library, right, name):
+    given = arrays(library, right)._replace(**{name: getattr(right, name).tolist()})
+    kind = "float" if name == "progress" else "list"
+    with pytest.raises(ValueError, match=f"{name} is a {kind}; expected an array of numpy, torch, JAX"):
+        GRPO()(given)
+
+
+@pytest.mark.parametrize("name", ["rewards", "mask", "deviation", "valid"])
+def test_arrays_of_two_libraries_are_refused(right, name):
+    torch = pytest.importorskip("torch")
+    given = right._replace(**{name: torch.from_numpy(getattr(right, name))})
+    with pytest.raises(ValueError, match=rf"must be of one library; got .*\b{name}: torch"):
+        GRPO()(given)
+
+
+def test_arrays_on_two_devices_are_refused(right):
+    torch = pytest.importorskip("torch")
+    given = Rollouts(*map(torch.from_numpy, right))
+    given = given._replace(mask=given.mask.to("meta"))
+    with pytest.raises(ValueError, match="must be on one device; got .*rewards: cpu.*mask: meta"):
+        GRPO()(given)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "absent", "message"),
+    [
+        (
+            DGPO(),
+            ["deviation"],
+            "dgpo needs deviation and normalized_entropy; deviation of the rollouts is None",
+        ),
+        (DGPO(), ["normalized_entropy"], "needs .*; normalized_entropy of the rollouts is None"),
+        (
+            DGPO(),
+            ["deviation", "normalized_entropy"],
+            "; deviation and normalized_entropy of the rollouts are None",
+        ),
+        (DGPO(kappa=0), ["deviation"], "dgpo needs deviation; deviation of the rollouts is None"),
+    ],
+    ids=["deviation", "entropy", "both", "kappa=0"],
+)
+def test_missing_statistics_are_named(library, right, estimator, absent, message):
+    given = arrays(library, right._replace(**dict.fromkeys(absent)))
+    with pytest.raises(ValueError, match=message) as caught:
+        estimator(given)
+    assert "credit.token_statistics computes them" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", credit.names())
+def test_what_an_estimator_does_not_need_may_be_missing(library, right, name):
+    estimator = credit.get(name)
+    needed = {"rewards", "groups", "mask", *estimator.needs}
+    rest = dict.fromkeys(set(Rollouts._fields) - needed)
+    np.testing.assert_array_equal(
+        run(library, estimator, right._replace(**rest)).advantages,
+        run(library, estimator, right).advantages,
+    )
+
+
+# --- group ids -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [-1, N, 10**6])
+def test_a_group_id_out_of_range_is_named(library, right, bad):
+    groups = right.groups.copy()
+    groups[2] = bad
+    given = arrays(library, right._replace(groups=groups))
+    for function in (GRPO(), GRPO().keep, credit.DAPO().keep, validate):
+        with pytest.raises(ValueError, match=rf"groups\[2\] is {bad}; expected an integer in 0\.\.3"):
+            function(given)
+
+
+@pytest.mark.parametrize("name", credit.names())
+@pytest.mark.parametrize("bad", [-1, N])
+def test_under_jit_a_group_id_out_of_range_spoils_its_own_row(right, name, bad):
+    jax = pytest.importorskip("jax")
+    given = jax.tree.map(jax.numpy.asarray, right)
+    alone = given._replace(valid=given.valid.at[2].set(False))
+    spoilt = given._replace(groups=given.groups.at[2].set(bad))
+    estimator = credit.get(name)
+    actual, expected = (jax.jit(estimator)(rollouts).advantages for rollouts in (spoilt, alone))
+    mask = right.mask[2]
+    assert np.isnan(actual[2][mask]).all()
+    assert (actual[2][~mask] == 0).all()
+    others = np.array([0, 1, 3])
+    np.testing.assert_array_equal(actual[others], expected[others])
+
+
+# --- validate --------------------------------------------------------------------------------------------
+
+
+def test_validate_accepts_what_is_right(library, right):
+    assert validate(arrays(library, right)) is None
+    assert validate(arrays(library, Rollouts(*right[:3]))) is None
+
+
+WRONG_VALUES = {
+    "mask": (2, r"mask\[1, 2\] is 2; expected 0 or 1"),
+    "log_probs": (0.5, r"log_probs\[1, 2\] is 0\.5; expected a log-probability"),
+    "reference_log_probs": (np.nan, r"reference_log_probs\[1, 2\] is nan; expected a log-probability"),
+    "rollout_log_probs": (np.inf, r"rollout_log_probs\[1, 2\] is inf; expected a log-probability"),
+    "normalized_entropy": (1.25, r"normalized_entropy\[1, 2\] is 1\.25; expected a number in \[0, 1\]"),
+    "deviation": (-0.25, r"deviation\[1, 2\] is -0\.25; expected a number in \[0, 1\]"),
+    "token_rewards": (np.inf, r"token_rewards\[1, 2\] is inf; expected a finite number"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_validate_names_the_place_of_a_wrong_value(library, right, name):
+    value, message = WRONG_VALUES[name]
+    array = getattr(right, name)
+    array = array.astype(np.int64) if name == "mask" else array.copy()
+    array[1, 2] = value
+    with pytest.raises(ValueError, match=message):
+        validate(arrays(library, right._replace(**{name: array})))
+
+
+@pytest.mark.parametrize("name", ["deviation", "normalized_entropy", "log_probs"])
+def test_validate_finds_nan(library, right, name):
+    array = getattr(right, name).copy()
+    array[3, 0] = np.nan
+    with pytest.raises(ValueError, match=rf"{name}\[3, 0\] is nan"):
+        validate(arrays(library, right._replace(**{name: array})))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_validate_checks_the_progress(library, right, value):
+    with pytest.raises(ValueError, match="progress is .*; expected a number in"):
+        validate(arrays(library, right._replace(progress=np.array(value, np.float32))))
+
+
+def test_validate_does_not_look_under_the_mask_or_at_invalid_rows(library, right):
+    for name in WRONG_VALUES.keys() - {"mask"}:
+        array = getattr(right, name).copy()
+        array[0, 2] = np.nan
+        array[1] = 7.0 if name != "token_rewards" else np.inf
+        given = right._replace(valid=np.array([True, False, True, True]), **{name: array})
+        assert validate(arrays(library, given)) is None
+        by_reward = given._replace(valid=None, rewards=np.array([1, np.nan, 1, 0], np.float32))
+        assert validate(arrays(library, by_reward)) is None
+
+
+def test_validate_reads_low_precision(right):
+    torch = pytest.importorskip("torch")
+    given = Rollouts(*map(torch.from_numpy, right))
+    given = given._replace(deviation=given.deviation.bfloat16() + 2)
+    with pytest.raises(ValueError, match=r"deviation\[0, 0\] is 2\."):
+        validate(given)

@@ -1,0 +1,459 @@
+"""What has to hold for every registered estimator on every array library; new ones are found by name."""
+
+import re
+from functools import cache
+
+import numpy as np
+import oracle
+import pytest
+import strategies
+from hypothesis import given
+from hypothesis import strategies as st
+from running import arrays, run
+from strategies import N, examples
+
+import credit
+from credit import DGPO, GRPO, Rollouts
+from credit.estimator import prepare
+
+NAMED = [credit.get(name) for name in credit.names()]
+INFINITE_TAU = DGPO(tau=float("inf"))
+SETTINGS = [
+    *NAMED,
+    GRPO(correction=0, eps=1e-2),
+    GRPO(eps=0),
+    DGPO(tau=0.02, kappa=2.5),
+    DGPO(tau=1.0, kappa=0, correction=0),
+    INFINITE_TAU,
+]
+
+
+def having(trait, estimators=NAMED):
+    return [estimator for estimator in estimators if getattr(estimator, trait)]
+
+
+def label(estimator):
+    changed = estimator.model_dump(exclude_defaults=True)
+    return "-".join([estimator.name, *(f"{k}={v}" for k, v in changed.items())])
+
+
+def every(estimators):
+    return pytest.mark.parametrize("estimator", estimators, ids=label)
+
+
+def assert_close(actual, expected, unit=1.0, rtol=1e-5):
+    """Within rtol, or rtol / 10 of `unit`: what cancels is only known to the precision of its parts."""
+    bound = rtol * np.abs(expected) + 0.1 * rtol * unit
+    assert (np.abs(actual - expected) <= bound).all()
+
+
+def group_unit(batch, advantages):
+    """The largest |A| of each row's group, [N, 1]."""
+    return np.array([np.abs(advantages[batch.groups == label]).max() for label in batch.groups])[:, None]
+
+
+def assert_same(actual, expected, exactly=True):
+    """Equal advantages, weights and metrics; NaN equals NaN."""
+    assert actual.metrics.keys() == expected.metrics.keys()
+    for a, b in [*zip(actual[:2], expected[:2], strict=True)] + [
+        (actual.metrics[name], expected.metrics[name]) for name in actual.metrics
+    ]:
+        np.testing.assert_allclose(a, b, rtol=0 if exactly else 1e-5, atol=0 if exactly else 1e-6)
+
+
+def small_batch(rewards=(1, 0, 0, 0), length=3, **fields):
+    """One group; every response has `length` tokens."""
+    rows = len(rewards)
+    rng = np.random.default_rng(0)
+    given = {
+        "rewards": np.array(rewards, np.float32),
+        "groups": np.zeros(rows, np.int64),
+        "mask": np.ones((rows, length), bool),
+        "normalized_entropy": rng.uniform(size=(rows, length)).astype(np.float32),
+        "deviation": rng.uniform(size=(rows, length)).astype(np.float32),
+    }
+    return Rollouts(**(given | fields))
+
+
+# Cached, because JAX compiles anew for a function whose equals have all been collected.
+@cache
+def with_eps(estimator, eps):
+    return type(estimator)(**estimator.model_dump() | {"eps": eps})
+
+
+@cache
+def advantages_and_credit(estimator):
+    """A function of rollouts: A_i [N], and the credit A_i w and weights w [N, T]."""
+
+    def function(rollouts):
+        alone = estimator.advantages(prepare(estimator, rollouts, estimator.needs))
+        return alone, *estimator(rollouts)[:2]
+
+    return function
+
+
+# --- against the formulas --------------------------------------------------------------------------------
+
+
+@every(SETTINGS)
+@examples
+@given(batch=strategies.rollouts())
+def test_equals_the_oracle(library, estimator, batch):
+    advantages, expected, weights, metrics = oracle.estimate(estimator, batch)
+    actual = run(library, estimator, batch)
+    unit = group_unit(batch, advantages)
+    assert_close(actual.weights, weights)
+    assert_close(actual.advantages, expected, unit * np.maximum(weights, 1.0))
+    assert actual.metrics.keys() == metrics.keys()
+    for name, value in metrics.items():
+        assert actual.metrics[name].shape == ()
+        assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
+
+
+@every(SETTINGS)
+@examples
+@given(batch=strategies.rollouts())
+def test_keep_equals_the_oracle(library, estimator, batch):
+    kept = library.numpy(library.call(estimator.keep)(arrays(library, batch)))
+    assert kept.dtype == bool
+    assert kept.tolist() == oracle.keep(estimator, batch)
+
+
+# --- rows, groups and padding ----------------------------------------------------------------------------
+
+
+@every(NAMED)
+@examples
+@given(batch=strategies.rollouts(), seed=strategies.seeds)
+def test_padding_is_inert(library, estimator, batch, seed):
+    keep = batch.mask & np.array(oracle.valid_rows(batch))[:, None]
+    other = strategies.fill(batch, keep, seed)
+    result = run(library, estimator, batch)
+    assert_same(run(library, estimator, other), result)
+    assert (result.advantages[~keep] == 0).all()
+    assert (result.weights[~keep] == 0).all()
+
+
+@every(NAMED)
+@examples
+@given(batch=strategies.rollouts(), order=st.permutations(range(N)))
+def test_permuting_rows_permutes_the_result(library, estimator, batch, order):
+    result = run(library, estimator, batch)
+    permuted = run(library, estimator, strategies.take(batch, order))
+    expected = result._replace(advantages=result.advantages[order], weights=result.weights[order])
+    assert_same(permuted, expected, exactly=False)
+
+
+@every(NAMED)
+@examples
+@given(batch=strategies.rollouts(), new_names=st.permutations(range(N)))
+def test_group_labels_are_names(library, estimator, batch, new_names):
+    renamed = batch._replace(groups=np.array(new_names)[batch.groups])
+    assert_same(run(library, estimator, renamed), run(library, estimator, batch))
+
+
+@every(NAMED)
+@examples
+@given(batch=strategies.rollouts(invalid=False), gone=st.integers(0, N - 1), by_field=st.booleans())
+def test_an_invalid_row_is_as_if_deleted(library, estimator, batch, gone, by_field):
+    there = np.arange(N) != gone
+    deleted = strategies.dense(strategies.take(batch._replace(valid=None), there))
+    if by_field:
+        batch = batch._replace(valid=there)
+    else:
+        batch = batch._replace(rewards=np.where(there, batch.rewards, np.float32("nan")), valid=None)
+    actual, expected = run(library, estimator, batch), run(library, estimator, deleted)
+    assert (actual.advantages[gone] == 0).all()
+    assert (actual.weights[gone] == 0).all()
+    assert actual.metrics["invalid_rows"] == 1
+    siblings = actual._replace(advantages=actual.advantages[there], weights=actual.weights[there])
+    counted = expected._replace(metrics=expected.metrics | {"invalid_rows": np.float32(1)})
+    assert_same(siblings, counted, exactly=False)
+    if library.name != "array_api_strict":  # its sums pair the terms by their position
+        np.testing.assert_array_equal(siblings.advantages, expected.advantages)
+        np.testing.assert_array_equal(siblings.weights, expected.weights)
+
+
+@every(NAMED)
+def test_fewer_than_two_valid_rows_give_zero(library, estimator):
+    batch = small_batch((3.0, np.nan, 2.0, np.inf), groups=np.array([0, 0, 1, 2]))
+    result = run(library, estimator, batch)
+    assert (result.advantages == 0).all()
+    assert result.metrics["invalid_rows"] == 2
+
+
+@every(NAMED)
+@pytest.mark.parametrize(("count", "reward"), [(64, 0.7), (7, 0.1), (512, 1 / 3)])
+def test_equal_rewards_give_exactly_zero(library, estimator, count, reward):
+    for offset in (0.0, 0.3, 100.0, 1e4):
+        result = run(library, estimator, small_batch([reward + offset] * count))
+        assert (result.advantages == 0).all()
+        assert result.metrics["zero_variance_groups"] == 1
+
+
+@every(NAMED)
+def test_an_empty_response_gets_zero_but_its_reward_counts(library, estimator):
+    mask = np.ones((4, 3), bool)
+    mask[0] = False
+    result = run(library, estimator, small_batch((1, 0, 0, 0), mask=mask))
+    expected = oracle.estimate(estimator, small_batch((1, 0, 0, 0), mask=mask))[1]
+    assert (result.advantages[0] == 0).all()
+    assert (result.advantages[1:] < 0).all()
+    np.testing.assert_allclose(result.advantages, expected, rtol=1e-5)
+    assert result.metrics["invalid_rows"] == 0
+
+
+@every(NAMED)
+def test_a_batch_without_any_token_or_valid_row_is_finite(library, estimator):
+    for batch in (small_batch(mask=np.zeros((4, 3), bool)), small_batch((np.nan,) * 4)):
+        result = run(library, estimator, batch)
+        assert (result.advantages == 0).all()
+        assert all(np.isfinite(value) for value in result.metrics.values())
+
+
+# --- traits ----------------------------------------------------------------------------------------------
+
+
+@every(having("shift_invariant"))
+@examples
+@given(
+    batch=strategies.rollouts(offsets=(0.0,)), shifts=st.lists(st.integers(-64, 64), min_size=N, max_size=N)
+)
+def test_a_constant_added_to_a_group_changes_nothing(library, estimator, batch, shifts):
+    exact = np.round(batch.rewards * 8) / 8
+    batch = batch._replace(rewards=exact.astype(np.float32))
+    shifted = batch._replace(rewards=(exact + np.array(shifts)[batch.groups]).astype(np.float32))
+    assert_same(run(library, estimator, shifted), run(library, estimator, batch), exactly=False)
+
+
+@every(having("scale_invariant"))
+@pytest.mark.parametrize("factor", [0.25, 8.0])
+@examples
+@given(batch=strategies.rollouts())
+def test_a_factor_is_another_eps(library, estimator, factor, batch):
+    scaled = batch._replace(rewards=batch.rewards * np.float32(factor))
+    expected = run(library, with_eps(estimator, 1e-2 / factor), batch)
+    assert_same(run(library, with_eps(estimator, 1e-2), scaled), expected, exactly=False)
+
+
+@every(having("redistributes", SETTINGS))
+@examples
+@given(batch=strategies.rollouts())
+def test_the_credit_of_a_response_is_kept(library, estimator, batch):
+    assert_credit_is_kept(library, estimator, batch)
+
+
+@every(having("redistributes", SETTINGS))
+def test_the_credit_of_a_long_response_is_kept(library, estimator):
+    batch = small_batch(np.linspace(-1, 1, 16) ** 3, length=4096)
+    assert_credit_is_kept(library, estimator, batch)
+
+
+def assert_credit_is_kept(library, estimator, batch):
+    both = advantages_and_credit(estimator)
+    alone, credited, weights = map(library.numpy, library.call(both)(arrays(library, batch)))
+    lengths = np.array([len(tokens) for tokens in oracle.chosen(batch)], np.float64)
+    np.testing.assert_allclose(weights.sum(axis=1, dtype=np.float64), lengths, rtol=3e-7)
+    np.testing.assert_allclose(credited.sum(axis=1, dtype=np.float64), lengths * alone, rtol=3e-7)
+
+
+@every(having("row_local", SETTINGS))
+@examples
+@given(batch=strategies.rollouts(), rows=st.lists(st.integers(0, N - 1), min_size=3, max_size=3))
+def test_weights_of_a_slice_are_the_slice_of_the_weights(library, estimator, batch, rows):
+    whole = run(library, estimator, batch).weights
+    part = run(library, estimator, strategies.dense(strategies.take(batch, rows))).weights
+    np.testing.assert_array_equal(part, whole[rows])
+
+
+# --- limits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["tau", "deviation"])
+@examples
+@given(batch=strategies.rollouts())
+def test_dgpo_at_its_limits_is_grpo_exactly(library, limit, batch):
+    if limit == "deviation":
+        batch = batch._replace(deviation=np.zeros_like(batch.deviation))
+    dgpo = run(library, INFINITE_TAU if limit == "tau" else NAMED[credit.names().index("dgpo")], batch)
+    grpo = run(library, NAMED[credit.names().index("grpo")], batch)
+    np.testing.assert_array_equal(dgpo.advantages, grpo.advantages)
+    np.testing.assert_array_equal(dgpo.weights, grpo.weights)
+
+
+@pytest.mark.parametrize("estimator", having("redistributes"), ids=label)
+@pytest.mark.parametrize("field", ["deviation", "normalized_entropy"])
+def test_a_nan_score_spoils_only_its_own_response(library, estimator, field):
+    batch = small_batch()
+    clean = run(library, estimator, batch)
+    scores = getattr(batch, field).copy()
+    scores[1, 2] = np.nan
+    spoilt = run(library, estimator, batch._replace(**{field: scores}))
+    others = [0, 2, 3]
+    np.testing.assert_array_equal(spoilt.advantages[others], clean.advantages[others])
+    assert np.isnan(spoilt.advantages[1]).all() == (field in estimator.needs)
+
+
+@every(NAMED)
+def test_the_mask_may_be_of_any_type(library, estimator):
+    batch = small_batch(mask=np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1]], bool))
+    expected = run(library, estimator, batch)
+    for dtype in (np.int32, np.float32, np.uint8):
+        assert_same(run(library, estimator, batch._replace(mask=batch.mask.astype(dtype))), expected)
+
+
+# --- types, devices, gradients ---------------------------------------------------------------------------
+
+
+def as_dtype(library, array, kind):
+    """The numpy array as one of the library's of that dtype, which numpy may lack."""
+    if library.name == "torch":
+        import torch
+
+        return torch.from_numpy(array).to(getattr(torch, kind))
+    if library.name == "jax":
+        import jax
+
+        return jax.numpy.asarray(array).astype(getattr(jax.numpy, kind))
+    return library.asarray(array.astype(kind))
+
+
+KINDS = {
+    "numpy": ("float16", "float32", "int32", "int64", "float64"),
+    "torch": ("bfloat16", "float16", "float32", "int32", "int64", "float64"),
+    "jax": ("bfloat16", "float16", "float32", "int32"),
+    "array_api_strict": ("float32", "int32", "int64", "float64"),
+}
+
+
+@every(NAMED)
+def test_results_are_float32_but_for_float64_rewards(library, estimator):
+    batch = small_batch()
+    expected = run(library, estimator, batch)
+    for kind in KINDS[library.name]:
+        given = arrays(library, batch)._replace(rewards=as_dtype(library, batch.rewards, kind))
+        result = library.call(estimator)(given)
+        for array in (result.advantages, result.weights, *result.metrics.values()):
+            assert str(array.dtype).split(".")[-1] == ("float64" if kind == "float64" else "float32")
+        np.testing.assert_allclose(library.numpy(result.advantages), expected.advantages, rtol=1e-5)
+
+
+@every(NAMED)
+def test_low_precision_statistics_are_computed_with_in_float32(estimator):
+    torch = pytest.importorskip("torch")
+    batch = small_batch()
+    given = Rollouts(*(None if f is None else torch.from_numpy(f) for f in batch))
+    low = {name: getattr(given, name).bfloat16() for name in ("deviation", "normalized_entropy")}
+    result = estimator(given._replace(**low))
+    upcast = estimator(given._replace(**{name: array.float() for name, array in low.items()}))
+    assert result.advantages.dtype == torch.float32
+    assert torch.equal(result.advantages, upcast.advantages)
+
+
+@every(NAMED)
+def test_the_device_is_kept(estimator):
+    torch = pytest.importorskip("torch")
+    batch = Rollouts(*(None if f is None else torch.from_numpy(f).to("meta") for f in small_batch()))
+    result = estimator(batch)
+    for array in (result.advantages, result.weights, estimator.keep(batch), *result.metrics.values()):
+        assert array.device.type == "meta"
+
+
+@every(NAMED)
+def test_no_torch_gradient_flows_through_a_result(estimator):
+    torch = pytest.importorskip("torch")
+    batch = Rollouts(*(None if f is None else torch.from_numpy(f) for f in small_batch()))
+    floating = ("rewards", "deviation", "normalized_entropy")
+    batch = batch._replace(**{name: getattr(batch, name).requires_grad_() for name in floating})
+    result = estimator(batch)
+    assert not any(a.requires_grad for a in (result.advantages, result.weights, *result.metrics.values()))
+
+
+@every(NAMED)
+def test_no_jax_gradient_flows_through_a_result(estimator):
+    jax = pytest.importorskip("jax")
+    batch = Rollouts(*(None if f is None else jax.numpy.asarray(f) for f in small_batch()))
+
+    def total(rewards, deviation, entropy):
+        given = batch._replace(rewards=rewards, deviation=deviation, normalized_entropy=entropy)
+        result = estimator(given)
+        return sum(x.sum() for x in (result.advantages**2, result.weights**2, *result.metrics.values()))
+
+    gradients = jax.grad(total, argnums=(0, 1, 2))(batch.rewards, batch.deviation, batch.normalized_entropy)
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+@every(NAMED)
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+def test_runs_compiled_by_torch_without_a_break(estimator):
+    torch = pytest.importorskip("torch")
+    batch = Rollouts(*(None if f is None else torch.from_numpy(f) for f in small_batch()))
+    torch.compiler.reset()
+    compiled = torch.compile(estimator, fullgraph=True, backend="eager")(batch)
+    eager = estimator(batch)
+    torch.testing.assert_close(compiled.advantages, eager.advantages)
+    torch.testing.assert_close(compiled.metrics, eager.metrics)
+
+
+@every(NAMED)
+def test_runs_under_vmap(estimator):
+    jax = pytest.importorskip("jax")
+    batches = [small_batch(rewards) for rewards in ((1, 0, 0, 0), (0.5, 2, -1, 2))]
+    stacked = jax.tree.map(lambda *fields: jax.numpy.stack(fields), *batches)
+    result = jax.vmap(estimator)(stacked)
+    for i, batch in enumerate(batches):
+        np.testing.assert_allclose(result.advantages[i], oracle.estimate(estimator, batch)[1], rtol=1e-5)
+
+
+# --- by hand ---------------------------------------------------------------------------------------------
+
+WORKED = {
+    "grpo": [[1.499997, 1.499997], [-0.499999, 0]],
+    "dapo": [[1.499997, 1.499997], [-0.499999, 0]],
+    "dr_grpo": [[0.75, 0.75], [-0.25, 0]],
+    "rloo": [[1, 1], [-1 / 3, 0]],
+    # The first response's scores are 0 and tau ln 3, so its weights are 2 * (1/4, 3/4).
+    "dgpo": [[0.7499985, 2.2499955], [-0.499999, 0]],
+}
+
+
+def test_every_estimator_has_a_worked_example():
+    assert set(WORKED) == set(credit.names())
+
+
+@pytest.mark.parametrize("name", WORKED)
+def test_worked_example(library, name):
+    """Rewards 1, 0, 0, 0: the mean is 1/4, the sample deviation 1/2."""
+    batch = small_batch((1, 0, 0, 0), mask=np.array([[1, 1], [1, 0], [1, 1], [0, 0]], bool))
+    batch = batch._replace(
+        deviation=np.array([[0, np.log(3)], [0.3, 0], [0, 0], [0, 0]], np.float32),
+        normalized_entropy=np.array([[1, 0.5], [1, 0], [0, 0], [0, 0]], np.float32),
+    )
+    result = run(library, credit.get(name), batch)
+    np.testing.assert_allclose(result.advantages[:2], WORKED[name], rtol=1e-6)
+
+
+def test_kappa_zero_needs_no_entropy(library):
+    batch = small_batch(normalized_entropy=None)
+    estimator = DGPO(kappa=0)
+    assert estimator.needs == ("deviation",)
+    np.testing.assert_allclose(
+        run(library, estimator, batch).advantages, oracle.estimate(estimator, batch)[1], rtol=1e-5
+    )
+
+
+def test_the_weight_metrics_show_how_far_dgpo_is_from_grpo(library):
+    batch = small_batch(length=500)
+    batch = batch._replace(deviation=batch.deviation * np.float32(1e-3))
+    spreads = [run(library, DGPO(tau=tau), batch).metrics for tau in (0.5, 0.05, 1e-3, 1e-5)]
+    expected = [oracle.estimate(DGPO(tau=tau), batch)[3] for tau in (0.5, 0.05, 1e-3, 1e-5)]
+    deviations = [float(m["weight_std"]) for m in spreads]
+    assert deviations == sorted(deviations)
+    assert 1e-4 < deviations[0] < 1e-3  # GRPO in disguise, and the std still says how much
+    assert spreads[-1]["effective_token_fraction"] < 0.02
+    np.testing.assert_allclose(deviations, [m["weight_std"] for m in expected], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", credit.names())
+def test_the_docstring_cites_the_paper(name):
+    assert re.search(r"arXiv \d{4}\.\d{5}", type(credit.get(name)).__doc__)

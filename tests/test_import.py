@@ -1,0 +1,89 @@
+"""What imports what: the layers point one way, and importing the library imports no framework."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import credit
+
+ROOT = Path(__file__).parents[1]
+FRAMEWORKS = {"trl", "verl", "openrlhf", "transformers", "accelerate", "ray", "vllm", "deepspeed"}
+ARRAYS = {"torch", "jax", "jaxlib", "triton", "tensorflow", "cupy"}
+CORE = sorted([*(ROOT / "credit").glob("*.py"), *(ROOT / "credit" / "estimators").glob("*.py")])
+BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
+
+
+def imported(path):
+    """Every module that a file imports, anywhere in it, as dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            found |= {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def roots(path):
+    return {name.split(".")[0] for name in imported(path)}
+
+
+def loaded_after(statement):
+    """The top-level modules of a fresh interpreter after the statement."""
+    code = f"{statement}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import credit",
+        "import credit.backends, credit.backends.arrays",
+        "import credit.adapters",
+        "import numpy as np, credit; ones = np.ones((2, 3)); ids = np.zeros(2, int); "
+        "credit.DGPO()(credit.Rollouts(ids, ids, ones, deviation=ones, normalized_entropy=ones))",
+    ],
+    ids=["credit", "backends", "adapters", "a call"],
+)
+def test_no_framework_is_loaded(statement):
+    loaded = loaded_after(statement)
+    assert "credit" in loaded
+    assert not loaded & (FRAMEWORKS | ARRAYS)
+    assert not loaded & {"backends", "adapters"}
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_core_knows_no_framework_and_no_adapter(path):
+    assert not roots(path) & (FRAMEWORKS | ARRAYS)
+    assert not any(name.startswith("credit.adapters") for name in imported(path))
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_backend_imports_of_credit_only_backends(path):
+    ours = {name for name in imported(path) if name.split(".")[0] == "credit"}
+    assert all(name.startswith("credit.backends") for name in ours)
+    assert not roots(path) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_backend_imports_its_own_library_only(path):
+    folder = path.relative_to(ROOT / "backends").parts[0]
+    own = {"torch": {"torch", "triton"}, "jax": {"jax", "jaxlib"}}.get(folder, set())
+    at_the_top = {
+        name.split(".")[0]
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [n.name for n in node.names])
+    }
+    assert at_the_top & ARRAYS <= own
+
+
+def test_the_public_names_are_there_and_documented():
+    assert sorted(set(credit.__all__)) == sorted(credit.__all__)
+    for name in credit.__all__:
+        assert getattr(credit, name).__doc__, name

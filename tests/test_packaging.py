@@ -1,0 +1,53 @@
+"""The folders, the links and the list of packages describe one tree."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+LINKED = ("backends", "adapters")
+
+
+def own_packages(folder, name):
+    """Packages below a folder by their installed names; links are not followed."""
+    return {
+        ".".join([name, *Path(place).relative_to(folder).parts])
+        for place, _, files in os.walk(folder)
+        if "__init__.py" in files
+    }
+
+
+def test_every_package_is_listed_once():
+    found = own_packages(ROOT / "credit", "credit")
+    for name in LINKED:
+        found |= own_packages(ROOT / name, f"credit.{name}")
+    assert sorted(SETUPTOOLS["packages"]) == sorted(found)
+
+
+def test_every_python_file_is_in_a_package():
+    for folder in ("credit", *LINKED):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert (path.parent / "__init__.py").exists(), path
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_a_link_is_relative_and_leads_to_the_folder(name):
+    link = ROOT / "credit" / name
+    assert os.readlink(link) == f"../{name}"
+    assert link.resolve() == (ROOT / name).resolve()
+
+
+def test_the_package_folders_are_mapped_as_they_are_linked():
+    assert SETUPTOOLS["package-dir"] == {"credit": "credit"} | {f"credit.{name}": name for name in LINKED}
+
+
+def test_the_types_are_shipped():
+    assert (ROOT / "credit" / "py.typed").exists()
+    assert "py.typed" in SETUPTOOLS["package-data"]["credit"]
+
+
+def test_nothing_is_importable_under_a_folders_bare_name():
+    assert not {name.split(".")[0] for name in SETUPTOOLS["packages"]} & set(LINKED)

@@ -1,0 +1,87 @@
+"""One rank of verl's actor worker that scores a fixed batch: python score_rank.py MODEL OUT OVERRIDES
+
+Started by test_scoring.py with RANK and WORLD_SIZE set. Each line of OVERRIDES is a configuration.
+"""
+
+import os
+import sys
+
+import torch
+import train_on_cpu
+import ulysses_attention  # noqa: F401  (registers an attention, and with verl the CPU platform)
+from hydra import compose, initialize_config_module
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+
+from credit.adapters.verl.worker import REQUEST, CreditWorker
+
+TEMPERATURE = 1.3
+BATCHING = [
+    "actor_rollout_ref.actor.use_dynamic_bsz=True",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32",
+    "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True",
+    "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=32",
+]
+FIELDS = "log_probs reference_log_probs normalized_entropy deviation"
+
+
+def rows(vocabulary=12, count=6):
+    """Prompts and responses of different lengths; the ids are ordinary tokens."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(2, 12, (count, 2), generator=generator).tolist()
+    return [[torch.randint(3, vocabulary, (n,), generator=generator) for n in pair] for pair in lengths]
+
+
+def perturb(parameters):
+    """Moves every parameter away from where it was, the same on any number of ranks."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.sin(50 * parameter + 1) * 0.1)
+
+
+def batch(chosen):
+    """Rows as verl's trainer sends them."""
+    fields = {"prompts": [p for p, _ in chosen], "responses": [r for _, r in chosen]}
+    fields["input_ids"] = [torch.cat(pair) for pair in chosen]
+    fields["position_ids"] = [torch.arange(len(ids)) for ids in fields["input_ids"]]
+    fields["response_mask"] = fields["loss_mask"] = [torch.ones(len(r), dtype=torch.long) for _, r in chosen]
+    nested = {name: torch.nested.as_nested_tensor(x, layout=torch.jagged) for name, x in fields.items()}
+    data = TensorDict(nested, batch_size=[len(chosen)])
+    tu.assign_non_tensor(data, calculate_entropy=True, compute_loss=False, temperature=TEMPERATURE)
+    tu.assign_non_tensor(data, global_token_num=[len(ids) for ids in fields["input_ids"]])
+    tu.assign_non_tensor(data, **{REQUEST: FIELDS})
+    return data
+
+
+def score(model, overrides, rank, ranks):
+    """The policy's trained weights, and what the worker returns for this rank's rows, as lists."""
+    given = [f"{name}={value}" for name, value in train_on_cpu.ON_CPU.items() if "ray" not in name]
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose(
+            "ppo_trainer",
+            overrides=[*given, *BATCHING, f"actor_rollout_ref.model.path={model}", *overrides],
+        )
+    lora = config.actor_rollout_ref.model.lora_rank > 0
+    worker = CreditWorker(config.actor_rollout_ref, "actor_rollout" if lora else "actor_rollout_ref")
+    worker.init_model()
+    trained = {n: p for n, p in worker.actor.engine.module.named_parameters() if p.requires_grad}
+    perturb(trained.values())
+    share = config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
+    output = worker.compute_log_prob(batch(rows()[rank // share :: ranks // share]))
+    assert worker.actor.loss_fn is worker.loss_fn
+    names = ["log_probs", "entropy", *("credit_" + name for name in FIELDS.split())]
+    if output is None:  # another rank of the same sequences returns them
+        output = dict.fromkeys(names, torch.empty(0, 0))
+    result = {name: [row.tolist() for row in output[name].unbind()] for name in names}
+    return {name: p.full_tensor() for name, p in trained.items()}, result
+
+
+def main(model, out, *configurations):
+    torch.set_num_threads(1)
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    results = [score(model, line.split(), rank, ranks) for line in configurations]
+    torch.save(results, f"{out}/{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

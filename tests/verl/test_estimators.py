@@ -1,0 +1,204 @@
+"""credit's estimators called as verl calls them, against verl's own grpo and against the core."""
+
+import os
+import subprocess
+import sys
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from verl.protocol import DataProto
+from verl.trainer.ppo.ray_trainer import compute_advantage
+from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+import credit
+from credit.adapters.verl import estimators
+
+VERL = {"credit": {"preset": "verl"}}
+
+
+def batch(seed, *, outputs=1):
+    """Groups of 1 to 6 sessions in a random order, ragged responses and masks with holes.
+
+    Every third group has equal rewards. With several outputs, a session has 1 to `outputs` rows.
+    """
+    rng = np.random.default_rng(seed)
+    keys, rewards = [], []
+    for group in range(12):
+        shared = rng.normal()
+        for session in range(rng.integers(1, 7)):
+            for output in range(rng.integers(1, outputs + 1)):
+                keys.append(f"p{group}_{session}_{output}")
+                rewards.append(shared if group % 3 == 0 else rng.normal())
+    order = rng.permutation(len(keys))
+    keys, rewards = [keys[i] for i in order], torch.tensor([rewards[i] for i in order]).float()
+    lengths = rng.integers(1, 14, len(keys))
+    mask = torch.tensor(np.arange(13) < lengths[:, None])
+    holes = torch.tensor(rng.random(mask.shape) < 0.2)
+    holes[:, 0] = False
+    scores = torch.zeros(mask.shape)
+    scores[torch.arange(len(keys)), torch.tensor(lengths - 1)] = rewards
+    return keys, scores, (mask & ~holes).long()
+
+
+def run(name, keys, scores, mask, config=None, through=compute_advantage_for_multi_trajectories):
+    """What verl's trainer makes of a batch."""
+    data = DataProto.from_dict(
+        tensors={"token_level_rewards": scores.clone(), "response_mask": mask},
+        non_tensors={"uid": np.array([key.split("_")[0] for key in keys], dtype=object)},
+    )
+    more = {"batch_keys": keys} if through is compute_advantage_for_multi_trajectories else {}
+    result = through(data, adv_estimator=name, config=OmegaConf.create(config or {}), **more)
+    assert torch.equal(result.batch["advantages"], result.batch["returns"])
+    return result.batch["advantages"]
+
+
+def step(keys, **fields):
+    return estimators.during(estimators.Step(keys, [False] * len(keys), fields))
+
+
+def where_rewards_differ(keys, scores):
+    """Whether the rewards of a row's group differ, among the last outputs of its sessions."""
+    last = {}
+    for key, score in zip(keys, scores.sum(-1).tolist(), strict=True):
+        session, output = key.rsplit("_", 1)
+        last[session] = max(last.get(session, (-1, 0.0)), (int(output), score))
+    values = {}
+    for session, (_, score) in last.items():
+        values.setdefault(session.split("_")[0], set()).add(score)
+    return torch.tensor([len(values[key.split("_")[0]]) > 1 for key in keys])
+
+
+def test_importing_verl_registers_the_estimators():
+    code = (
+        "import verl; from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY as known; print(*known)"
+    )
+    plain = os.environ | {"VERL_USE_EXTERNAL_MODULES": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True
+    )
+    ours = {f"credit_{name}" for name in ("dapo", "dgpo", "dr_grpo", "grpo", "rloo")}
+    assert ours <= set(result.stdout.split())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_preset_equals_verls_grpo_where_rewards_differ_and_is_zero_elsewhere(seed):
+    keys, scores, mask = batch(seed)
+    ours = run("credit_grpo", keys, scores, mask, VERL, compute_advantage)
+    theirs = run("grpo", keys, scores, mask, through=compute_advantage)
+    differ = where_rewards_differ(keys, scores)
+    assert 0 < differ.sum() < len(differ)
+    torch.testing.assert_close(ours[differ], theirs[differ], rtol=0, atol=1e-6)
+    assert ours[differ].abs().max() > 0.5
+    assert (ours[~differ] == 0).all()
+    assert (ours[mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sessions_with_several_outputs_equal_verls_grpo(seed):
+    keys, scores, mask = batch(seed, outputs=3)
+    with step(keys):
+        ours = run("credit_grpo", keys, scores, mask, VERL)
+    theirs = run("grpo", keys, scores, mask)
+    differ = where_rewards_differ(keys, scores)
+    torch.testing.assert_close(ours[differ], theirs[differ], rtol=0, atol=1e-6)
+    assert (ours[~differ] == 0).all()
+    # One row, one member would be something else.
+    assert not torch.allclose(run("credit_grpo", keys, scores, mask, VERL)[differ], theirs[differ], atol=1e-3)
+
+
+def of_tokens(mask, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    deviation, entropy = torch.rand(2, *mask.shape, generator=generator)
+    return {"deviation": deviation, "normalized_entropy": entropy}
+
+
+@pytest.mark.parametrize("settings", [{}, {"tau": 0.1, "kappa": 0.5}, {"eps": 1e-3, "correction": 0}])
+def test_advantages_equal_the_cores(settings):
+    keys, scores, mask = batch(3)
+    fields = of_tokens(mask)
+    with step(keys, **fields) as given:
+        ours = run("credit_dgpo", keys, scores, mask, {"credit": settings})
+    groups = torch.tensor([int(key.split("_")[0][1:]) for key in keys])
+    result = credit.DGPO(**settings)(credit.Rollouts(scores.sum(-1), groups, mask, **fields))
+    assert torch.equal(ours, result.advantages)
+    assert given.metrics == {f"credit/{name}": value.item() for name, value in result.metrics.items()}
+
+
+def test_dgpo_spreads_a_sessions_advantage_over_each_of_its_outputs():
+    keys, scores, mask = batch(5, outputs=3)
+    fields = of_tokens(mask)
+    with step(keys, **fields):
+        dgpo = run("credit_dgpo", keys, scores, mask, {"credit": {"tau": 0.1}})
+        grpo = run("credit_grpo", keys, scores, mask)
+    lengths = mask.sum(-1)
+    torch.testing.assert_close(dgpo.sum(-1) / lengths, grpo.sum(-1) / lengths, rtol=0, atol=1e-6)
+    score = fields["deviation"] * fields["normalized_entropy"]
+    weights = credit.tokens.redistribute(score, mask.bool(), 0.1)
+    torch.testing.assert_close(dgpo, grpo * weights)
+
+
+def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs():
+    class Whole(credit.GRPO):
+        name: Literal["whole"] = "whole"
+
+        def __call__(self, rollouts):
+            return super().__call__(rollouts)
+
+    estimators.register()
+    keys, scores, mask = batch(5, outputs=3)
+    with step(keys), pytest.raises(ValueError, match="return one output per session"):
+        run("credit_whole", keys, scores, mask)
+    keys, scores, mask = batch(5)
+    with step(keys):
+        assert torch.equal(run("credit_whole", keys, scores, mask), run("credit_grpo", keys, scores, mask))
+
+
+def test_rows_that_verl_made_up_change_nothing():
+    keys, scores, mask = batch(1)
+    fields = of_tokens(mask)
+    with step(keys, **fields) as without:
+        expected = run("credit_dgpo", keys, scores, mask)
+    count = len(keys)
+    keys = [*keys, "pad0_0_0", "pad0_1_0"]
+    scores, mask = (torch.cat([x, torch.zeros(2, x.shape[1], dtype=x.dtype)]) for x in (scores, mask))
+    fields = {name: torch.cat([x, torch.zeros(2, x.shape[1])]) for name, x in fields.items()}
+    padded = estimators.Step(keys, [row >= count for row in range(count + 2)], fields)
+    with estimators.during(padded):
+        found = run("credit_dgpo", keys, scores, mask)
+    assert torch.equal(found[:count], expected)
+    assert (found[count:] == 0).all()
+    assert padded.metrics == without.metrics
+
+
+def test_a_users_own_estimator_and_progress():
+    class Fading(credit.GRPO):
+        name: Literal["fading"] = "fading"
+
+        @property
+        def needs(self):
+            return ("progress",)
+
+        def advantages(self, rollouts):
+            return super().advantages(rollouts) * (1 - rollouts.progress)
+
+    estimators.register()
+    keys, scores, mask = batch(2)
+    with step(keys, progress=torch.tensor(0.75)):
+        found = run("credit_fading", keys, scores, mask)
+    torch.testing.assert_close(found, run("credit_grpo", keys, scores, mask) / 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("credit_dgpo", {}, "trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"),
+        ("credit_grpo", {"credit": {"tau": 1}}, "unknown setting 'tau'"),
+    ],
+)
+def test_outside_of_our_trainer_errors_name_the_way_out(name, config, message):
+    keys, scores, mask = batch(0)
+    with pytest.raises(ValueError, match=message):
+        run(name, keys, scores, mask, config)

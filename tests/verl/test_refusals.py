@@ -1,0 +1,233 @@
+"""What the adapter refuses, with reason and way out, before verl loads anything."""
+
+import logging
+import os
+import subprocess
+import sys
+from typing import Literal
+
+import pytest
+import train_on_cpu
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.trainer.ppo.v1 import get_trainer_cls
+
+import credit
+from credit.adapters.verl import versions
+
+DGPO = ["algorithm.adv_estimator=credit_dgpo"]
+NO_LOG_PROBS = "actor_rollout_ref.rollout.calculate_log_probs=False"
+SYNC = [*DGPO, "trainer.v1.trainer_mode=credit_sync", "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True"]
+BINARY = [*SYNC, "+algorithm.credit.divergence=binary"]
+BYPASS = "algorithm.rollout_correction.bypass_mode=True"
+
+
+class NeedsTurns(credit.GRPO):
+    """Needs what verl does not have."""
+
+    name: Literal["needs_turns"] = "needs_turns"
+
+    @property
+    def needs(self):
+        return ("turns",)
+
+
+class NeedsRollouts(credit.GRPO):
+    """Needs the log-probs of the engine that sampled."""
+
+    name: Literal["needs_rollouts"] = "needs_rollouts"
+
+    @property
+    def needs(self):
+        return ("rollout_log_probs",)
+
+
+@pytest.fixture
+def build(configured):
+    """Builds the trainer that the configuration names, as verl's task runner does."""
+
+    def make(overrides, **file):
+        config = configured(*overrides, **file)
+        return get_trainer_cls(config.trainer.v1.trainer_mode)(config=config)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["algorithm.adv_estimator=credit_dgop"], "unknown estimator 'dgop'; known: dapo, dgpo"),
+        (["algorithm.adv_estimator=dgpo"], "credit's is algorithm.adv_estimator=credit_dgpo"),
+        (["algorithm.adv_estimator=grpo", "+algorithm.credit.eps=1"], "not one of credit's; set one of"),
+        (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.tau=1"], "unknown setting 'tau'"),
+        (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.preset=vrel"], "unknown preset 'vrel'"),
+        (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit=3"], "expected settings such as"),
+        (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.name=dgpo"], "algorithm.adv_estimator"),
+        ([*SYNC, "+algorithm.credit.tau=-1"], "greater than 0"),
+        ([*SYNC, "+algorithm.credit.divergence=top_k"], "expected exact or binary"),
+        (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
+        (["algorithm.adv_estimator=credit_needs_turns"], "needs turns, which verl does not provide"),
+        (
+            ["algorithm.adv_estimator=credit_needs_rollouts", NO_LOG_PROBS],
+            "set actor_rollout_ref.rollout.calculate_log_probs=True",
+        ),
+        (
+            ["algorithm.adv_estimator=credit_grpo", "algorithm.norm_adv_by_std_in_grpo=False"],
+            "scales the rewards itself; leave it out .credit_dr_grpo",
+        ),
+        (DGPO, "add trainer.v1.trainer_mode=credit_sync"),
+        (
+            [*DGPO, "trainer.v1.trainer_mode=colocate_async"],
+            "add trainer.v1.trainer_mode=credit_colocate_async",
+        ),
+        (
+            ["algorithm.adv_estimator=grpo", "trainer.v1.trainer_mode=credit_sync"],
+            "needs an estimator of credit",
+        ),
+        ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
+        ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or take"),
+        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.pad_to_length=False, or take"),
+        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.pad_to_length=False, or take"),
+        ([*SYNC, BYPASS], "bypass_mode=False, or take .algorithm.credit.divergence=binary"),
+        (
+            [*SYNC, "actor_rollout_ref.ref.ulysses_sequence_parallel_size=2"],
+            "set actor_rollout_ref.ref.ulysses_sequence_parallel_size=1",
+        ),
+        ([*SYNC, "actor_rollout_ref.ref.strategy=fsdp2"], "set actor_rollout_ref.ref.strategy=fsdp"),
+        ([*BINARY, BYPASS], "bypass_mode=False, or .algorithm.credit.kappa=0"),
+    ],
+)
+def test_it_is_refused_when_the_trainer_is_built(build, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        build(overrides)
+
+
+@pytest.mark.parametrize(("stages", "reason"), [(2, "pipeline_model_parallel_size=2"), (1, "shards")])
+def test_megatron_is_refused(build, stages, reason):
+    overrides = [*SYNC, "model_engine=megatron"]
+    overrides += [f"actor_rollout_ref.actor.megatron.pipeline_model_parallel_size={stages}"]
+    with pytest.raises(ValueError, match=f"{reason}.*strategy=fsdp2, or take"):
+        build(overrides)
+
+
+@pytest.mark.parametrize("hybrid", [True, False])
+def test_separate_async_is_refused(build, hybrid):
+    overrides = [*DGPO, "trainer.v1.trainer_mode=separate_async", f"actor_rollout_ref.hybrid_engine={hybrid}"]
+    overrides += ["data.train_batch_size=1024", "actor_rollout_ref.actor.ppo_mini_batch_size=256"]
+    overrides += ["actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1"]
+    overrides += ["actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"]
+    with pytest.raises(ValueError, match="trainer.v1.trainer_mode=credit_colocate_async") as error:
+        build(overrides)
+    assert ("hybrid_engine=False" in str(error.value)) is not hybrid
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        SYNC,
+        [*DGPO, *SYNC[2:], "trainer.v1.trainer_mode=credit_colocate_async"],
+        [*SYNC, "+algorithm.credit.kappa=0", "+algorithm.credit.preset=verl"],
+        [*BINARY, "actor_rollout_ref.model.use_fused_kernels=True"],
+        [*BINARY, BYPASS, "+algorithm.credit.kappa=0"],
+        [*SYNC[:2], "actor_rollout_ref.model.lora_rank=8"],
+        ["algorithm.adv_estimator=credit_dapo"],
+        ["algorithm.adv_estimator=credit_rloo", "trainer.v1.trainer_mode=colocate_async"],
+        ["algorithm.adv_estimator=credit_grpo", BYPASS, "actor_rollout_ref.model.use_fused_kernels=True"],
+    ],
+)
+def test_what_is_not_refused(build, overrides):
+    trainer = build(overrides)
+    assert trainer.trainer_mode in ("sync", "colocate_async")
+    assert trainer.credit_choice.estimator.name == overrides[0].split("credit_")[1]
+
+
+def test_without_our_estimators_verl_is_as_it_was(build):
+    assert build(["algorithm.adv_estimator=grpo"]).credit_choice is None
+    assert not hasattr(RayPPOTrainer, "credit_choice")
+
+
+def test_differing_loss_options_are_reported_and_kept(build, caplog):
+    with caplog.at_level(logging.WARNING, logger="credit"):
+        trainer = build([*SYNC, "actor_rollout_ref.actor.use_kl_loss=True"])
+    (record,) = [record for record in caplog.records if record.name == "credit"]
+    for part in ("loss_agg_mode=token-mean (seq-mean-token-mean)", "clip_ratio_c=3.0 (None)"):
+        assert part in record.getMessage()
+    assert "use_kl_loss=True (False)" in record.getMessage()
+    assert trainer.config.actor_rollout_ref.actor.clip_ratio_c == 3.0
+
+
+def test_equal_loss_options_are_not_reported(build, caplog):
+    build(
+        [
+            *SYNC,
+            "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean",
+            "actor_rollout_ref.actor.clip_ratio_c=1e6",
+        ]
+    )
+    assert not [record for record in caplog.records if record.name == "credit"]
+
+
+REFERENCE_BATCH = "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1"
+
+
+@pytest.mark.parametrize("name", train_on_cpu.ESTIMATORS)
+def test_the_examples_configurations_are_those_of_the_papers(build, caplog, name):
+    trainer = build([REFERENCE_BATCH], example=name)
+    assert trainer.credit_choice.estimator.name == name
+    reported = " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
+    for option in ("loss_agg_mode", "clip_ratio_low", "clip_ratio_high", "use_kl"):
+        assert option not in reported
+
+
+def start(code, *paths, **environment):
+    """Runs code in a fresh process; what it printed and logged."""
+    environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), *sys.path])
+    environment |= {"VERL_USE_EXTERNAL_MODULES": environment.get("VERL_USE_EXTERNAL_MODULES", "")}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout + result.stderr
+
+
+PRETEND = """
+import importlib.metadata as metadata
+real = metadata.version
+metadata.version = lambda name: {version!r} if name == "verl" else real(name)
+"""
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "0.10.0"])
+def test_another_verl_is_refused_with_a_warning_that_verl_would_hide(version):
+    printed = start(PRETEND.format(version=version) + "import verl")
+    assert f"ImportError: credit.adapters.verl supports verl >=0.9.1,<0.10 and found {version}" in printed
+    assert "no estimator of credit" in printed
+
+
+def test_a_changed_signature_is_refused_by_name(tmp_path):
+    (tmp_path / "changed.py").write_text(
+        "from verl.trainer.ppo.v1 import PPOTrainer\n"
+        "PPOTrainer._compute_advantage = lambda self, batch: batch\n"
+    )
+    code = (
+        "import verl\nfrom verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY as known\n"
+        "print('credit_grpo' in known)\n"
+    )
+    printed = start(code, tmp_path, VERL_USE_EXTERNAL_MODULES="changed")
+    assert "ImportError: PPOTrainer._compute_advantage takes (self, batch) in verl 0.9" in printed
+    assert "expects (self, batch, metrics), as in verl >=0.9.1,<0.10" in printed
+    assert "True" in printed  # estimators of rewards alone are there all the same
+
+
+def test_a_missing_function_is_named():
+    with pytest.raises(ImportError, match="versions.no_such_function is missing in verl"):
+        versions.check_signature(versions, "no_such_function", "self")
+
+
+def test_without_transfer_queue_the_cause_is_said(tmp_path):
+    (tmp_path / "transfer_queue.py").write_text("raise ImportError('no transfer_queue here')\n")
+    printed = start("import verl", tmp_path)
+    assert "trainer_mode=credit_sync, and with it credit_dgpo, is not available" in printed
+    assert "no transfer_queue here" in printed

@@ -1,0 +1,113 @@
+"""Statistics from verl's real actor worker against plain Hugging Face forwards in float64."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import score_rank
+import tiny_model
+import torch
+from transformers import AutoModelForCausalLM
+
+LORA_RANK, LORA_ALPHA = 4, 16
+LAYOUTS = {
+    "packed": "actor_rollout_ref.model.use_remove_padding=True",
+    "padded": "actor_rollout_ref.model.use_remove_padding=False",
+    "lora": f"actor_rollout_ref.model.lora_rank={LORA_RANK} actor_rollout_ref.model.lora_alpha={LORA_ALPHA}",
+    "ulysses": "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2 "
+    "actor_rollout_ref.model.override_config.attn_implementation=packed_on_cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = tiny_model.character_tokenizer()
+    tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=2).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def launch(model, out, ranks, layouts):
+    """Runs the ranks and gives for each layout the policy's weights and the rows' statistics, in order."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = [sys.executable, score_rank.__file__, str(model), str(out), *(LAYOUTS[name] for name in layouts)]
+    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared["PYTHONPATH"] = os.pathsep.join(sys.path)
+    processes = [
+        subprocess.Popen(
+            script,
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        errors = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, errors[-3000:]
+    found = [torch.load(Path(out) / f"{rank}.pt") for rank in range(ranks)]
+    for place, name in enumerate(layouts):
+        parts = [part[place][1] for part in found]
+        parts = [part for part in parts if part["entropy"]]  # ranks that share sequences return them once
+        rows = range(len(score_rank.rows()))
+        each = [(parts[row % len(parts)], row // len(parts)) for row in rows]
+        yield name, found[0][place][0], [{k: v[place] for k, v in part.items()} for part, place in each]
+
+
+def with_weights(path, weights):
+    """The Hugging Face model in float64 with these weights, LoRA's merged."""
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64)
+    state = model.state_dict()
+    for name, weight in weights.items():
+        if "lora_B" in name:
+            continue
+        plain = name.removeprefix("base_model.model.")
+        if "lora_A" in name:
+            up = weights[name.replace("lora_A", "lora_B")].double()
+            state[plain.replace(".lora_A.default", "")] += LORA_ALPHA / LORA_RANK * up @ weight.double()
+        else:
+            state[plain] = weight.double()
+    model.load_state_dict(state)
+    return model
+
+
+@torch.no_grad()
+def expected(policy, reference, ids):
+    """The statistics of each next token, by their definitions."""
+    lp, lq = (
+        (m(input_ids=ids[None]).logits[0, :-1] / score_rank.TEMPERATURE).log_softmax(-1)
+        for m in (policy, reference)
+    )
+    next_ids = ids[1:, None]
+    entropy = -(lp.exp() * lp).sum(-1)
+    return {
+        "log_probs": lp.gather(-1, next_ids)[:, 0],
+        "entropy": entropy,
+        "credit_log_probs": lp.gather(-1, next_ids)[:, 0],
+        "credit_reference_log_probs": lq.gather(-1, next_ids)[:, 0],
+        "credit_normalized_entropy": entropy / torch.tensor(lp.shape[-1]).log(),
+        "credit_deviation": ((lp / 2).exp() - (lq / 2).exp()).square().sum(-1) / 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ranks", "layouts"), [(1, ["packed", "padded", "lora"]), (2, ["packed", "ulysses"])]
+)
+def test_statistics_equal_a_float64_forward(model, tmp_path, ranks, layouts):
+    reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64)
+    for name, weights, found in launch(model, tmp_path, ranks, layouts):
+        policy = with_weights(model, weights)
+        largest = 0.0
+        for pair, row in zip(score_rank.rows(), found, strict=True):
+            for field, values in expected(policy, reference, torch.cat(pair)).items():
+                ours = torch.tensor(row[field], dtype=torch.float64)[:-1]
+                assert (ours - values).abs().max() < 5e-6, (name, field)
+                largest = max(largest, values.max().item() if field == "credit_deviation" else 0.0)
+        assert largest > 1e-3, name  # the perturbed policy does deviate

@@ -1,0 +1,114 @@
+"""verl's whole V1 pipeline, with the estimator in its config, by the example's own command."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import train_on_cpu
+
+STEPS = 3
+TIMEOUT = 240  # seconds; a run takes about 60 on two free cores
+SMALL = [
+    f"trainer.total_training_steps={STEPS}",
+    "data.train_batch_size=4",
+    "data.max_response_length=12",
+    "actor_rollout_ref.rollout.n=4",
+    "actor_rollout_ref.actor.optim.lr=2e-3",
+    f"reward.custom_reward_function.path={Path(__file__).with_name('witness.py')}",
+    "reward.custom_reward_function.name=low_digits",
+]
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains by the example's command; the log of each step, and what was printed."""
+
+    def run(estimator, *overrides):
+        command = [sys.executable, train_on_cpu.__file__, "--estimator", estimator, "--warm-up", "0.0"]
+        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        process = subprocess.Popen(
+            [*command, "--output", str(tmp_path), *SMALL, *overrides],
+            env=os.environ | {"PYTHONPATH": paths},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            printed, _ = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in its session
+            raise
+        assert process.returncode == 0, printed[-4000:]
+        lines = (tmp_path / "log.jsonl").read_text().splitlines()
+        log = [json.loads(line)["data"] for line in lines]
+        assert len(log) == STEPS
+        for entry in log:
+            assert math.isfinite(entry["actor/pg_loss"])
+            assert entry["actor/grad_norm"] > 0
+        return log, printed
+
+    return run
+
+
+def starts_at_its_reference_and_leaves_it(log):
+    first, *later = log
+    assert first["credit/deviation_max"] == 0.0
+    assert (first["credit/weight_min"], first["credit/weight_max"]) == (1.0, 1.0)
+    for entry in later:
+        assert entry["credit/deviation_mean"] > 1e-6
+        assert entry["credit/weight_std"] > 0
+
+
+def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(train):
+    log, printed = train(
+        "dgpo",
+        "algorithm.adv_estimator=credit_witness",
+        "actor_rollout_ref.model.external_lib=witness",
+        "trainer.n_gpus_per_node=2",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=3",
+        "algorithm.filter_groups.enable=True",
+    )
+    starts_at_its_reference_and_leaves_it(log)
+    assert "Upsampled batch from 16 to 24 with 8 synthetic padding samples" in printed
+    for entry in log:
+        assert entry["credit/weights_mean"] == pytest.approx(1.0, abs=1e-6)
+        assert entry["credit/rows_seen"] == 16
+        assert entry["credit/zero_variance_groups"] == 0.0
+    assert "training/filter_groups/evicted_samples" in set().union(*log)
+
+
+def test_dgpo_with_lora_and_partial_rollouts(train):
+    log, _ = train(
+        "dgpo",
+        "trainer.v1.trainer_mode=credit_colocate_async",
+        "actor_rollout_ref.model.lora_rank=8",
+        "actor_rollout_ref.model.lora.merge=True",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    )
+    starts_at_its_reference_and_leaves_it(log)
+
+
+def test_dgpo_from_sampled_log_probs_alone(train):
+    log, _ = train(
+        "dgpo", "+algorithm.credit.divergence=binary", "actor_rollout_ref.actor.ppo_mini_batch_size=4"
+    )
+    # Two passes in micro-batches of their own: equal models need not agree to the last bit.
+    assert log[0]["credit/deviation_max"] < 1e-9
+    for entry in log[1:]:
+        assert entry["credit/deviation_mean"] > 1e-6
+
+
+def test_dapo_of_verls_parts_on_verls_own_trainer(train):
+    log, _ = train("dapo", "actor_rollout_ref.actor.ppo_mini_batch_size=4")
+    for entry in log:
+        assert entry["credit/zero_variance_groups"] == 0.0
+        assert entry["credit/effective_token_fraction"] == 1.0
+    # Nothing but overlong shaping takes a reward below 0.
+    assert min(entry["critic/score/min"] for entry in log) < 0
