@@ -3,10 +3,8 @@
 from math import log
 from typing import Any
 
-from array_api_compat import is_jax_array, is_torch_array
-
 from credit import checks
-from credit.backends import tiles
+from credit.backends import choose
 from credit.backends.arrays import namespace, stop_gradient
 from credit.types import Array, TokenStatistics
 
@@ -33,14 +31,16 @@ def token_statistics(
         raise ValueError(f"this rank holds {local} columns of the policy and {other} of the reference")
     checks.shape("token_ids", token_ids, tuple(like.shape[:-1]), "as the policy's without its last axis")
     checks.temperature(temperature, tuple(token_ids.shape))
-    run = _on_torch if is_torch_array(like) else _on_jax
-    if not (is_torch_array(like) or is_jax_array(like)):
+    run = getattr(choose(like), "sharded_token_statistics", None)
+    if run is None:
         raise ValueError("a sharded vocabulary needs torch tensors, or JAX arrays inside shard_map")
     xp = namespace(token_ids)
     chosen = None if mask is None else xp.astype(mask, xp.bool)
     ids = _indices(token_ids)
     ids = ids if chosen is None else xp.where(chosen, ids, 0)
-    statistics, size = run(policy, reference, ids, temperature, vocab_size, group, chunk, logits)
+    settings = temperature, vocab_size, group, chunk, logits
+    statistics, columns = run(policy, reference, ids, *settings)
+    size = _size(vocab_size, columns)
     known = (ids >= 0) & (ids < size)
     log_p, log_q, entropy, deviation = statistics
     entropy = entropy / log(size) if size > 1 else entropy * 0.0
@@ -55,95 +55,21 @@ def log_probs_and_entropy(
     logits: Array, token_ids: Array, temperature: Array | float, vocab_size: int | None, group: Any
 ) -> tuple[Array, Array]:
     """See `credit.log_probs_and_entropy`; torch only."""
-    if not is_torch_array(logits):
+    run = getattr(choose(logits), "sharded_log_probs_and_entropy", None)
+    if run is None:
         raise ValueError("log-probs of a sharded vocabulary need torch tensors")
     checks.same_library(logits=logits, token_ids=token_ids)
     checks.shape("token_ids", token_ids, tuple(logits.shape[:-1]), "as the logits without their last axis")
     checks.temperature(temperature, tuple(token_ids.shape))
-    import torch
-
-    from credit.backends.torch import sharded
-
-    start, mine, total = sharded.columns(logits.shape[-1], vocab_size, group, logits.device)
-    ids, size = _indices(token_ids), _size(vocab_size, total)
-    half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
-    function: Any = sharded.LogProbsAndEntropy
-    log_probs, entropy, *_ = function.apply(logits, ids - start, half, mine, group)
-    return torch.where((ids >= 0) & (ids < size), log_probs, float("nan")), entropy
+    ids, xp = _indices(token_ids), namespace(token_ids)
+    log_probs, entropy, columns = run(logits, ids, temperature, vocab_size, group)
+    known = (ids >= 0) & (ids < _size(vocab_size, columns))
+    return xp.where(known, log_probs, float("nan")), entropy
 
 
 def _indices(token_ids: Array) -> Array:
     xp = namespace(token_ids)
     return xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
-
-
-def _on_torch(
-    policy: Side,
-    reference: Side,
-    ids: Array,
-    temperature: Array | float,
-    vocab_size: int | None,
-    group: Any,
-    chunk: int | None,
-    logits: Any,
-) -> tuple[Any, int]:
-    import torch
-
-    from credit.backends import array_api
-    from credit.backends import torch as backend
-    from credit.backends.torch import hidden, sharded
-
-    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
-    start, mine, total = sharded.columns(local, vocab_size, group, policy[0].device)
-    with torch.no_grad(), torch.autocast(policy[0].device.type, enabled=False):
-        dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
-        half = tiles.halved(temperature, ids, dtype)
-        from_hidden: Any = tiles.from_hidden
-        x, y = [
-            from_hidden(*side, dtype=dtype, project=hidden.project, **logits)
-            if len(side) > 1
-            else tiles.from_logits(side[0], dtype)
-            for side in (policy, reference)
-        ]
-        kernels = backend.on_kernels(policy[0], reference[0])
-        width = min(local, chunk or array_api.CHUNK)
-        statistics = sharded.statistics(x, y, mine, width, ids - start, half, group, kernels)
-    return statistics, _size(vocab_size, total)
-
-
-def _on_jax(
-    policy: Side,
-    reference: Side,
-    ids: Array,
-    temperature: Array | float,
-    vocab_size: int | None,
-    axis: str,
-    chunk: int | None,
-    logits: Any,
-) -> tuple[Any, int]:
-    from jax import lax
-
-    from credit.backends import jax as backend
-    from credit.backends.jax import sharded
-    from credit.backends.jax.hidden import project, take
-
-    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
-    dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
-    from_hidden: Any = tiles.from_hidden
-    x, y = [
-        from_hidden(*side, dtype=dtype, take=take, project=project, **logits)
-        if len(side) > 1
-        else tiles.from_logits(side[0], dtype, take)
-        for side in (policy, reference)
-    ]
-
-    def fold(part: Any, merge: Any, size: int, rows: int, half: Array) -> Any:
-        return backend._fold(part, merge, size, chunk, rows, half)
-
-    total = local * lax.axis_size(axis)
-    half = backend._halved(temperature, ids, dtype)
-    statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
-    return statistics, _size(vocab_size, total)
 
 
 def _size(vocab_size: int | None, total: int) -> int:

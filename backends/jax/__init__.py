@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api, state, tiles
+from credit.backends.jax import sharded
 from credit.backends.jax.hidden import project, selected_log_probs_from_hidden, take
 
 __all__ = [
     "log_probs_and_entropy",
     "selected_log_probs_from_hidden",
+    "sharded_token_statistics",
     "token_statistics",
     "token_statistics_from_hidden",
 ]
@@ -110,6 +112,36 @@ def _backward(residuals: Any, gradients: tuple[Array, Array]) -> tuple[Array, No
 
 
 _log_probs_and_entropy.defvjp(_forward, _backward)
+
+
+def sharded_token_statistics(
+    policy: Any,
+    reference: Any,
+    ids: Array,
+    temperature: Array | float,
+    vocab_size: int | None,
+    axis: str,
+    chunk: int | None,
+    logits: Any,
+) -> tuple[tuple[Array, Array, Array, Array], int]:
+    """As of torch, inside shard_map; every device holds as many columns."""
+    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
+    policy, reference = lax.stop_gradient((policy, reference))
+    dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
+    from_hidden: Any = tiles.from_hidden
+    x, y = [
+        from_hidden(*side, dtype=dtype, take=take, project=project, **logits)
+        if len(side) > 1
+        else tiles.from_logits(side[0], dtype, take)
+        for side in (policy, reference)
+    ]
+
+    def fold(part: Any, merge: Any, size: int, rows: int, half: Array) -> Any:
+        return _fold(part, merge, size, chunk, rows, half)
+
+    half = _halved(temperature, ids, dtype)
+    statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
+    return statistics, local * lax.axis_size(axis)
 
 
 def _fold_pair(

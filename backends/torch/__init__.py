@@ -104,6 +104,20 @@ def selected_log_probs_from_hidden(
         return hidden.selected_log_probs(states, head, bias, token_ids, half, settings, kernels)
 
 
+def sharded_token_statistics(*arguments: Any) -> Any:
+    """See `sharded.token_statistics`; torch.distributed is imported only here."""
+    from credit.backends.torch import sharded
+
+    return sharded.token_statistics(*arguments)
+
+
+def sharded_log_probs_and_entropy(*arguments: Any) -> Any:
+    """See `sharded.log_probs_and_entropy`."""
+    from credit.backends.torch import sharded
+
+    return sharded.log_probs_and_entropy(*arguments)
+
+
 class _LogProbsAndEntropy(torch.autograd.Function):
     """d log p(a) / dx_v = (1[v = a] - p_v) / T and dH / dx_v = -p_v (ln p_v + H) / T, from saved sums."""
 
@@ -128,9 +142,7 @@ class _LogProbsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, of_log_prob: Tensor, of_entropy: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         arrays = (*ctx.saved_tensors, of_log_prob, of_entropy)
         return _Gradient.apply(*arrays), None, None  # type: ignore[no-untyped-call]
 

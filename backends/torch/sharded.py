@@ -13,6 +13,47 @@ Tensor = torch.Tensor
 LN2 = 0.6931471805599453  # the kernels' exponents are in base 2
 
 
+def token_statistics(
+    policy: Any,
+    reference: Any,
+    ids: Tensor,
+    temperature: Tensor | float,
+    vocab_size: int | None,
+    group: Any,
+    chunk: int | None,
+    logits: Any,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], int]:
+    """log p, log q, H and d [...], and all columns; a side is logits, or hidden, head and bias."""
+    from credit.backends.torch import hidden, on_kernels
+
+    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
+    start, mine, total = columns(local, vocab_size, group, policy[0].device)
+    from_hidden: Any = tiles.from_hidden
+    with torch.no_grad(), torch.autocast(policy[0].device.type, enabled=False):
+        dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
+        half = tiles.halved(temperature, ids, dtype)
+        x, y = [
+            from_hidden(*side, dtype=dtype, project=hidden.project, **logits)
+            if len(side) > 1
+            else tiles.from_logits(side[0], dtype)
+            for side in (policy, reference)
+        ]
+        width = min(local, chunk or array_api.CHUNK)
+        kernels = on_kernels(policy[0], reference[0])
+        return statistics(x, y, mine, width, ids - start, half, group, kernels), total
+
+
+def log_probs_and_entropy(
+    logits: Tensor, ids: Tensor, temperature: Tensor | float, vocab_size: int | None, group: Any
+) -> tuple[Tensor, Tensor, int]:
+    """log p and H [...], differentiable in this rank's logits, and the columns of all ranks."""
+    start, mine, total = columns(logits.shape[-1], vocab_size, group, logits.device)
+    half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
+    function: Any = LogProbsAndEntropy
+    log_probs, entropy, *_ = function.apply(logits, ids - start, half, mine, group)
+    return log_probs, entropy, total
+
+
 def columns(local: int, vocab_size: int | None, group: Any, device: torch.device) -> tuple[int, int, int]:
     """This rank's first column, how many of its `local` ones are no padding, and those of all ranks."""
     sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
