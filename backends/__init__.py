@@ -4,7 +4,7 @@ import os
 from types import ModuleType
 from typing import Any
 
-from array_api_compat import is_jax_array, is_torch_array
+from array_api_compat import is_jax_array, is_numpy_array, is_torch_array
 
 from credit.backends import array_api
 
@@ -24,4 +24,8 @@ def choose(array: Any) -> ModuleType:
         from credit.backends import jax
 
         return jax
+    if is_numpy_array(array) and not forced:
+        from credit.backends import blocks
+
+        return blocks
     return array_api

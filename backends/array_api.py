@@ -8,6 +8,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from credit.backends import state, tiles
+from credit.backends.arrays import namespace
 
 Array = Any
 
@@ -127,3 +128,48 @@ def _by_rows(rows: Any, arrays: tuple[Array, ...], ndim: int, limit: int) -> Any
     quiet = nullcontext() if is_torch_array(arrays[0]) else np.errstate(all="ignore")
     with quiet:
         return tiles.over_rows(rows, arrays, ndim, limit)
+
+
+def selected_log_probs_from_hidden(
+    hidden: Array,
+    head: Array,
+    token_ids: Array,
+    temperature: Array | float,
+    *,
+    tile: int = 16 * TILE,
+    **settings: Any,
+) -> Array:
+    """log p [...] from hidden states [..., D] and a head [V, D]; settings as of `hidden_masses`."""
+    half = tiles.halved(temperature, token_ids, tiles.computing_dtype(hidden, head))
+    return hidden_masses(hidden, head, token_ids, half, tile=tile, **settings)[0]
+
+
+def hidden_masses(
+    hidden: Array,
+    head: Array,
+    token_ids: Array,
+    half: Array,
+    *,
+    bias: Array | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
+    chunk: int | None = None,
+    tile: int = 16 * TILE,
+    project: Any = tiles.project,
+) -> tuple[Array, Array, Array]:
+    """log p, and for its gradient the peak and ln A, all [...]."""
+    size = head.shape[0]
+    width = min(size, chunk or CHUNK)
+
+    def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
+        logits = tiles.from_hidden(x, head, bias, scale, soft_cap, half.dtype, project=project)
+        ids, half = ids[..., None], half[..., None]
+
+        def part(start: int, width: int) -> state.Single:
+            return state.single(logits(start, width), ids - start, half)
+
+        policy, _ = state.fold(part, state.merge_single, size, width, half)
+        xp = namespace(policy.peak)
+        return state.log_prob(policy, half), policy.peak[..., 0], xp.log(policy.total)[..., 0]
+
+    return _by_rows(rows, (hidden, token_ids, half), token_ids.ndim, max(1, tile // width))

@@ -64,8 +64,8 @@ def single(x: Array, token_ids: Array, half: Array) -> Single:
     return Single(mass, _moment(exponent, u))
 
 
-def pair(x: Array, y: Array, token_ids: Array, half: Array) -> Pair:
-    """The state of policy logits x and reference logits y, both [..., V']."""
+def pair(x: Array, y: Array, token_ids: Array | None, half: Array) -> Pair:
+    """The state of policy logits x and reference logits y, both [..., V']; without ids, `selected` is 0."""
     xp = namespace(x)
     policy, exponent, u = _measure(x, token_ids, half)
     reference, _, w = _measure(y, token_ids, half)
@@ -134,16 +134,22 @@ def deviation(state: Pair) -> Array:
     return xp.where(good, value, float("nan"))[..., 0]
 
 
-def _measure(x: Array, token_ids: Array, half: Array) -> tuple[Mass, Array, Array]:
+def select(x: Array, token_ids: Array) -> Array:
+    """The logits [..., 1] of ids [..., 1] that lie in this part, else 0."""
+    xp = namespace(x)
+    inside = (token_ids >= 0) & (token_ids < x.shape[-1])
+    taken = xp.take_along_axis(x, xp.where(inside, token_ids, xp.zeros_like(token_ids)), axis=-1)
+    return xp.where(inside, taken, 0.0)
+
+
+def _measure(x: Array, token_ids: Array | None, half: Array) -> tuple[Mass, Array, Array]:
     xp = namespace(x)
     lowest = xp.finfo(x.dtype).min
     peak = xp.max(x, axis=-1, keepdims=True)
     peak = xp.where(peak < lowest, lowest, peak)  # a part of -inf only; NaN stays
     exponent = (x - peak) * half  # subtract first: x half - peak half rounds above 0
     u = xp.exp(exponent)
-    inside = (token_ids >= 0) & (token_ids < x.shape[-1])
-    taken = xp.take_along_axis(x, xp.where(inside, token_ids, xp.zeros_like(token_ids)), axis=-1)
-    selected = xp.where(inside, taken, 0.0)
+    selected = xp.zeros_like(peak) if token_ids is None else select(x, token_ids)
     return Mass(peak, xp.sum(u * u, axis=-1, keepdims=True), selected), exponent, u
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from credit.backends.arrays import namespace
 
 Array = Any
+UNREAD = -(2**31)  # the id of a token that nobody asked about: a backend need not read its logits
 Tile = Callable[[Any, int], Array]  # (start, width) -> logits [..., width] in the computing dtype
 
 

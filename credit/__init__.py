@@ -25,6 +25,7 @@ from credit.estimators import (
     ReMax,
     TopEntropy,
 )
+from credit.hidden import selected_log_probs_from_hidden
 from credit.loss import PolicyLoss
 from credit.rewards import overlong_penalty
 from credit.schedule import Schedule
@@ -34,12 +35,14 @@ from credit.statistics import (
     token_statistics,
     token_statistics_from_hidden,
 )
+from credit.top_k import DeviationBounds, top_k_deviation
 from credit.types import Credit, Rollouts, TokenStatistics
 
 __all__ = [
     "Credit",
     "DAPO",
     "DGPO",
+    "DeviationBounds",
     "DrGRPO",
     "EntropyShaped",
     "Estimator",
@@ -61,8 +64,8 @@ __all__ = [
     "Rollouts",
     "Schedule",
     "TokenStatistics",
-    "binary_deviation",
     "TopEntropy",
+    "binary_deviation",
     "get",
     "groups",
     "log_probs_and_entropy",
@@ -70,8 +73,10 @@ __all__ = [
     "overlong_penalty",
     "parse",
     "selected_log_probs",
+    "selected_log_probs_from_hidden",
     "token_statistics",
     "token_statistics_from_hidden",
     "tokens",
+    "top_k_deviation",
     "validate",
 ]

@@ -4,9 +4,10 @@ from math import log
 from numbers import Real
 from typing import Any
 
-from credit import checks
+from credit import checks, sharded
 from credit.backends import choose
 from credit.backends.arrays import namespace, stop_gradient
+from credit.backends.tiles import UNREAD
 from credit.types import Array, TokenStatistics
 
 _NOT_FLOATING = (
@@ -25,6 +26,7 @@ def token_statistics(
     temperature: Array | float = 1.0,
     mask: Array | None = None,
     vocab_size: int | None = None,
+    process_group: Any = None,
 ) -> TokenStatistics:
     """Log-probs, entropy and squared Hellinger distance of two models, in one pass over the vocabulary.
 
@@ -42,6 +44,9 @@ def token_statistics(
         temperature: T > 0, a number or an array [...].
         mask: [...], bool or 0/1. Where it is 0, ids are not read and the results are 0.
         vocab_size: V without padding columns; logits beyond it are ignored.
+        process_group: the ranks over which the vocabulary is sharded, in their order (a group of
+            torch.distributed; inside JAX's shard_map the axis name). Logits are then this rank's
+            columns, ids and vocab_size those of the whole; every rank gets the whole's statistics.
 
     Returns:
         TokenStatistics, each [...]. A NaN or +inf logit, or a row of -inf only, gives NaN for its
@@ -53,6 +58,9 @@ def token_statistics(
 
     Source: DGPO, arXiv 2605.03327.
     """
+    if process_group is not None:
+        given = token_ids, temperature, mask, vocab_size, process_group
+        return sharded.token_statistics((policy_logits,), (reference_logits,), *given)
     checks.same_library(policy_logits=policy_logits, reference_logits=reference_logits)
     policy_logits = _columns("policy_logits", policy_logits, vocab_size)
     reference_logits = _columns("reference_logits", reference_logits, vocab_size)
@@ -78,6 +86,7 @@ def token_statistics_from_hidden(
     scale: float = 1.0,
     soft_cap: float | None = None,
     chunk: int | None = None,
+    process_group: Any = None,
 ) -> TokenStatistics:
     """As `token_statistics`, from hidden states: the logits are made in tiles and never held whole.
 
@@ -97,9 +106,15 @@ def token_statistics_from_hidden(
         scale: factor on the logits of both models (Cohere's logit_scale, 1 / Granite's).
         soft_cap: c > 0, the tanh cap on the logits of both models (Gemma 2).
         chunk: vocabulary entries per tile; the default fits the tile to the memory.
+        process_group: as in `token_statistics`, with this rank's rows of the heads and biases.
 
     Returns, raises, source: as `token_statistics`.
     """
+    if process_group is not None:
+        policy = policy_hidden, policy_head, policy_bias
+        reference = reference_hidden, reference_head, reference_bias
+        given = token_ids, temperature, mask, vocab_size, process_group, chunk
+        return sharded.token_statistics(policy, reference, *given, scale=scale, soft_cap=soft_cap)
     arrays = {
         "policy_hidden": policy_hidden,
         "policy_head": policy_head,
@@ -143,26 +158,42 @@ def token_statistics_from_hidden(
     return _finish(statistics, chosen, known, size)
 
 
-def selected_log_probs(logits: Array, token_ids: Array, *, temperature: Array | float = 1.0) -> Array:
+def selected_log_probs(
+    logits: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    vocab_size: int | None = None,
+    process_group: Any = None,
+) -> Array:
     """log p(a) [...] in nats of ids a [...] under softmax(logits [..., V] / T), differentiable.
 
     d log p(a) / dx_v = (1[v = a] - p_v) / T. Only the logits are kept for the gradient, which has
     their type; the result is float32 (float64 for float64). Errors as in `token_statistics`.
     """
-    return log_probs_and_entropy(logits, token_ids, temperature=temperature)[0]
+    settings = {"vocab_size": vocab_size, "process_group": process_group}
+    return log_probs_and_entropy(logits, token_ids, temperature=temperature, **settings)[0]
 
 
 def log_probs_and_entropy(
-    logits: Array, token_ids: Array, *, temperature: Array | float = 1.0
+    logits: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    vocab_size: int | None = None,
+    process_group: Any = None,
 ) -> tuple[Array, Array]:
     """log p(a) and H(p), both [...] in nats, differentiable in logits [..., V].
 
         d log p(a) / dx_v = (1[v = a] - p_v) / T        dH / dx_v = -p_v (ln p_v + H) / T
 
-    Types and errors as in `selected_log_probs`.
+    Types and errors as in `selected_log_probs`; vocab_size and process_group as in `token_statistics`
+    (torch only; each rank's logits get their own gradient).
     """
+    if process_group is not None:
+        return sharded.log_probs_and_entropy(logits, token_ids, temperature, vocab_size, process_group)
     checks.same_library(logits=logits, token_ids=token_ids)
-    logits = _columns("logits", logits, None)
+    logits = _columns("logits", logits, vocab_size)
     ids, _, known = _ids(logits, token_ids, temperature, None, logits.shape[-1])
     log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
     xp = namespace(logits)
@@ -233,7 +264,7 @@ def _ids(
         known = known | ~chosen
     checks.token_ids(token_ids, known, size)
     if chosen is not None:
-        ids = xp.where(chosen, ids, xp.zeros_like(ids))
+        ids = xp.where(chosen, ids, UNREAD)
     return ids, chosen, known
 
 

@@ -1,5 +1,6 @@
 """JAX: the same state in a loop over vocabulary chunks, compiled once per shape, with a custom gradient."""
 
+import os
 from functools import partial
 from typing import Any
 
@@ -8,21 +9,44 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api, state, tiles
+from credit.backends.jax import sharded
+from credit.backends.jax.hidden import project, selected_log_probs_from_hidden, take
+
+__all__ = [
+    "log_probs_and_entropy",
+    "selected_log_probs_from_hidden",
+    "sharded_token_statistics",
+    "token_statistics",
+    "token_statistics_from_hidden",
+]
 
 Array = Any
 
 TILE = 2**21  # entries per chunk of all rows together
 SMALLEST_CHUNK = 512
+FORM = "CREDIT_JAX_FORM"  # "whole": one chunk, which XLA may read twice rather than loop over; see README.md
 
 
 @jax.jit
 def token_statistics(
     policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
 ) -> tuple[Array, Array, Array, Array]:
-    """See `array_api.token_statistics`; no gradient."""
+    """See `array_api.token_statistics`; no gradient. On a TPU a Pallas kernel, elsewhere a loop."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
-    policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, _take)
-    reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, _take)
+    arguments = lax.stop_gradient((policy_logits, reference_logits)), token_ids, temperature
+    if dtype == jnp.float32 and jax.default_backend() == "tpu":
+        from credit.backends.jax import pallas
+
+        half = _halved(temperature, token_ids, dtype)
+        kernel = partial(pallas.token_statistics, *arguments[0], token_ids, half)
+        return lax.platform_dependent(tpu=kernel, default=partial(_in_chunks, *arguments, dtype))
+    return _in_chunks(*arguments, dtype)
+
+
+def _in_chunks(logits: tuple[Array, Array], token_ids: Array, temperature: Array | float, dtype: Any) -> Any:
+    policy_logits, reference_logits = logits
+    policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, take)
+    reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, take)
     return _fold_pair(policy, reference, policy_logits.shape[-1], None, token_ids, temperature, dtype)
 
 
@@ -47,7 +71,7 @@ def token_statistics_from_hidden(
     policy, reference = lax.stop_gradient((policy, reference))
     dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
-    sides = [source(*side, take=_take, project=_project) for side in (policy, reference)]
+    sides = [source(*side, take=take, project=project) for side in (policy, reference)]
     return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype)
 
 
@@ -64,7 +88,7 @@ def _log_probs_and_entropy(logits: Array, token_ids: Array, half: Array) -> tupl
 
 
 def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
-    tile = tiles.from_logits(logits, half.dtype, _take)
+    tile = tiles.from_logits(logits, half.dtype, take)
     ids, half = token_ids[..., None], half[..., None]
 
     def part(start: Any, width: int) -> state.Single:
@@ -90,6 +114,36 @@ def _backward(residuals: Any, gradients: tuple[Array, Array]) -> tuple[Array, No
 _log_probs_and_entropy.defvjp(_forward, _backward)
 
 
+def sharded_token_statistics(
+    policy: Any,
+    reference: Any,
+    ids: Array,
+    temperature: Array | float,
+    vocab_size: int | None,
+    axis: str,
+    chunk: int | None,
+    logits: Any,
+) -> tuple[tuple[Array, Array, Array, Array], int]:
+    """As of torch, inside shard_map; every device holds as many columns."""
+    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
+    policy, reference = lax.stop_gradient((policy, reference))
+    dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
+    from_hidden: Any = tiles.from_hidden
+    x, y = [
+        from_hidden(*side, dtype=dtype, take=take, project=project, **logits)
+        if len(side) > 1
+        else tiles.from_logits(side[0], dtype, take)
+        for side in (policy, reference)
+    ]
+
+    def fold(part: Any, merge: Any, size: int, rows: int, half: Array) -> Any:
+        return _fold(part, merge, size, chunk, rows, half)
+
+    half = _halved(temperature, ids, dtype)
+    statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
+    return statistics, local * lax.axis_size(axis)
+
+
 def _fold_pair(
     policy: tiles.Tile,
     reference: tiles.Tile,
@@ -110,6 +164,8 @@ def _fold_pair(
 
 def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: Array) -> Any:
     """As `state.fold`, in a loop that XLA compiles once; only the last chunk has another width."""
+    if chunk is None and os.environ.get(FORM) == "whole":
+        chunk = size
     if chunk is None:
         chunk = max(SMALLEST_CHUNK, min(array_api.CHUNK, TILE // max(rows, 1)))
     chunk = min(chunk, size)
@@ -124,14 +180,3 @@ def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: 
 
 def _halved(temperature: Array | float, token_ids: Array, dtype: Any) -> Array:
     return tiles.halved(jnp.asarray(temperature, dtype), token_ids, dtype)
-
-
-def _take(array: Array, start: Any, width: int, axis: int) -> Array:
-    return lax.dynamic_slice_in_dim(array, start, width, axis)
-
-
-def _project(hidden: Array, head: Array, dtype: Any) -> Array:
-    # Without this, accelerators multiply float32 in fewer bits.
-    precision = None if hidden.dtype in (jnp.bfloat16, jnp.float16) else lax.Precision.HIGHEST
-    contract = (((hidden.ndim - 1,), (1,)), ((), ()))
-    return lax.dot_general(hidden, head, contract, precision, preferred_element_type=dtype)

@@ -1,4 +1,4 @@
-"""torch: the reference's folds on larger tiles where there is a GPU, and log-probs with their gradient."""
+"""torch: kernels on CUDA (ops.py); elsewhere the reference's folds, and log-probs with their gradient."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from credit.backends import array_api, state, tiles
+from credit.backends.torch import cpu, hidden
 
 Tensor = torch.Tensor
 ACCELERATOR_TILE = 2**26  # entries per fold off the CPU, where launches cost more than memory
@@ -21,11 +22,21 @@ def inspectable(tensor: Tensor) -> bool:
     )
 
 
+def on_kernels(*logits: Tensor) -> bool:
+    """Whether the Triton kernels take these: CUDA tensors, unless all are float64."""
+    return logits[0].is_cuda and tiles.computing_dtype(*logits) == torch.float32
+
+
 def token_statistics(
     policy_logits: Tensor, reference_logits: Tensor, token_ids: Tensor, temperature: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `array_api.token_statistics`; no gradient."""
     with torch.no_grad():
+        if on_kernels(policy_logits, reference_logits):
+            half = tiles.halved(temperature, token_ids, torch.float32)
+            return tuple(_ops().token_statistics(policy_logits, reference_logits, token_ids, half))
+        if all(inspectable(t) for t in (policy_logits, reference_logits, token_ids)):
+            return cpu.token_statistics(policy_logits, reference_logits, token_ids, temperature)
         return array_api.token_statistics(
             policy_logits,
             reference_logits,
@@ -46,6 +57,12 @@ def token_statistics_from_hidden(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `array_api.token_statistics_from_hidden`; no gradient, and autocast does not reach it."""
     with torch.no_grad(), torch.autocast(policy_hidden.device.type, enabled=False):
+        if on_kernels(policy_hidden, policy_head, reference_hidden, reference_head):
+            _ops()
+            policy = policy_hidden, policy_head, settings.pop("policy_bias")
+            reference = reference_hidden, reference_head, settings.pop("reference_bias")
+            half = tiles.halved(temperature, token_ids, torch.float32)
+            return hidden.token_statistics(policy, reference, token_ids, half, **settings)
         return array_api.token_statistics_from_hidden(
             policy_hidden,
             policy_head,
@@ -54,7 +71,7 @@ def token_statistics_from_hidden(
             token_ids,
             temperature,
             tile=_tile(policy_hidden, 16 * array_api.TILE),
-            project=_project,
+            project=hidden.project,
             **settings,
         )
 
@@ -68,11 +85,47 @@ def log_probs_and_entropy(
     return log_probs, entropy
 
 
+def selected_log_probs_from_hidden(
+    states: Tensor,
+    head: Tensor,
+    token_ids: Tensor,
+    temperature: Tensor | float,
+    *,
+    bias: Tensor | None,
+    scale: float,
+    soft_cap: float | None,
+    chunk: int | None,
+) -> Tensor:
+    """See `array_api.selected_log_probs_from_hidden`; differentiable, and autocast does not reach it."""
+    half = tiles.halved(temperature, token_ids, tiles.computing_dtype(states, head))
+    kernels = on_kernels(states, head) and _ops() is not None
+    with torch.autocast(states.device.type, enabled=False):
+        settings = scale, soft_cap, chunk
+        return hidden.selected_log_probs(states, head, bias, token_ids, half, settings, kernels)
+
+
+def sharded_token_statistics(*arguments: Any) -> Any:
+    """See `sharded.token_statistics`; torch.distributed is imported only here."""
+    from credit.backends.torch import sharded
+
+    return sharded.token_statistics(*arguments)
+
+
+def sharded_log_probs_and_entropy(*arguments: Any) -> Any:
+    """See `sharded.log_probs_and_entropy`."""
+    from credit.backends.torch import sharded
+
+    return sharded.log_probs_and_entropy(*arguments)
+
+
 class _LogProbsAndEntropy(torch.autograd.Function):
     """d log p(a) / dx_v = (1[v = a] - p_v) / T and dH / dx_v = -p_v (ln p_v + H) / T, from saved sums."""
 
     @staticmethod
     def forward(logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
+        if on_kernels(logits):
+            return tuple(_ops().log_probs_and_entropy(logits, ids, half))
+
         def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
             ids, half = ids[..., None], half[..., None]
             policy, moment = array_api.fold_single(x, half.dtype, array_api.CHUNK, ids, half)
@@ -113,6 +166,10 @@ class _Gradient(torch.autograd.Function):
         of_log_prob: Tensor,
         of_entropy: Tensor,
     ) -> Tensor:
+        if on_kernels(logits):
+            saved = torch.stack((entropy, entropy, peak, log_total))  # the first is not read
+            given = torch.stack((of_log_prob, of_entropy))
+            return _ops().slope(logits, ids, half, saved, given, 0, logits.dtype)
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         arrays = (gradient, logits, ids, half, peak, log_total, entropy, of_log_prob, of_entropy)
         tiles.over_rows(_write_gradient, arrays, logits.ndim - 1, _limit(logits))
@@ -127,12 +184,28 @@ class _Gradient(torch.autograd.Function):
         return _Gradient.apply(*_stacked(info, axes, arrays)), 0  # type: ignore[no-untyped-call]
 
 
+def gradient(logits: Tensor, *per_token: Tensor) -> Tensor:
+    """In logits, from ids, half, peak, ln A and H, and the gradients of log p and H."""
+    return _Gradient.apply(logits, *per_token)  # type: ignore[no-untyped-call]
+
+
 def _stacked(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
     """The batch as one more axis of rows, for vmap."""
     return [
         array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
         for array, axis in zip(arrays, axes, strict=True)
     ]
+
+
+def _ops() -> Any:
+    try:
+        from credit.backends.torch import ops
+    except ImportError as error:
+        raise ImportError(
+            f"the kernels for CUDA tensors need Triton, which cannot be imported ({error}); "
+            "CREDIT_BACKEND=array_api computes without it, slowly"
+        ) from error
+    return ops
 
 
 def _limit(logits: Tensor) -> int:
@@ -152,14 +225,6 @@ def _write_gradient(gradient: Tensor, logits: Tensor, *per_token: Tensor) -> tup
         slope = of_log_prob * ((columns == ids).to(p.dtype) - p) - of_entropy * entropy_slope
         gradient[..., part] = 2.0 * half * slope
     return ()
-
-
-def _project(hidden: Tensor, head: Tensor, dtype: torch.dtype) -> Tensor:
-    low = hidden.dtype == head.dtype and hidden.dtype in (torch.bfloat16, torch.float16)
-    if low and hidden.is_cuda:  # tensor cores multiply 16-bit inputs and keep the sums in float32
-        flat = torch.mm(hidden.reshape(-1, hidden.shape[-1]), head.t(), out_dtype=dtype)
-        return flat.reshape(*hidden.shape[:-1], head.shape[0])
-    return tiles.project(hidden, head, dtype)
 
 
 def _tile(tensor: Tensor, on_cpu: int) -> int:

@@ -1,0 +1,305 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
+"""Triton: the state of `state.py` in one read of the logits, and the gradient of log-probs and entropy.
+
+A program owns one token and one part of its vocabulary. Each of its LANES threads keeps a state of its own
+over VEC neighbouring entries (16 bytes), so that the loop has neither a barrier nor a shuffle; the lanes are
+joined once, at the end, by the same chain rule as parts are. How many parts a row has follows from the
+vocabulary alone: a token's result does not depend on its batch. Exponents are in base 2, and contraction is
+off: it would leave it to the compiler whether identical models deviate by exactly 0.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from credit.backends import tiles
+
+Tensor = torch.Tensor
+
+LANES = 128
+BLOCK = 4096  # entries per program of the gradient
+FIELDS = 8  # of a state: peak, total, moment, selected; peak, total, deviation, selected
+UNFUSED: Any = {"enable_fp_fusion": False, "num_warps": 4}
+
+
+@triton.jit
+def _inverse_root(total):
+    # Approximate roots flush denormals; a part this light weighs nothing.
+    return tl.where(total > 1e-30, tl.rsqrt(tl.maximum(total, 1e-30)), 0.0)
+
+
+@triton.jit
+def _exponents(x, peak, c):
+    return (x - peak[:, None]) * c  # subtract first: c x - c peak rounds above 0
+
+
+@triton.jit
+def _moment(u, v, t, s):
+    return tl.sum(tl.fma(u * u, tl.maximum(t, -512.0), v * v * tl.maximum(s, -512.0)), 1)
+
+
+@triton.jit
+def _add_mass(peak, total, x0, x1, c):
+    """One model's lanes after two more tiles: the new peak, its shift, total, and the tiles' own total."""
+    higher = tl.maximum(peak, tl.max(tl.maximum(x0, x1), 1))
+    shift = (peak - higher) * c
+    scale = tl.exp2(shift)
+    t0, t1 = _exponents(x0, higher, c), _exponents(x1, higher, c)
+    u0, u1 = tl.exp2(t0), tl.exp2(t1)
+    own = tl.sum(tl.fma(u1, u1, u0 * u0), 1)
+    return higher, shift, scale, tl.fma(scale * scale, total, own), own, t0, t1, u0, u1
+
+
+@triton.jit
+def _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
+    """The lanes' states [LANES] after two more tiles [LANES, VEC] of each model."""
+    m_new, shift, alpha, a_new, a_own, t0, t1, u0, u1 = _add_mass(m, a, x0, x1, c)
+    e = alpha * alpha * (e + tl.maximum(shift, -512.0) * a) + _moment(u0, u1, t0, t1)
+    if PAIR:
+        n_new, _, beta, b_new, b_own, _, _, w0, w1 = _add_mass(n, b, y0, y1, c)
+        root_a, root_b = _inverse_root(a_own), _inverse_root(b_own)
+        # u / sqrt A - w / sqrt B = (u - w sqrt(A / B)) / sqrt A, exactly 0 for equal models.
+        ratio = tl.where(a_own == b_own, 1.0, a_own * root_a * root_b)[:, None]
+        minus = tl.broadcast_to(-ratio, u0.shape)
+        g0, g1 = tl.fma(w0, minus, u0), tl.fma(w1, minus, u1)
+        own = 0.5 * root_a * root_a * tl.sum(tl.fma(g0, g0, g1 * g1), 1)
+        over_a, over_b = _inverse_root(a_new), _inverse_root(b_new)
+        p_old, q_old = alpha * (a * _inverse_root(a)) * over_a, beta * (b * _inverse_root(b)) * over_b
+        p_own, q_own = a_own * root_a * over_a, b_own * root_b * over_b
+        old, new = p_old - q_old, p_own - q_own
+        d = p_old * q_old * d + p_own * q_own * own + 0.5 * (old * old + new * new)
+        n, b = n_new, b_new
+    return m_new, a_new, e, n, b, d
+
+
+@triton.jit
+def _join(m, a, e, n, b, d, c):
+    """One state from those along axis 0: of the lanes of a program, or of the parts of a vocabulary."""
+    peak, reference_peak = tl.max(m, 0), tl.max(n, 0)
+    shift = (m - peak) * c
+    alpha, beta = tl.exp2(shift), tl.exp2((n - reference_peak) * c)
+    total, reference_total = tl.sum(alpha * alpha * a, 0), tl.sum(beta * beta * b, 0)
+    moment = tl.sum(alpha * alpha * (e + tl.maximum(shift, -512.0) * a), 0)
+    p = alpha * tl.sqrt(a) * _inverse_root(total)
+    q = beta * tl.sqrt(b) * _inverse_root(reference_total)
+    deviation = tl.sum(0.5 * (p - q) * (p - q) + p * q * d, 0)
+    return peak, total, moment, reference_peak, reference_total, deviation
+
+
+@triton.jit
+def _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR: tl.constexpr):
+    """log p, log q, H and d; of a single model log p, H, peak and ln A."""
+    log_a = tl.log(a)
+    log_p = 2.0 * half * (selected - m) - log_a
+    entropy = log_a - 1.3862943611198906 * (e / a)
+    log_p, entropy = tl.where(log_p > 0.0, 0.0, log_p), tl.where(entropy < 0.0, 0.0, entropy)
+    tl.store(out_ptr + row, log_p)
+    if PAIR:
+        log_q = 2.0 * half * (reference_selected - n) - tl.log(b)
+        tl.store(out_ptr + rows + row, tl.where(log_q > 0.0, 0.0, log_q))
+        tl.store(out_ptr + 2 * rows + row, entropy)
+        good = (a > 0.0) & (b > 0.0)
+        tl.store(out_ptr + 3 * rows + row, tl.where(good, tl.minimum(d, 1.0), float("nan")))
+    else:
+        tl.store(out_ptr + rows + row, entropy)
+        tl.store(out_ptr + 2 * rows + row, m)
+        tl.store(out_ptr + 3 * rows + row, log_a)
+
+
+@triton.jit
+def _load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
+    places = offsets if DENSE else offsets.to(tl.int64) * column
+    if MASKED:
+        return tl.load(pointer + places, mask=offsets < limit, other=-float("inf")).to(tl.float32)
+    return tl.load(pointer + places).to(tl.float32)
+
+
+@triton.jit
+def fold_kernel(
+    x_ptr, y_ptr, ids_ptr, half_ptr, out_ptr, rows, inner, start, size,
+    x_outer, x_inner, x_column, y_outer, y_inner, y_column,
+    PARTS: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
+    PAIR: tl.constexpr, DENSE: tl.constexpr, FINISH: tl.constexpr, UNREAD: tl.constexpr,
+):  # fmt: skip
+    """The state of each row's logits, of id `start` on, in PARTS parts; or the statistics (FINISH)."""
+    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    token = tl.load(ids_ptr + row).to(tl.int64)
+    half = tl.load(half_ptr + row)
+    c = half * 1.4426950408889634
+    x_ptr += row // inner * x_outer + row % inner * x_inner
+    y_ptr += row // inner * y_outer + row % inner * y_inner
+    m = tl.full([LANES], -3.4028234663852886e38, tl.float32)
+    a = tl.zeros([LANES], tl.float32)
+    n, e, b, d = m, a, a, a
+    tile: tl.constexpr = LANES * VEC
+    first = tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
+    length = tl.cdiv(tl.cdiv(size, 2 * tile), PARTS) * (2 * tile)
+    low = part * length
+    high = tl.minimum(low + length, size)
+    high = tl.where(token == UNREAD, low, high)
+    full = low + tl.maximum(high - low, 0) // (2 * tile) * (2 * tile)
+    for s in range(low, full, 2 * tile):
+        x0 = _load(x_ptr, s + first, x_column, high, DENSE, False)
+        x1 = _load(x_ptr, s + tile + first, x_column, high, DENSE, False)
+        y0 = _load(y_ptr, s + first, y_column, high, DENSE, False) if PAIR else x0
+        y1 = _load(y_ptr, s + tile + first, y_column, high, DENSE, False) if PAIR else x1
+        m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
+    for s in range(full, high, 2 * tile):
+        x0 = _load(x_ptr, s + first, x_column, high, DENSE, True)
+        x1 = _load(x_ptr, s + tile + first, x_column, high, DENSE, True)
+        y0 = _load(y_ptr, s + first, y_column, high, DENSE, True) if PAIR else x0
+        y1 = _load(y_ptr, s + tile + first, y_column, high, DENSE, True) if PAIR else x1
+        m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
+    m, a, e, n, b, d = _join(m, a, e, n, b, d, c)
+    place = token - start
+    here = (place >= low) & (place < high)
+    selected = tl.load(x_ptr + place * x_column, mask=here, other=0.0).to(tl.float32)
+    reference_selected = tl.load(y_ptr + place * y_column, mask=here, other=0.0).to(tl.float32)
+    if FINISH:
+        _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
+    else:
+        p = out_ptr + (row * PARTS + part) * 8
+        tl.store(p, m)
+        tl.store(p + 1, a)
+        tl.store(p + 2, e)
+        tl.store(p + 3, selected)
+        tl.store(p + 4, n)
+        tl.store(p + 5, b)
+        tl.store(p + 6, d)
+        tl.store(p + 7, reference_selected)
+
+
+@triton.jit
+def finish_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.constexpr, PAIR: tl.constexpr):
+    """The statistics of rows whose vocabulary is in parts."""
+    row = tl.program_id(0).to(tl.int64)
+    half = tl.load(half_ptr + row)
+    k = tl.arange(0, BLOCK)
+    p, there = states_ptr + (row * parts + k) * 8, k < parts
+    m = tl.load(p, mask=there, other=-3.4028234663852886e38)
+    a = tl.load(p + 1, mask=there, other=0.0)
+    e = tl.load(p + 2, mask=there, other=0.0)
+    selected = tl.sum(tl.load(p + 3, mask=there, other=0.0), 0)
+    n = tl.load(p + 4, mask=there, other=-3.4028234663852886e38)
+    b = tl.load(p + 5, mask=there, other=0.0)
+    d = tl.load(p + 6, mask=there, other=0.0)
+    reference_selected = tl.sum(tl.load(p + 7, mask=there, other=0.0), 0)
+    m, a, e, n, b, d = _join(m, a, e, n, b, d, half * 1.4426950408889634)
+    _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
+
+
+@triton.jit
+def slope_kernel(
+    x_ptr, ids_ptr, half_ptr, saved_ptr, given_ptr, slope_ptr, rows, inner, start, size,
+    x_outer, x_inner, x_column, BLOCK: tl.constexpr, DENSE: tl.constexpr,
+):  # fmt: skip
+    """(of_log_prob (1[v = a] - p) - of_entropy p (ln p + H)) / T; x is not read where both factors are 0."""
+    row = tl.program_id(0).to(tl.int64)
+    offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    of_log_prob, of_entropy = tl.load(given_ptr + row), tl.load(given_ptr + rows + row)
+    entropy, peak = tl.load(saved_ptr + rows + row), tl.load(saved_ptr + 2 * rows + row)
+    log_total, scale = tl.load(saved_ptr + 3 * rows + row), 2.0 * tl.load(half_ptr + row)
+    needed = (of_log_prob != 0.0) | (of_entropy != 0.0)
+    x_ptr += row // inner * x_outer + row % inner * x_inner
+    x = _load(x_ptr, offsets, x_column, tl.where(needed, size, 0), DENSE, True)
+    log_p = scale * (x - peak) - log_total
+    p = tl.exp2(log_p * 1.4426950408889634)
+    hit = tl.where(start + offsets == tl.load(ids_ptr + row), 1.0, 0.0)
+    # p ln p is 0 where p is.
+    slope = of_log_prob * (hit - p) - of_entropy * (p * (tl.where(p > 0.0, log_p, 0.0) + entropy))
+    slope = tl.where(needed, scale * slope, 0.0).to(slope_ptr.dtype.element_ty)
+    tl.store(slope_ptr + row * size + offsets, slope, mask=offsets < size)
+
+
+def parts_of(size: int) -> int:
+    """Programs per row: from the vocabulary only, so that no token's result depends on its batch."""
+    return 1 if size < 65_536 else 2 if size < 196_608 else 4
+
+
+def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None) -> Tensor:
+    """[4, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x."""
+    if _scattered(x, x if y is None else y):
+        rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
+        return torch.stack([statistics(*row, parts) for row in rows], 1)
+    parts = parts or parts_of(x.shape[-1])
+    out = fold(x, y, ids, half, 0, parts, done=parts == 1)
+    out = out if parts == 1 else finish(out, half, pair=y is not None)
+    return out.reshape(4, *ids.shape)
+
+
+def fold(
+    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, *, done: bool = False
+) -> Tensor:
+    """States [rows, parts, 8] of logits [..., V'] from id `start` on, or (done) the statistics [4, rows]."""
+    rows, pair = ids.numel(), y is not None
+    y = x if y is None else y
+    out = torch.empty((4, rows) if done else (rows, parts, FIELDS), dtype=torch.float32, device=x.device)
+    inner, (x_rows, y_rows) = _row_strides(x, y)
+    if rows:
+        fold_kernel[(rows, parts)](
+            x, y, _flat(ids), _flat(half), out, rows, inner, start, x.shape[-1],
+            *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=LANES,
+            VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair,
+            DENSE=x.stride(-1) == y.stride(-1) == 1, FINISH=done, UNREAD=tiles.UNREAD, **UNFUSED,
+        )  # fmt: skip
+    return out
+
+
+def finish(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
+    """The statistics [4, rows] from states [rows, parts, 8]."""
+    rows, parts, _ = states.shape
+    out = torch.empty((4, rows), dtype=torch.float32, device=states.device)
+    options = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
+    if rows:
+        finish_kernel[(rows,)](states.contiguous(), _flat(half), out, rows, parts, PAIR=pair, **options)
+    return out
+
+
+def slope(
+    x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
+) -> Tensor:
+    """The gradient [..., V'] in x; saved [4, ...] by `statistics`, given [2, ...] or more: of log p and H."""
+    if _scattered(x):
+        each = zip(x, ids, half, saved.unbind(1), given.unbind(1), strict=True)
+        return torch.stack([slope(*row, start, dtype) for row in each])
+    out = torch.empty(x.shape, dtype=dtype, device=x.device)
+    inner, (x_rows,) = _row_strides(x)
+    rows = ids.numel()
+    if rows:
+        slope_kernel[(rows, triton.cdiv(x.shape[-1], BLOCK))](
+            x, _flat(ids), _flat(half), saved.contiguous(), given.contiguous(), out, rows, inner, start,
+            x.shape[-1], *x_rows, x.stride(-1), BLOCK=BLOCK, DENSE=x.stride(-1) == 1, **UNFUSED,
+        )  # fmt: skip
+    return out
+
+
+def _flat(per_token: Tensor) -> Tensor:
+    return per_token.reshape(-1).contiguous()
+
+
+def _scattered(*tensors: Tensor) -> bool:
+    """Whether the rows lie in no two strides; then the first axis is taken one by one rather than copied."""
+    return len(_groups(*tensors)) > 2
+
+
+def _row_strides(*tensors: Tensor) -> tuple[int, list[tuple[int, int]]]:
+    """Row r of a tensor starts at r // inner times its first stride plus r % inner times its second."""
+    groups = [(1, [0] * len(tensors)), *_groups(*tensors)][-2:]
+    groups = [(1, [0] * len(tensors)), *groups][-2:]
+    inner, inner_strides = groups[1]
+    return max(inner, 1), list(zip(groups[0][1], inner_strides, strict=True))
+
+
+def _groups(*tensors: Tensor) -> list[tuple[int, list[int]]]:
+    """Lengths and strides of the row axes; neighbours that one stride steps over count as one axis."""
+    groups: list[tuple[int, list[int]]] = []
+    for axis, length in enumerate(tensors[0].shape[:-1]):
+        strides = [tensor.stride(axis) for tensor in tensors]
+        if length == 1:
+            continue
+        if groups and groups[-1][1] == [length * stride for stride in strides]:
+            length *= groups.pop()[0]
+        groups.append((length, strides))
+    return groups

@@ -1,0 +1,95 @@
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+"""The kernels as operators of torch, which torch.compile, autocast, vmap, meta tensors and autograd know."""
+
+from typing import Any
+
+import torch
+
+from credit.backends.torch import kernels
+
+Tensor = torch.Tensor
+
+
+@torch.library.custom_op("credit::token_statistics", mutates_args=())
+def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    """log p, log q, H, d [4, ...] of x and y [..., V]; half is 1 / 2T [...]."""
+    with torch.cuda.device_of(x):  # Triton launches on the current device
+        return kernels.statistics(x, y, ids, half)
+
+
+@torch.library.custom_op("credit::log_probs_and_entropy", mutates_args=())
+def log_probs_and_entropy(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    """log p, H, and for the gradient the peak and ln A [4, ...]."""
+    with torch.cuda.device_of(x):
+        return kernels.statistics(x, None, ids, half)
+
+
+@torch.library.custom_op("credit::log_probs_and_entropy_slope", mutates_args=())
+def slope(
+    x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
+) -> Tensor:
+    """The gradient in the logits x [..., V'], of which the first is that of id `start`."""
+    with torch.cuda.device_of(x):
+        return kernels.slope(x, ids, half, saved, given, start, dtype)
+
+
+@torch.library.custom_op("credit::token_states", mutates_args=())
+def token_states(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int) -> Tensor:
+    """The states [rows, parts, 8] of a part of the vocabulary, of one model or two."""
+    with torch.cuda.device_of(x):
+        return kernels.fold(x, y, ids, half, start, parts)
+
+
+@torch.library.custom_op("credit::read_states", mutates_args=())
+def read_states(states: Tensor, half: Tensor, pair: bool) -> Tensor:
+    """The statistics [4, rows] from states [rows, parts, 8]."""
+    with torch.cuda.device_of(states):
+        return kernels.finish(states, half, pair=pair)
+
+
+@token_statistics.register_fake
+def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    return half.new_empty((4, *ids.shape), dtype=torch.float32)
+
+
+@log_probs_and_entropy.register_fake
+def _(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    return half.new_empty((4, *ids.shape), dtype=torch.float32)
+
+
+@slope.register_fake
+def _(
+    x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
+) -> Tensor:
+    return x.new_empty(x.shape, dtype=dtype)
+
+
+@token_states.register_fake
+def _(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int) -> Tensor:
+    return half.new_empty((ids.numel(), parts, kernels.FIELDS), dtype=torch.float32)
+
+
+@read_states.register_fake
+def _(states: Tensor, half: Tensor, pair: bool) -> Tensor:
+    return half.new_empty((4, states.shape[0]), dtype=torch.float32)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs, output)
+
+
+def _gradient(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
+    x, *rest = ctx.saved_tensors
+    return slope(x, *rest, given, 0, x.dtype), None, None
+
+
+log_probs_and_entropy.register_autograd(_gradient, setup_context=_keep)
+
+
+@torch.library.register_vmap("credit::token_statistics")
+def _(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> tuple[Tensor, int]:
+    batched = [
+        array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
+        for array, axis in zip(arrays, axes, strict=True)
+    ]
+    return token_statistics(*batched), 1

@@ -1,0 +1,163 @@
+"""A vocabulary sharded over ranks: each folds its own columns, and 8 numbers per token cross."""
+
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.autograd.function import once_differentiable
+
+from credit.backends import array_api, state, tiles
+
+Tensor = torch.Tensor
+LN2 = 0.6931471805599453  # the kernels' exponents are in base 2
+
+
+def token_statistics(
+    policy: Any,
+    reference: Any,
+    ids: Tensor,
+    temperature: Tensor | float,
+    vocab_size: int | None,
+    group: Any,
+    chunk: int | None,
+    logits: Any,
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], int]:
+    """log p, log q, H and d [...], and all columns; a side is logits, or hidden, head and bias."""
+    from credit.backends.torch import hidden, on_kernels
+
+    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
+    start, mine, total = columns(local, vocab_size, group, policy[0].device)
+    from_hidden: Any = tiles.from_hidden
+    with torch.no_grad(), torch.autocast(policy[0].device.type, enabled=False):
+        dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
+        half = tiles.halved(temperature, ids, dtype)
+        x, y = [
+            from_hidden(*side, dtype=dtype, project=hidden.project, **logits)
+            if len(side) > 1
+            else tiles.from_logits(side[0], dtype)
+            for side in (policy, reference)
+        ]
+        width = min(local, chunk or array_api.CHUNK)
+        kernels = on_kernels(policy[0], reference[0])
+        return statistics(x, y, mine, width, ids - start, half, group, kernels), total
+
+
+def log_probs_and_entropy(
+    logits: Tensor, ids: Tensor, temperature: Tensor | float, vocab_size: int | None, group: Any
+) -> tuple[Tensor, Tensor, int]:
+    """log p and H [...], differentiable in this rank's logits, and the columns of all ranks."""
+    start, mine, total = columns(logits.shape[-1], vocab_size, group, logits.device)
+    half = tiles.halved(temperature, ids, tiles.computing_dtype(logits))
+    function: Any = LogProbsAndEntropy
+    log_probs, entropy, *_ = function.apply(logits, ids - start, half, mine, group)
+    return log_probs, entropy, total
+
+
+def columns(local: int, vocab_size: int | None, group: Any, device: torch.device) -> tuple[int, int, int]:
+    """This rank's first column, how many of its `local` ones are no padding, and those of all ranks."""
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(sizes, torch.tensor([local], device=device), group=group)
+    counts = [int(count) for count in sizes]
+    start, total = sum(counts[: dist.get_rank(group)]), sum(counts)
+    size = total if vocab_size is None else vocab_size
+    return start, min(max(size - start, 0), local), total
+
+
+def statistics(
+    policy: tiles.Tile,
+    reference: tiles.Tile,
+    size: int,
+    chunk: int,
+    token_ids: Tensor,
+    half: Tensor,
+    group: Any,
+    kernels: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """log p, log q, H and d [...], the same on every rank; ids count from this rank's first column."""
+    halves = half[..., None]
+    parts = _states(policy, reference, size, chunk, token_ids, half, kernels)
+    whole = reduce(lambda a, b: state.merge_pair(a, b, halves), _gather(parts, group))
+    return array_api.read_pair(whole, halves)
+
+
+def masses(x: Tensor, size: int, token_ids: Tensor, half: Tensor, group: Any) -> tuple[Tensor, ...]:
+    """log p, H, peak and ln A [...] of the whole vocabulary, from this rank's logits."""
+
+    def tile(start: int, width: int) -> Tensor:
+        return x[..., start : start + width].to(half.dtype)
+
+    halves = half[..., None]
+    # The same model twice: four floats more cross, and there is one way to gather.
+    parts = _states(tile, tile, size, array_api.CHUNK, token_ids, half, kernels=False)
+    whole = reduce(lambda a, b: state.merge_pair(a, b, halves), _gather(parts, group))
+    policy = whole.policy
+    log_total = policy.total.log()[..., 0]
+    return state.log_prob(policy, halves), state.entropy(policy, whole.moment), policy.peak[..., 0], log_total
+
+
+def _states(
+    policy: tiles.Tile, reference: tiles.Tile, size: int, chunk: int, ids: Tensor, half: Tensor, kernels: bool
+) -> state.Pair:
+    halves = half[..., None]
+    if not size:
+        return _nothing(halves)
+    if not kernels:
+
+        def part(start: int, width: int) -> state.Pair:
+            return state.pair(policy(start, width), reference(start, width), ids[..., None] - start, halves)
+
+        return state.fold(part, state.merge_pair, size, chunk, halves)
+    from credit.backends.torch import ops
+
+    def folded(start: int, width: int) -> state.Pair:
+        part = ops.token_states(policy(start, width), reference(start, width), ids, half, start, 1)
+        peak, total, moment, taken, *other = part.reshape(*ids.shape, 1, 8).unbind(-1)
+        return _pair((peak, total, taken, moment * LN2, other[0], other[1], other[3], other[2]))
+
+    return state.fold(folded, state.merge_pair, size, chunk, halves)
+
+
+def _nothing(like: Tensor) -> state.Pair:
+    """The state of no columns, for a rank that holds padding alone."""
+    zero, lowest = torch.zeros_like(like), torch.full_like(like, torch.finfo(like.dtype).min)
+    return _pair((lowest, zero, zero, zero, lowest, zero, zero, zero))
+
+
+def _gather(local: state.Pair, group: Any) -> list[state.Pair]:
+    """The states of all ranks, in their order, so that every rank joins them alike."""
+    policy, moment, reference, deviation = local
+    mine = torch.stack([*policy, moment, *reference, deviation])
+    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, mine, group=group)
+    return [_pair(tuple(part)) for part in parts]
+
+
+def _pair(fields: tuple[Tensor, ...]) -> state.Pair:
+    return state.Pair(state.Mass(*fields[:3]), fields[3], state.Mass(*fields[4:7]), fields[7])
+
+
+class LogProbsAndEntropy(torch.autograd.Function):
+    """log p and H of the whole vocabulary; a rank's logits get their gradient without communication."""
+
+    @staticmethod
+    def forward(logits: Tensor, ids: Tensor, half: Tensor, size: int, group: Any) -> tuple[Tensor, ...]:
+        return masses(logits[..., :size], size, ids, half, group)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        logits, ids, half, ctx.size, _ = inputs
+        _, entropy, peak, log_total = output
+        ctx.mark_non_differentiable(peak, log_total)
+        ctx.save_for_backward(logits, ids, half, peak, log_total, entropy)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        from credit.backends.torch import gradient
+
+        logits, *saved = ctx.saved_tensors
+        result = torch.zeros_like(logits, memory_format=torch.contiguous_format)
+        if ctx.size:
+            result[..., : ctx.size] = gradient(logits[..., : ctx.size], *saved, *given[:2])
+        return result, None, None, None, None

@@ -1,0 +1,66 @@
+"""Log-probs of a loss from hidden states, so that training holds no logits."""
+
+from typing import Any
+
+from credit import checks
+from credit.backends import choose
+from credit.backends.arrays import namespace
+from credit.statistics import _floating, _ids
+from credit.types import Array
+
+
+def selected_log_probs_from_hidden(
+    hidden: Array,
+    head: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    bias: Array | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
+    chunk: int | None = None,
+) -> Array:
+    """log p(a) of ids a, differentiable in hidden states, head and bias; the logits are never held whole.
+
+        x = c tanh(z / c),  z = scale (h W^T + bias)        log p(a) = x_a / T - ln sum_v exp(x_v / T)
+
+    The gradient makes each tile of logits once more and sums its products in float32; peak extra memory
+    is of the order of tokens x chunk, besides the gradients themselves.
+
+    Args:
+        hidden: h [..., D].
+        head: W [V, D].
+        token_ids: a [...], integers.
+        temperature: T > 0, a number or an array [...]; no gradient flows to it.
+        bias: [V].
+        scale: factor on the logits.
+        soft_cap: c > 0, the tanh cap on the logits.
+        chunk: vocabulary entries per tile; the default fits the tile to the memory.
+
+    Returns:
+        [...] in nats, float32 (float64 where hidden and head are). numpy has no gradients.
+
+    Raises:
+        ValueError: as `token_statistics`.
+    """
+    arrays = {"hidden": hidden, "head": head, "bias": bias}
+    checks.same_library(**arrays)
+    _shapes(hidden, head, bias)
+    if soft_cap is not None and not 0 < soft_cap < float("inf"):
+        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
+    ids, _, known = _ids(hidden, token_ids, temperature, None, head.shape[0])
+    settings: dict[str, Any] = {"bias": bias, "scale": scale, "soft_cap": soft_cap, "chunk": chunk}
+    result = choose(hidden).selected_log_probs_from_hidden(hidden, head, ids, temperature, **settings)
+    return namespace(result).where(known, result, float("nan"))
+
+
+def _shapes(hidden: Array, head: Array, bias: Array | None) -> None:
+    _floating("hidden", hidden)
+    _floating("head", head)
+    if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1] or not head.shape[0]:
+        shapes = f"hidden has shape {tuple(hidden.shape)} and head {tuple(head.shape)}"
+        raise ValueError(f"{shapes}; expected [..., D] and [V, D]")
+    if bias is not None:
+        checks.shape("bias", bias, (head.shape[0],), "one entry per row of head")

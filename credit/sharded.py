@@ -1,0 +1,78 @@
+"""The token statistics of a vocabulary sharded over ranks, as tensor-parallel heads leave it."""
+
+from math import log
+from typing import Any
+
+from credit import checks
+from credit.backends import choose
+from credit.backends.arrays import namespace, stop_gradient
+from credit.types import Array, TokenStatistics
+
+Side = Any  # a tuple: logits [..., V'], or hidden states [..., D], head [V', D] and bias [V'] or None
+
+
+def token_statistics(
+    policy: Side,
+    reference: Side,
+    token_ids: Array,
+    temperature: Array | float,
+    mask: Array | None,
+    vocab_size: int | None,
+    group: Any,
+    chunk: int | None = None,
+    **logits: Any,
+) -> TokenStatistics:
+    """See `credit.token_statistics`; the group is one of torch, or the name of a mesh axis in shard_map."""
+    like = policy[0]
+    checks.same_library(policy=like, reference=reference[0], token_ids=token_ids, mask=mask)
+    local = policy[1].shape[0] if len(policy) > 1 else like.shape[-1]
+    other = reference[1].shape[0] if len(reference) > 1 else reference[0].shape[-1]
+    if local != other:
+        raise ValueError(f"this rank holds {local} columns of the policy and {other} of the reference")
+    checks.shape("token_ids", token_ids, tuple(like.shape[:-1]), "as the policy's without its last axis")
+    checks.temperature(temperature, tuple(token_ids.shape))
+    run = getattr(choose(like), "sharded_token_statistics", None)
+    if run is None:
+        raise ValueError("a sharded vocabulary needs torch tensors, or JAX arrays inside shard_map")
+    xp = namespace(token_ids)
+    chosen = None if mask is None else xp.astype(mask, xp.bool)
+    ids = _indices(token_ids)
+    ids = ids if chosen is None else xp.where(chosen, ids, 0)
+    settings = temperature, vocab_size, group, chunk, logits
+    statistics, columns = run(policy, reference, ids, *settings)
+    size = _size(vocab_size, columns)
+    known = (ids >= 0) & (ids < size)
+    log_p, log_q, entropy, deviation = statistics
+    entropy = entropy / log(size) if size > 1 else entropy * 0.0
+    entropy = xp.where(entropy > 1.0, 1.0, entropy)
+    fields = [xp.where(known, log_p, float("nan")), xp.where(known, log_q, float("nan")), entropy, deviation]
+    if chosen is not None:
+        fields = [xp.where(chosen, field, 0.0) for field in fields]
+    return TokenStatistics(*(stop_gradient(field) for field in fields))
+
+
+def log_probs_and_entropy(
+    logits: Array, token_ids: Array, temperature: Array | float, vocab_size: int | None, group: Any
+) -> tuple[Array, Array]:
+    """See `credit.log_probs_and_entropy`; torch only."""
+    run = getattr(choose(logits), "sharded_log_probs_and_entropy", None)
+    if run is None:
+        raise ValueError("log-probs of a sharded vocabulary need torch tensors")
+    checks.same_library(logits=logits, token_ids=token_ids)
+    checks.shape("token_ids", token_ids, tuple(logits.shape[:-1]), "as the logits without their last axis")
+    checks.temperature(temperature, tuple(token_ids.shape))
+    ids, xp = _indices(token_ids), namespace(token_ids)
+    log_probs, entropy, columns = run(logits, ids, temperature, vocab_size, group)
+    known = (ids >= 0) & (ids < _size(vocab_size, columns))
+    return xp.where(known, log_probs, float("nan")), entropy
+
+
+def _indices(token_ids: Array) -> Array:
+    xp = namespace(token_ids)
+    return xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
+
+
+def _size(vocab_size: int | None, total: int) -> int:
+    if vocab_size is not None and not 1 <= vocab_size <= total:
+        raise ValueError(f"vocab_size is {vocab_size}; expected 1..{total}, the columns of all ranks")
+    return total if vocab_size is None else vocab_size

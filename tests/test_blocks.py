@@ -1,0 +1,80 @@
+"""The one-pass blocks of numpy and torch on a CPU: threads, small vocabularies, memory, and strided rows."""
+
+import tracemalloc
+
+import logit_cases
+import numpy as np
+import pytest
+import statistics_oracle as oracle
+
+import credit
+from credit.backends import blocks
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(11)
+
+
+def assert_within_bounds(actual, x, y, ids, temperature=1.0):
+    used = oracle.errors(actual, oracle.statistics(x, y, ids, temperature), x.shape[-1])
+    assert max(used.values()) <= 1.0, used
+
+
+@pytest.mark.parametrize(
+    "size", [1, 2, 511, 512, 513, 700, blocks.BLOCK, blocks.BLOCK + 1, 2 * blocks.BLOCK + 5]
+)
+def test_vocabularies_around_the_sizes_of_blocks_and_stretches(rng, size):
+    x, y = logit_cases.ordinary(rng, rows=5, size=size)
+    x[1, : size // 2] = -np.inf
+    ids = rng.integers(size, size=5)
+    assert_within_bounds(credit.token_statistics(x, y, ids, temperature=0.8), x, y, ids, 0.8)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_threads_change_nothing(rng, threads, monkeypatch):
+    x, y = logit_cases.ordinary(rng, rows=130, size=9001)
+    ids = rng.integers(9001, size=130)
+    alone = blocks.token_statistics(x, y, ids, 1.0)
+    monkeypatch.setattr(blocks, "_cores", lambda: threads)
+    for one, other in zip(alone, blocks.token_statistics(x, y, ids, 1.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
+
+
+def test_exp_where_exp2_has_no_vectors(rng, monkeypatch):
+    monkeypatch.setattr(blocks, "_exponential", lambda dtype: blocks.Exponential(np.exp, 1.0))
+    x, y = logit_cases.masked_differently(rng)
+    ids = rng.integers(x.shape[-1], size=6)
+    assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
+
+
+def test_memory_is_a_few_blocks(rng):
+    x, y = logit_cases.ordinary(rng, rows=40, size=151_936)
+    ids = rng.integers(151_936, size=40)
+    tracemalloc.start()
+    try:
+        blocks.token_statistics(x, y, ids, 1.0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6 * blocks._cores()  # the logits are 49 MB
+
+
+def test_strided_rows_of_several_axes(rng):
+    x, y = logit_cases.ordinary(rng, rows=24, size=600)
+    x, y = (array.reshape(2, 3, 4, 600)[:, :-1, 1:] for array in (x, y))
+    ids = rng.integers(600, size=x.shape[:-1])
+    assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
+def test_torch_reads_its_own_memory(rng, kind):
+    torch = pytest.importorskip("torch")
+    x, y = (
+        torch.from_numpy(a).to(getattr(torch, kind)) for a in logit_cases.ordinary(rng, rows=8, size=70_000)
+    )
+    ids = torch.from_numpy(rng.integers(70_000, size=(2, 3)))
+    x, y = (array.reshape(2, 4, 70_000)[:, :-1] for array in (x, y))
+    actual = [field.numpy() for field in credit.token_statistics(x.requires_grad_(), y, ids)]
+    assert_within_bounds(actual, x.detach().float().numpy(), y.float().numpy(), ids.numpy())

@@ -1,0 +1,428 @@
+"""The Triton kernels: in Triton's interpreter (a process of its own) or, by `pytest -m gpu`, on a GPU.
+
+Triton reads TRITON_INTERPRET when it is imported. So a plain run starts this file again with it set, and
+compiles the kernels for the GPUs that they are meant for, which takes no GPU.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from functools import partial
+
+import logit_cases
+import numpy as np
+import pytest
+import statistics_oracle as oracle
+
+import credit
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+PARTS = (1, 2, 4, 8)
+
+numerical = partial(
+    pytest.param,
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not INTERPRETED and DEVICE == "cpu", reason="no GPU")],
+)
+on_device = pytest.mark.parametrize("device", [numerical(DEVICE)])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+@pytest.fixture(autouse=True)
+def kernels_only(monkeypatch):
+    """Every tensor takes the kernels' path, and memory that a kernel should fill holds NaN before."""
+    import credit.backends.torch as backend
+
+    monkeypatch.setattr(backend, "on_kernels", lambda *tensors: tensors[0].dtype != torch.float64)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process that it starts")
+def test_in_the_interpreter():
+    command = f"{sys.executable} -m pytest -q -x -p no:cacheprovider -W default {__file__}".split()
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    passed = int(re.search(r"(\d+) passed", done.stdout)[1])
+    assert passed > 60, done.stdout[-4000:]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp16", 8), ("fp32", 4)])
+def test_the_loop_compiles_to_wide_loads_and_two_exponentials(architecture, logits, vector):
+    text = compiled("fold_kernel", architecture, logits, vector)
+    loop = max(loops(text), key=lambda body: body.count("ex2.approx"))
+    assert loop.count("ld.global.v4") == 4
+    assert loop.count("ex2.approx") == 4 * vector + 2
+    assert "bar.sync" not in loop
+    assert "shfl" not in loop
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize("name", ["finish_kernel", "slope_kernel"])
+def test_the_other_kernels_compile(name):
+    assert "ex2.approx" in compiled(name, 90, "bf16", 8)
+
+
+def compiled(name, architecture, logits, vector):
+    """PTX of a kernel for contiguous logits whose rows are aligned."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    from credit.backends.torch import kernels
+
+    kernel = getattr(kernels, name)
+    constants = {
+        "x_column": 1,
+        "y_column": 1,
+        "PARTS": 1,
+        "LANES": kernels.LANES,
+        "VEC": vector,
+        "PAIR": True,
+    }
+    constants |= {
+        "DENSE": True,
+        "FINISH": True,
+        "UNREAD": -(2**31),
+        "BLOCK": 1024 if name == "slope_kernel" else 2,
+    }
+    pointers = {"ids_ptr": "*i64"} | dict.fromkeys(("x_ptr", "y_ptr", "slope_ptr"), f"*{logits}")
+    signature, known, aligned = {}, {}, {}
+    for place, argument in enumerate(kernel.arg_names):
+        if argument in constants:
+            signature[argument], known[(place,)] = "constexpr", constants[argument]
+        else:
+            default = "*fp32" if argument.endswith("_ptr") else "i32"
+            signature[argument] = pointers.get(argument, default)
+            aligned[(place,)] = [["tt.divisibility", 16]]
+    source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=aligned)
+    options = {"num_warps": 4, "enable_fp_fusion": False}
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options).asm["ptx"]
+
+
+def loops(ptx):
+    """The text from each label to a later branch back to it."""
+    for chunk in ptx.split("\n$")[1:]:
+        label = "$" + chunk.split(":")[0]
+        start = ptx.index(f"\n{label}:")
+        end = ptx.find(f"bra \t{label};", start)
+        end = ptx.find(f"bra.uni \t{label};", start) if end < 0 else end
+        if end > 0:
+            yield ptx[start:end]
+
+
+def statistics(x, y, ids, device, temperature=1.0, parts=None):
+    """As numpy, with the entropy normalised, from the launcher that lets the parts be chosen."""
+    from credit.backends.torch import kernels
+
+    x, y, ids = (torch.as_tensor(array, device=device) for array in (x, y, ids))
+    half = torch.full(ids.shape, 0.5 / temperature, device=device)
+    log_p, log_q, entropy, deviation = kernels.statistics(x, y, ids, half, parts).cpu().numpy()
+    return log_p, log_q, entropy / max(np.log(x.shape[-1]), 1e-30), deviation
+
+
+def draw(rng, x):
+    ids = rng.integers(x.shape[-1], size=x.shape[:-1])
+    return np.where(np.arange(len(ids)) % 3 == 0, x.argmax(-1) if x.size else ids, ids)
+
+
+def assert_within_bounds(actual, x, y, ids, temperature=1.0):
+    used = oracle.errors(actual, oracle.statistics(x, y, ids, temperature), x.shape[-1])
+    assert max(used.values()) <= 1.0, used
+
+
+@on_device
+@pytest.mark.parametrize("case", logit_cases.CASES)
+def test_every_case_is_within_bounds(device, rng, case):
+    x, y = logit_cases.CASES[case](rng)
+    ids = draw(rng, x)
+    assert_within_bounds(statistics(x, y, ids, device), x, y, ids)
+
+
+@on_device
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize(
+    "case", ["three_entries", "masked_differently", "long_heads_and_tails", "one_hots_apart"]
+)
+def test_parts_of_a_row_are_joined(device, rng, case, parts):
+    x, y = (logits[::3] for logits in logit_cases.CASES[case](rng))
+    ids = draw(rng, x)
+    assert_within_bounds(statistics(x, y, ids, device, 0.7, parts), x, y, ids, 0.7)
+
+
+@on_device
+@pytest.mark.parametrize("noise", [1e-4, 1e-3, 1e-2])
+def test_deviation_of_near_models_is_relatively_accurate(device, rng, noise):
+    x, y = logit_cases.near(rng, noise)
+    ids = draw(rng, x)
+    assert_within_bounds(statistics(x, y, ids, device), x, y, ids)
+
+
+@on_device
+@pytest.mark.parametrize("delta", [0.1, 1.0])
+def test_flat_row_whose_top_token_moves(device, rng, delta):
+    x, y = logit_cases.moved_top(rng, delta, 100_000)
+    ids = draw(rng, x)
+    assert_within_bounds(statistics(x, y, ids, device), x, y, ids)
+
+
+@on_device
+@pytest.mark.parametrize("temperature", [0.05, 10.0])
+@pytest.mark.parametrize("case", ["finite_heads", "large", "offsets"])
+def test_temperature(device, rng, case, temperature):
+    x, y = (logits[::2] for logits in logit_cases.CASES[case](rng))
+    ids = draw(rng, x)
+    assert_within_bounds(statistics(x, y, ids, device, temperature), x, y, ids, temperature)
+
+
+@on_device
+@pytest.mark.parametrize("parts", PARTS)
+def test_identical_models_deviate_by_exactly_zero(device, rng, parts):
+    x = logit_cases.masked_policy(rng)[0][:2]
+    log_p, log_q, _, deviation = statistics(x, x.copy(), draw(rng, x), device, 0.3, parts)
+    np.testing.assert_array_equal(deviation, 0.0)
+    np.testing.assert_array_equal(log_p, log_q)
+
+
+@on_device
+@pytest.mark.parametrize("parts", [1, 4])
+def test_poisoned_tokens_hurt_only_themselves_and_their_model(device, rng, parts):
+    x, y = logit_cases.ordinary(rng, rows=8)
+    x[1, 7], x[2, -1], x[3] = np.nan, np.inf, -np.inf
+    y[4, -1], y[5, 7], y[6] = np.nan, np.inf, -np.inf
+    ids = draw(rng, x)
+    actual = statistics(x, y, ids, device, parts=parts)
+    policy, reference = np.isin(np.arange(8), (1, 2, 3)), np.isin(np.arange(8), (4, 5, 6))
+    for field, bad in zip(actual, (policy, reference, policy, policy | reference), strict=True):
+        np.testing.assert_array_equal(np.isnan(field), bad)
+    assert_within_bounds(actual, x, y, ids)
+
+
+@on_device
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_low_precision(device, rng, kind):
+    x, y = (torch.as_tensor(array).to(kind) for array in logit_cases.masked_differently(rng))
+    ids = draw(rng, x.float().numpy())
+    wide = x.float().numpy(), y.float().numpy()
+    assert_within_bounds(statistics(x, y, ids, device), *wide, ids)
+    assert_within_bounds(statistics(x, wide[1], ids, device), *wide, ids)
+
+
+@on_device
+def test_repeated_runs_are_equal_and_rows_do_not_depend_on_their_batch(device, rng):
+    x, y = logit_cases.near(rng, 0.1)
+    x, y = np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]])
+    ids = np.asarray([5, 70_000, 5])
+    first, again = (statistics(x, y, ids, device) for _ in range(2))
+    alone = statistics(x[2:], y[2:], ids[2:], device)
+    for one, other, single in zip(first, again, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one[0] == one[2] == single[0]
+
+
+@on_device
+@pytest.mark.parametrize("view", ["next token", "padded", "transposed", "expanded", "three axes"])
+def test_strided_rows_are_read_in_place(device, rng, view, monkeypatch):
+    base = torch.as_tensor(rng.normal(size=(2, 3, 4, 777)).astype(np.float32), device=device)
+    x = {
+        "next token": base[0, :, :-1],
+        "padded": base[..., 3:-3],
+        "transposed": base[0, 0].t().contiguous().t(),
+        "expanded": base[:1].expand(2, 3, 4, 777),
+        "three axes": base[:, :-1, 1:],
+    }[view]
+    y = x + 0.1
+    y[..., :100] += 1.0
+    monkeypatch.setattr(torch.Tensor, "contiguous", refuse_logits(torch.Tensor.contiguous))
+    ids = torch.zeros(x.shape[:-1], dtype=torch.int64, device=device)
+    actual = [field.cpu().numpy() for field in credit.token_statistics(x, y, ids)]
+    assert_within_bounds(actual, x.cpu().numpy(), y.cpu().numpy(), ids.cpu().numpy())
+
+
+def refuse_logits(contiguous):
+    def only_small(tensor, *arguments, **options):
+        assert tensor.is_contiguous() or tensor.numel() < 700, "logits are copied"
+        return contiguous(tensor, *arguments, **options)
+
+    return only_small
+
+
+@on_device
+def test_masked_tokens_are_not_read(device, rng):
+    x, y = (torch.as_tensor(array, device=device) for array in logit_cases.ordinary(rng))
+    mask = torch.tensor([True, False, True, False, True, True], device=device)
+    ids = torch.tensor([3, -7, 5, 10**6, 0, 20_010], device=device)
+    x[1], y[3] = float("nan"), float("inf")
+    actual = credit.token_statistics(x, y, ids, mask=mask)
+    kept = mask.cpu().numpy()
+    assert all((field[~mask] == 0).all() for field in actual)
+    fields = [field.cpu().numpy()[kept] for field in actual]
+    assert_within_bounds(fields, x.cpu().numpy()[kept], y.cpu().numpy()[kept], ids.cpu().numpy()[kept])
+
+
+@on_device
+def test_ids_outside_the_vocabulary_read_nothing(device, rng):
+    x, y = logit_cases.ordinary(rng, rows=3, size=5000)
+    ids = np.asarray([-1, 5000, 2**40])
+    _, _, entropy, deviation = statistics(x, y, ids, device)
+    expected = oracle.statistics(x, y, np.zeros(3, int))
+    np.testing.assert_allclose(entropy * np.log(5000), expected.entropy, atol=5e-6)
+    np.testing.assert_allclose(deviation, expected.deviation, atol=1e-6)
+
+
+@on_device
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["masked_policy", "three_entries", "one_hots", "offsets", "no_tokens"])
+def test_gradient(device, rng, case, kind):
+    logits = torch.as_tensor(logit_cases.CASES[case](rng)[0]).to(kind)
+    x = logits.to(device).clone().requires_grad_()
+    logits = logits.float()
+    ids = draw(rng, logits.numpy())
+    temperature = np.geomspace(0.3, 3.0, len(ids)).astype(np.float32)
+    weights = rng.normal(size=(2, len(ids)))
+    outputs = credit.log_probs_and_entropy(
+        x, torch.as_tensor(ids, device=device), temperature=torch.as_tensor(temperature, device=device)
+    )
+    grads = tuple(torch.as_tensor(w, dtype=torch.float32, device=device) for w in weights)
+    torch.autograd.backward(outputs, grads)
+    of_log_prob, of_entropy = oracle.gradients(logits.numpy(), ids, temperature)
+    expected = weights[0][:, None] * of_log_prob + weights[1][:, None] * of_entropy
+    assert x.grad.dtype == kind
+    tolerance = {"rtol": 1e-4, "atol": 3e-6} if kind == torch.float32 else {"rtol": 1e-2, "atol": 1e-5}
+    np.testing.assert_allclose(x.grad.float().cpu().numpy(), expected, **tolerance)
+
+
+@on_device
+def test_gradient_of_strided_rows_and_of_tokens_without_weight(device, rng):
+    x = torch.as_tensor(rng.normal(size=(2, 4, 5001)).astype(np.float32), device=device).requires_grad_()
+    ids = torch.as_tensor(rng.integers(5001, size=(2, 3)), device=device)
+    weights = torch.tensor([[1.0, 0.0, -2.0], [0.0, 0.5, 0.0]], device=device)
+    (credit.selected_log_probs(x[:, :-1], ids) * weights).sum().backward()
+    wide = x.detach().double().requires_grad_()
+    (wide[:, :-1].log_softmax(-1).gather(-1, ids[..., None])[..., 0] * weights).sum().backward()
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=1e-4, atol=1e-6)
+    assert (x.grad[:, :-1][weights == 0] == 0).all()
+
+
+@on_device
+@pytest.mark.parametrize("chunk", [None, 900])
+def test_tiles_from_hidden_states(device, rng, chunk):
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 16), (3001, 16), (3001,)) * 2]
+    hidden, head, bias, *reference = (torch.as_tensor(array, device=device) for array in arrays)
+    ids = torch.as_tensor(rng.integers(3001, size=(2, 3)), device=device)
+    options = {"scale": 0.5, "soft_cap": 3.0, "chunk": chunk}
+    given = hidden, head, reference[0], reference[1], ids
+    biases = {"policy_bias": bias, "reference_bias": reference[2]}
+    actual = credit.token_statistics_from_hidden(*given, temperature=0.7, **biases, **options)
+    x, y = (oracle.head_logits(*side, scale=0.5, soft_cap=3.0) for side in (arrays[:3], arrays[3:]))
+    assert_within_bounds([field.cpu().numpy() for field in actual], x, y, ids.cpu().numpy(), 0.7)
+
+
+@on_device
+def test_gradients_through_tiles_from_hidden_states(device, rng):
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 16), (3001, 16), (3001,))]
+    leaves = [torch.tensor(array, device=device, requires_grad=True) for array in arrays]
+    wide = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
+    ids, weights = torch.as_tensor(rng.integers(3001, size=(2, 3))), torch.linspace(-1, 1, 6).reshape(2, 3)
+    options = {"temperature": 0.7, "scale": 0.5, "soft_cap": 3.0}
+    hidden, head, bias = leaves
+    values = credit.selected_log_probs_from_hidden(
+        hidden, head, ids.to(device), bias=bias, chunk=900, **options
+    )
+    (values * weights.to(device)).sum().backward()
+    x = 3.0 * torch.tanh(0.5 * (wide[0] @ wide[1].T + wide[2]) / 3.0) / 0.7
+    expected = x.log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(values.double().cpu(), expected, rtol=1e-6, atol=1e-5)
+    for leaf, other in zip(leaves, wide, strict=True):
+        torch.testing.assert_close(leaf.grad.double().cpu(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+@on_device
+def test_compiled_without_graph_breaks(device, rng):
+    x, y = (torch.as_tensor(array, device=device) for array in logit_cases.ordinary(rng, rows=3, size=3001))
+    ids = torch.tensor([0, 7, 3000], device=device)
+    mask = torch.tensor([True, True, False], device=device)
+
+    def both(x, y):
+        statistics = credit.token_statistics(x, y, ids, mask=mask, temperature=0.7, vocab_size=3001)
+        return *statistics, credit.selected_log_probs(x, ids)
+
+    x.requires_grad_()
+    eager, compiled = both(x, y), torch.compile(both, fullgraph=True, backend="aot_eager")(x, y)
+    for one, other in zip(eager, compiled, strict=True):
+        assert torch.equal(one, other)
+    gradients = [torch.autograd.grad(outputs[-1].sum(), x)[0] for outputs in (eager, compiled)]
+    assert torch.equal(*gradients)
+
+
+@on_device
+def test_operators_are_well_formed(device):
+    from credit.backends.torch import ops
+
+    x = torch.randn(2, 3, 33, device=device)
+    ids, half = torch.zeros(2, 3, dtype=torch.int64, device=device), torch.full((2, 3), 0.5, device=device)
+    torch.library.opcheck(ops.token_statistics, (x, x.clone(), ids, half))
+    torch.library.opcheck(ops.log_probs_and_entropy, (x.clone().requires_grad_(), ids, half))
+    saved, given = torch.randn(4, 2, 3, device=device), torch.randn(2, 2, 3, device=device)
+    torch.library.opcheck(ops.slope, (x, ids, half, saved, given, 0, torch.float32))
+    states = ops.token_states(x, None, ids, half, 0, 2)
+    torch.library.opcheck(ops.token_states, (x, None, ids, half, 0, 2))
+    torch.library.opcheck(ops.read_states, (states, half, False))
+
+
+@on_device
+def test_vmap_autocast_and_meta(device, rng):
+    x, y = (torch.as_tensor(rng.normal(size=(2, 3, 50)).astype(np.float32), device=device) for _ in range(2))
+    ids = torch.zeros(2, 3, dtype=torch.int64, device=device)
+    whole = credit.token_statistics(x, y, ids)
+    mapped = torch.vmap(credit.token_statistics, in_dims=(0, 0, None))(x, y, ids[0])
+    with torch.autocast(device, dtype=torch.bfloat16):
+        cast = credit.token_statistics(x, y, ids)
+    on_meta = credit.token_statistics(x.to("meta"), y.to("meta"), ids.to("meta"))
+    for field, by_vmap, by_autocast, empty in zip(whole, mapped, cast, on_meta, strict=True):
+        assert torch.equal(field, by_vmap)
+        assert torch.equal(field, by_autocast)
+        assert empty.is_meta
+        assert empty.shape == ids.shape
+    slopes = torch.func.grad(lambda x: credit.selected_log_probs(x, ids).sum())(x)
+    x.requires_grad_()
+    assert torch.equal(slopes, torch.autograd.grad(credit.selected_log_probs(x, ids).sum(), x)[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE == "cpu", reason="no GPU")
+def test_cuda_graph():
+    x, y = (torch.randn(8, 5000, device="cuda") for _ in range(2))
+    ids = torch.zeros(8, dtype=torch.int64, device="cuda")
+    credit.token_statistics(x, y, ids)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = credit.token_statistics(x, y, ids)
+    x.copy_(torch.randn_like(x))
+    graph.replay()
+    for field, fresh in zip(captured, credit.token_statistics(x, y, ids), strict=True):
+        assert torch.equal(field, fresh)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="no subprocess within a subprocess")
+def test_a_broken_triton_is_an_error_that_names_its_cause(monkeypatch):
+    import credit.backends.torch as backend
+
+    monkeypatch.setitem(sys.modules, "credit.backends.torch.ops", None)
+    monkeypatch.delattr(backend, "ops", raising=False)
+    x, ids = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ImportError, match=r"need Triton.*CREDIT_BACKEND=array_api"):
+        credit.token_statistics(x, x, ids)
