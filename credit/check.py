@@ -137,11 +137,14 @@ def check_statistics(place: Place) -> Iterator[Row]:
     )
 
 
+REQUIRED = {"mix": {"parts": ((0.7, "grpo"), (0.3, "dgpo"))}}  # settings without a default
+
+
 def check_estimators(place: Place) -> Iterator[Row]:
     """The advantages [N, T] of every registered estimator with its default settings."""
     rollouts = _rollouts()
     for name in credit.names():
-        estimator = credit.get(name)
+        estimator = credit.get(name, **REQUIRED.get(name, {}))
         loops = ORACLES.get(name)
         given = {k: place.put(v) for k, v in rollouts._asdict().items() if v is not None}
         wide = credit.Rollouts(**{k: np.asarray(v, "f8") if v.dtype.kind == "f" else v
