@@ -137,7 +137,7 @@ def check_statistics(place: Place) -> Iterator[Row]:
     )
 
 
-REQUIRED = {"mix": {"parts": ((0.7, "grpo"), (0.3, "dgpo"))}}  # settings without a default
+REQUIRED: dict[str, Any] = {"mix": {"parts": ((0.7, "grpo"), (0.3, "dgpo"))}}  # settings without a default
 
 
 def check_estimators(place: Place) -> Iterator[Row]:

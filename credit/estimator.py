@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from credit import checks, groups, tokens
+from credit import checks, metrics
 from credit.backends.arrays import namespace, stop_gradient
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
@@ -71,13 +71,16 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        rollouts = prepare(self, rollouts, all_needs(self))
+        given, rollouts = rollouts, prepare(self, rollouts, all_needs(self))
         xp = namespace(rollouts.rewards)
+        # Only where ids were not looked at: what has no group is left out, and its answer is NaN.
+        nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
         advantages, weights = self.assign(rollouts)
         weights = xp.astype(weights, advantages.dtype)
-        metrics = _metrics(rollouts) | _weight_metrics(weights, rollouts.mask)
-        metrics |= self.token_metrics(rollouts, weights)
-        return Credit(xp.where(rollouts.mask, advantages, 0.0), weights, metrics)
+        found = metrics.of_groups(rollouts) | metrics.of_weights(weights, rollouts.mask)
+        found |= self.token_metrics(rollouts, weights)
+        advantages = xp.where(rollouts.mask, advantages, 0.0)
+        return Credit(xp.where(nowhere, float("nan"), advantages), weights, found)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
@@ -183,8 +186,14 @@ def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) ->
     finite = xp.isfinite(rollouts.rewards)
     if finite.ndim == 2:
         finite = xp.all(finite, axis=1)
-    valid = finite if rollouts.valid is None else rollouts.valid
+    known = _known(rollouts.groups)
+    valid = (finite if rollouts.valid is None else rollouts.valid) & known
+    rollouts = rollouts._replace(groups=xp.where(known, rollouts.groups, xp.zeros_like(rollouts.groups)))
     return _blank(rollouts._replace(valid=valid, mask=rollouts.mask & valid[:, None]))
+
+
+def _known(groups: Array) -> Array:
+    return (groups >= 0) & (groups < groups.shape[0])
 
 
 def _blank(rollouts: Rollouts) -> Rollouts:
@@ -198,35 +207,6 @@ def _blank(rollouts: Rollouts) -> Rollouts:
             if array is not None
         }
     )
-
-
-def _metrics(rollouts: Rollouts) -> dict[str, Array]:
-    xp = namespace(rollouts.rewards)
-    rewards, valid = rollouts.rewards, rollouts.valid
-    if rewards.ndim == 2:
-        rewards = xp.sum(rewards, axis=1)
-    dead = ~groups.varies(rewards, rollouts.groups, valid)
-    return {
-        "zero_variance_groups": groups.fraction(dead, rollouts.groups, valid, rewards.dtype),
-        "invalid_rows": xp.sum(xp.astype(~valid, rewards.dtype)),
-    }
-
-
-def _weight_metrics(weights: Array, mask: Array) -> dict[str, Array]:
-    """ESS / T = (sum w)^2 / (T sum w^2), averaged over the responses that have tokens."""
-    xp = namespace(weights)
-    mean = tokens.mean(weights, mask)
-    lengths = tokens.length(mask, weights.dtype)[:, 0]
-    inside = xp.where(mask, weights, 0.0)
-    squares = xp.sum(inside * inside, axis=-1)
-    sums = xp.sum(inside, axis=-1)
-    fraction = sums * sums / xp.where(squares == 0.0, 1.0, lengths * squares)
-    return {
-        "weight_min": tokens.extreme(weights, mask, largest=False),
-        "weight_max": tokens.extreme(weights, mask, largest=True),
-        "weight_std": xp.sqrt(tokens.mean((weights - mean) * (weights - mean), mask)),
-        "effective_token_fraction": tokens.mean(fraction, squares != 0.0),
-    }
 
 
 def _place(kind: type) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from named import NAMES, make
 from running import arrays, run
 
 import credit
@@ -122,9 +123,9 @@ def test_missing_statistics_are_named(library, right, estimator, absent, message
     assert "credit.token_statistics computes them" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", credit.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_what_an_estimator_does_not_need_may_be_missing(library, right, name):
-    estimator = credit.get(name)
+    estimator = make(name)
     needed = {"rewards", "groups", "mask", *estimator.needs}
     rest = dict.fromkeys(set(Rollouts._fields) - needed)
     np.testing.assert_array_equal(
@@ -146,14 +147,14 @@ def test_a_group_id_out_of_range_is_named(library, right, bad):
             function(given)
 
 
-@pytest.mark.parametrize("name", credit.names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [-1, N])
 def test_under_jit_a_group_id_out_of_range_spoils_its_own_row(right, name, bad):
     jax = pytest.importorskip("jax")
     given = jax.tree.map(jax.numpy.asarray, right)
     alone = given._replace(valid=given.valid.at[2].set(False))
     spoilt = given._replace(groups=given.groups.at[2].set(bad))
-    estimator = credit.get(name)
+    estimator = make(name)
     actual, expected = (jax.jit(estimator)(rollouts).advantages for rollouts in (spoilt, alone))
     mask = right.mask[2]
     assert np.isnan(actual[2][mask]).all()

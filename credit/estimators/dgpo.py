@@ -33,7 +33,7 @@ class DGPO(Redistributing):
     @property
     def needs(self) -> tuple[str, ...]:
         own = ("deviation", "normalized_entropy") if self.kappa else ("deviation",)
-        return (*own, *super().needs)
+        return (*own, *self.turn_fields)
 
     def score(self, rollouts: Rollouts) -> Array:
         return rollouts.deviation * self.gate(rollouts)

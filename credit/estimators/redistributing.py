@@ -30,7 +30,8 @@ class Redistributing(GroupRelative):
     """`turn`: each turn keeps its own credit (needs `turns`, integers in 0..T-1)."""
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def turn_fields(self) -> tuple[str, ...]:
+        """What `within` adds to an estimator's `needs`."""
         return ("turns",) if self.within == "turn" else ()
 
     def score(self, rollouts: Rollouts) -> Array:

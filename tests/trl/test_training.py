@@ -245,7 +245,7 @@ def test_a_users_estimator_trains_by_its_name(train):
 
         @property
         def needs(self):
-            return ("normalized_entropy", *super().needs)
+            return ("normalized_entropy", *self.turn_fields)
 
         def score(self, rollouts):
             return rollouts.normalized_entropy

@@ -1,0 +1,10 @@
+"""Every estimator of the package, with what its settings have no default for."""
+
+import credit
+
+REQUIRED = {"mix": {"parts": [(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.1))]}}
+NAMES = sorted(n for n, kind in credit.estimator.kinds().items() if kind.__module__.startswith("credit."))
+
+
+def make(name, **settings):
+    return credit.get(name, **REQUIRED.get(name, {}), **settings)
