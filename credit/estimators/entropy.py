@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from credit import tokens
+from credit import groups, tokens
 from credit.backends.arrays import group_sum, namespace
 from credit.estimator import Estimator
 from credit.estimators.group_relative import GroupRelative, one_reward
@@ -99,8 +99,11 @@ class GTPO(Estimator):
         xp = namespace(rewards)
         positive = mask & (rewards > 0.0)[:, None]
         entropy = xp.where(mask, xp.clip(rollouts.normalized_entropy, min=self.eps), 1.0)
-        gain = self.alpha_1 * rewards[:, None] + self.alpha_2 * _share(entropy, positive, rollouts)
-        loss = -self.alpha_1 - self.alpha_2 * _share(1.0 / entropy, mask & ~positive, rollouts)
+        # Less the group's mean reward, or alpha_1 for O-: constants that standardising would take out,
+        # of a size at which float32 loses the shares.
+        centred = groups.centre(rewards, rollouts.groups, rollouts.valid)[:, None]
+        gain = self.alpha_1 * centred + self.alpha_2 * _share(entropy, positive, rollouts)
+        loss = -self.alpha_2 * _share(1.0 / entropy, mask & ~positive, rollouts)
         shaped = xp.where(mask, xp.where(positive, gain, loss), 0.0)
         advantages = xp.where(
             positive,
@@ -125,12 +128,12 @@ def _share(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
     return total(xp.ones_like(values)) * values / xp.where(sums == 0.0, 1.0, sums)
 
 
-def _standardise(values: Array, chosen: Array, groups: Array, eps: float) -> Array:
+def _standardise(values: Array, chosen: Array, ids: Array, eps: float) -> Array:
     """(x - mean) / (std + eps) over all chosen tokens of the group, std of the population."""
     xp = namespace(values)
 
     def total(each: Array) -> Array:
-        return group_sum(xp.sum(xp.where(chosen, each, 0.0), axis=-1), groups)[:, None]
+        return group_sum(xp.sum(xp.where(chosen, each, 0.0), axis=-1), ids)[:, None]
 
     count = xp.clip(total(xp.ones_like(values)), min=1.0)
     centred = values
