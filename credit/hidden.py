@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from credit import checks
+from credit import checks, inputs
 from credit.backends import choose
 from credit.backends.arrays import namespace
-from credit.statistics import _floating, _ids
 from credit.types import Array
 
 
@@ -45,22 +44,10 @@ def selected_log_probs_from_hidden(
     """
     arrays = {"hidden": hidden, "head": head, "bias": bias}
     checks.same_library(**arrays)
-    _shapes(hidden, head, bias)
-    if soft_cap is not None and not 0 < soft_cap < float("inf"):
-        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
-    ids, _, known = _ids(hidden, token_ids, temperature, None, head.shape[0])
+    inputs.head_shapes("", hidden, head, bias)
+    inputs.vocabulary("head", head.shape[0], None)
+    inputs.tiling(soft_cap, chunk)
+    ids, _, known = inputs.ids(hidden, token_ids, temperature, None, head.shape[0])
     settings: dict[str, Any] = {"bias": bias, "scale": scale, "soft_cap": soft_cap, "chunk": chunk}
     result = choose(hidden).selected_log_probs_from_hidden(hidden, head, ids, temperature, **settings)
     return namespace(result).where(known, result, float("nan"))
-
-
-def _shapes(hidden: Array, head: Array, bias: Array | None) -> None:
-    _floating("hidden", hidden)
-    _floating("head", head)
-    if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1] or not head.shape[0]:
-        shapes = f"hidden has shape {tuple(hidden.shape)} and head {tuple(head.shape)}"
-        raise ValueError(f"{shapes}; expected [..., D] and [V, D]")
-    if bias is not None:
-        checks.shape("bias", bias, (head.shape[0],), "one entry per row of head")

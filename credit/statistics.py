@@ -1,21 +1,12 @@
 """From logits, or hidden states and heads, to numbers per token."""
 
 from math import log
-from numbers import Real
 from typing import Any
 
-from credit import checks, sharded
+from credit import checks, inputs, sharded
 from credit.backends import choose
 from credit.backends.arrays import namespace, stop_gradient
-from credit.backends.tiles import UNREAD
 from credit.types import Array, TokenStatistics
-
-_NOT_FLOATING = (
-    "bool",
-    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
-    "complex64",
-    "complex128",
-)
 
 
 def token_statistics(
@@ -62,11 +53,11 @@ def token_statistics(
         given = token_ids, temperature, mask, vocab_size, process_group
         return sharded.token_statistics((policy_logits,), (reference_logits,), *given)
     checks.same_library(policy_logits=policy_logits, reference_logits=reference_logits)
-    policy_logits = _columns("policy_logits", policy_logits, vocab_size)
-    reference_logits = _columns("reference_logits", reference_logits, vocab_size)
+    policy_logits = inputs.columns("policy_logits", policy_logits, vocab_size)
+    reference_logits = inputs.columns("reference_logits", reference_logits, vocab_size)
     checks.shape("reference_logits", reference_logits, policy_logits.shape, "as policy_logits")
     size = policy_logits.shape[-1]
-    ids, chosen, known = _ids(policy_logits, token_ids, temperature, mask, size)
+    ids, chosen, known = inputs.ids(policy_logits, token_ids, temperature, mask, size)
     statistics = choose(policy_logits).token_statistics(policy_logits, reference_logits, ids, temperature)
     return _finish(statistics, chosen, known, size)
 
@@ -124,14 +115,11 @@ def token_statistics_from_hidden(
         "reference_bias": reference_bias,
     }
     checks.same_library(**arrays)
-    for side in ("policy", "reference"):
-        _head_shapes(side, arrays)
-    if soft_cap is not None and not 0 < soft_cap < float("inf"):
-        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
+    inputs.head_shapes("policy_", policy_hidden, policy_head, policy_bias)
+    inputs.head_shapes("reference_", reference_hidden, reference_head, reference_bias)
+    inputs.tiling(soft_cap, chunk)
     cut: dict[str, Any] = {
-        name: _rows(name, arrays[name], vocab_size) for name in arrays if "hidden" not in name
+        name: inputs.rows(name, arrays[name], vocab_size) for name in arrays if "hidden" not in name
     }
     size = cut["policy_head"].shape[0]
     if cut["reference_head"].shape[0] != size:
@@ -139,7 +127,7 @@ def token_statistics_from_hidden(
             f"the heads have {size} and {cut['reference_head'].shape[0]} rows; expected one "
             "vocabulary (give vocab_size if they are padded differently)"
         )
-    ids, chosen, known = _ids(policy_hidden, token_ids, temperature, mask, size)
+    ids, chosen, known = inputs.ids(policy_hidden, token_ids, temperature, mask, size)
     lead = tuple(reference_hidden.shape[:-1])
     checks.shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
     statistics = choose(policy_hidden).token_statistics_from_hidden(
@@ -193,79 +181,11 @@ def log_probs_and_entropy(
     if process_group is not None:
         return sharded.log_probs_and_entropy(logits, token_ids, temperature, vocab_size, process_group)
     checks.same_library(logits=logits, token_ids=token_ids)
-    logits = _columns("logits", logits, vocab_size)
-    ids, _, known = _ids(logits, token_ids, temperature, None, logits.shape[-1])
+    logits = inputs.columns("logits", logits, vocab_size)
+    ids, _, known = inputs.ids(logits, token_ids, temperature, None, logits.shape[-1])
     log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
     xp = namespace(logits)
     return xp.where(known, log_probs, float("nan")), entropy
-
-
-def _columns(name: str, logits: Array, vocab_size: int | None) -> Array:
-    _floating(name, logits)
-    if logits.ndim < 1:
-        raise ValueError(f"{name} has shape (); expected [..., V]")
-    _vocabulary(name, logits.shape[-1], vocab_size)
-    return logits if vocab_size in (None, logits.shape[-1]) else logits[..., :vocab_size]
-
-
-def _rows(name: str, array: Array | None, vocab_size: int | None) -> Array | None:
-    if array is None:
-        return None
-    _vocabulary(name, array.shape[0], vocab_size)
-    return array if vocab_size in (None, array.shape[0]) else array[:vocab_size, ...]
-
-
-def _vocabulary(name: str, size: int, vocab_size: int | None) -> None:
-    if size < 1:
-        raise ValueError(f"{name} has an empty vocabulary axis")
-    if vocab_size is not None and not 1 <= vocab_size <= size:
-        raise ValueError(f"vocab_size is {vocab_size}; expected 1..{size}, the entries of {name}")
-
-
-def _floating(name: str, array: Array) -> None:
-    xp = namespace(array)
-    # By exclusion: numpy does not know ml_dtypes.bfloat16 as floating.
-    if any(array.dtype == getattr(xp, kind) for kind in _NOT_FLOATING if hasattr(xp, kind)):
-        raise ValueError(f"{name} is {array.dtype}; expected floating point")
-
-
-def _head_shapes(side: str, arrays: dict[str, Array]) -> None:
-    hidden, head, bias = (arrays[f"{side}_{part}"] for part in ("hidden", "head", "bias"))
-    for part, array in (("hidden", hidden), ("head", head), ("bias", bias)):
-        if array is not None:
-            _floating(f"{side}_{part}", array)
-    if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1]:
-        raise ValueError(
-            f"{side}_hidden has shape {tuple(hidden.shape)} and {side}_head "
-            f"{tuple(head.shape)}; expected [..., D] and [V, D]"
-        )
-    if bias is not None:
-        checks.shape(f"{side}_bias", bias, (head.shape[0],), f"one entry per row of {side}_head")
-
-
-def _ids(
-    like: Array, token_ids: Array, temperature: Array | float, mask: Array | None, size: int
-) -> tuple[Array, Array | None, Array]:
-    """Ids that are safe to read, the mask as bool, and which of the chosen ids are in range."""
-    given = None if isinstance(temperature, Real) else temperature
-    xp = checks.same_library(logits=like, token_ids=token_ids, mask=mask, temperature=given)
-    tokens = tuple(like.shape[:-1])
-    checks.shape("token_ids", token_ids, tokens, "as the logits without their last axis")
-    if not xp.isdtype(token_ids.dtype, "integral"):
-        raise ValueError(f"token_ids are {token_ids.dtype}; expected integers")
-    # An id beyond the signed type turns negative, which no vocabulary holds.
-    ids = xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
-    checks.temperature(temperature, tokens)
-    chosen = None
-    known = (ids >= 0) & (ids < size)
-    if mask is not None:
-        checks.shape("mask", mask, tokens, "as token_ids")
-        chosen = xp.astype(mask, xp.bool)
-        known = known | ~chosen
-    checks.token_ids(token_ids, known, size)
-    if chosen is not None:
-        ids = xp.where(chosen, ids, UNREAD)
-    return ids, chosen, known
 
 
 def _finish(statistics: Any, chosen: Array | None, known: Array, size: int) -> TokenStatistics:

@@ -1,0 +1,95 @@
+"""What the token statistics are computed from: checked, cut to the vocabulary, and safe to read."""
+
+from numbers import Real
+
+from credit import checks
+from credit.backends.arrays import namespace
+from credit.backends.tiles import UNREAD
+from credit.types import Array
+
+_NOT_FLOATING = (
+    "bool",
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "complex64",
+    "complex128",
+)
+
+
+def columns(name: str, logits: Array, vocab_size: int | None) -> Array:
+    """The logits [..., V] without padding columns."""
+    floating(name, logits)
+    if logits.ndim < 1:
+        raise ValueError(f"{name} has shape (); expected [..., V]")
+    vocabulary(name, logits.shape[-1], vocab_size)
+    return logits if vocab_size in (None, logits.shape[-1]) else logits[..., :vocab_size]
+
+
+def rows(name: str, array: Array | None, vocab_size: int | None) -> Array | None:
+    """A head's rows, or a bias' entries, without padding."""
+    if array is None:
+        return None
+    vocabulary(name, array.shape[0], vocab_size)
+    return array if vocab_size in (None, array.shape[0]) else array[:vocab_size, ...]
+
+
+def vocabulary(name: str, size: int, vocab_size: int | None) -> None:
+    """A ValueError unless there is a vocabulary, and vocab_size lies within it."""
+    if size < 1:
+        raise ValueError(f"{name} has an empty vocabulary axis")
+    if vocab_size is not None and not 1 <= vocab_size <= size:
+        raise ValueError(f"vocab_size is {vocab_size}; expected 1..{size}, the entries of {name}")
+
+
+def floating(name: str, array: Array) -> None:
+    """A ValueError for bool, integers and complex numbers."""
+    xp = namespace(array)
+    # By exclusion: numpy does not know ml_dtypes.bfloat16 as floating.
+    if any(array.dtype == getattr(xp, kind) for kind in _NOT_FLOATING if hasattr(xp, kind)):
+        raise ValueError(f"{name} is {array.dtype}; expected floating point")
+
+
+def head_shapes(prefix: str, hidden: Array, head: Array, bias: Array | None) -> None:
+    """A ValueError unless hidden [..., D], head [V, D] and bias [V] are floating and fit each other."""
+    for name, array in (("hidden", hidden), ("head", head), ("bias", bias)):
+        if array is not None:
+            floating(prefix + name, array)
+    if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1]:
+        raise ValueError(
+            f"{prefix}hidden has shape {tuple(hidden.shape)} and {prefix}head "
+            f"{tuple(head.shape)}; expected [..., D] and [V, D]"
+        )
+    if bias is not None:
+        checks.shape(f"{prefix}bias", bias, (head.shape[0],), f"one entry per row of {prefix}head")
+
+
+def tiling(soft_cap: float | None, chunk: int | None) -> None:
+    """A ValueError unless both are positive where they are given."""
+    if soft_cap is not None and not 0 < soft_cap < float("inf"):
+        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
+
+
+def ids(
+    like: Array, token_ids: Array, temperature: Array | float, mask: Array | None, size: int
+) -> tuple[Array, Array | None, Array]:
+    """Ids that are safe to read, the mask as bool, and which of the chosen ids are in range."""
+    given = None if isinstance(temperature, Real) else temperature
+    xp = checks.same_library(logits=like, token_ids=token_ids, mask=mask, temperature=given)
+    tokens = tuple(like.shape[:-1])
+    checks.shape("token_ids", token_ids, tokens, "as the logits without their last axis")
+    if not xp.isdtype(token_ids.dtype, "integral"):
+        raise ValueError(f"token_ids are {token_ids.dtype}; expected integers")
+    # An id beyond the signed type turns negative, which no vocabulary holds.
+    ids = xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
+    checks.temperature(temperature, tokens)
+    chosen = None
+    known = (ids >= 0) & (ids < size)
+    if mask is not None:
+        checks.shape("mask", mask, tokens, "as token_ids")
+        chosen = xp.astype(mask, xp.bool)
+        known = known | ~chosen
+    checks.token_ids(token_ids, known, size)
+    if chosen is not None:
+        ids = xp.where(chosen, ids, UNREAD)
+    return ids, chosen, known

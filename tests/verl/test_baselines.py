@@ -1,0 +1,50 @@
+"""The baselines against verl's own functions, wherever a group has two responses and rewards that differ."""
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from verl.trainer.ppo import core_algos
+
+import credit
+
+CONFIG = OmegaConf.create({"gamma": 0.9, "norm_adv_by_std_in_grpo": True})
+PAIRS = [
+    ("grpo", {"preset": "verl"}, "compute_grpo_outcome_advantage"),
+    ("rloo", {}, "compute_rloo_outcome_advantage"),
+    ("opo", {}, "compute_opo_outcome_advantage"),
+    ("gpg", {}, "compute_gpg_outcome_advantage"),
+    ("pass_at_k", {"preset": "verl"}, "compute_grpo_passk_outcome_advantage"),
+    ("reinforce_plus_plus", {"gamma": 0.9}, "compute_reinforce_plus_plus_outcome_advantage"),
+    ("reinforce_plus_plus_baseline", {}, "compute_reinforce_plus_plus_baseline_outcome_advantage"),
+    ("gdpo", {"over": "tokens", "preset": "verl"}, "compute_gdpo_outcome_advantage"),
+    ("remax", {}, "compute_remax_outcome_advantage"),
+]
+
+
+def batch(seed):
+    """12 responses of ragged groups; the reward lies on the last token, as verl's reward managers put it."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat([0, 1, 2, 3], [2, 3, 3, 4]))
+    rewards = torch.from_numpy(rng.normal(size=12).astype(np.float32))
+    mask = torch.from_numpy(np.arange(7) < rng.integers(1, 8, 12)[:, None]).float()
+    scores = torch.zeros(12, 7)
+    scores[torch.arange(12), mask.sum(dim=1).long() - 1] = rewards
+    return rewards, groups, mask, scores, torch.from_numpy(rng.normal(size=12).astype(np.float32))
+
+
+@pytest.mark.parametrize(("name", "settings", "function"), PAIRS, ids=[name for name, *_ in PAIRS])
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_verls_own(name, settings, function, seed):
+    rewards, groups, mask, scores, greedy = batch(seed)
+    theirs, _ = getattr(core_algos, function)(
+        token_level_rewards=scores.clone(),
+        response_mask=mask,
+        index=groups.astype(str).astype(object),
+        config=CONFIG,
+        **({"reward_baselines": greedy} if name == "remax" else {}),
+    )
+    rollouts = credit.Rollouts(rewards, torch.from_numpy(groups), mask, baseline_rewards=greedy)
+    ours = credit.get(name, **settings)(rollouts).advantages
+    assert ours.abs().max() > 0.1
+    torch.testing.assert_close(ours, theirs * mask, rtol=1e-5, atol=3e-6)
