@@ -6,13 +6,9 @@ from typing import Any
 from transformers import ProcessorMixin
 
 import credit
+from credit.adapters.fields import OF_THE_REFERENCE, PROVIDED, STATISTICS
 
 logger = logging.getLogger(__name__)
-
-# What TRL's part of the pipeline can fill in.
-STATISTICS = ("log_probs", "reference_log_probs", "normalized_entropy", "deviation")
-PROVIDED = (*STATISTICS, "rollout_log_probs", "progress")
-OF_THE_REFERENCE = ("reference_log_probs", "deviation")
 
 _AGGREGATIONS = {
     "dapo": "token_mean",
@@ -38,6 +34,10 @@ def refuse(estimator: credit.Estimator, args: Any, processing_class: Any) -> Non
     missing = [name for name in estimator.needs if name not in PROVIDED]
     if missing:
         raise ValueError(f"{estimator.name} needs {', '.join(missing)}, which TRL does not provide")
+    if "rollout_log_probs" in estimator.needs and not args.use_vllm:
+        raise ValueError(
+            f"{estimator.name} needs rollout_log_probs, which TRL records with use_vllm=True only"
+        )
     if args.scale_rewards != "group":
         raise ValueError(
             f"scale_rewards={args.scale_rewards!r} has no effect with advantage_estimator="

@@ -11,7 +11,8 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
-from credit.adapters.trl.options import OF_THE_REFERENCE, needs_reference
+from credit.adapters.fields import OF_THE_REFERENCE
+from credit.adapters.trl.options import needs_reference
 
 Tensor = torch.Tensor
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from credit.adapters.verl.settings import PREFIX, PROVIDED, Choice
+from credit.adapters.fields import PROVIDED
+from credit.adapters.verl.settings import PREFIX, Choice
 
 logger = logging.getLogger("credit")
 

@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import credit
+from credit.adapters.fields import OF_THE_REFERENCE, STATISTICS
 
 PREFIX = "credit_"  # verl keeps plain names such as grpo for itself
 Divergence = Literal["exact", "binary"]
-
-STATISTICS = ("log_probs", "reference_log_probs", "normalized_entropy", "deviation")
-OF_THE_REFERENCE = ("reference_log_probs", "deviation")
-PROVIDED = (*STATISTICS, "rollout_log_probs", "progress")
 
 
 class Choice(NamedTuple):

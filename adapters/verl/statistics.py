@@ -8,7 +8,7 @@ import torch
 from verl.utils import tensordict_utils as tu
 
 import credit
-from credit.adapters.verl.settings import OF_THE_REFERENCE
+from credit.adapters.fields import OF_THE_REFERENCE
 
 Tensor = torch.Tensor
 KEY = "credit_"  # of the statistics in verl's batch

@@ -60,6 +60,18 @@ def test_a_need_that_trl_cannot_fill_is_refused(make_trainer):
         make_trainer("needs_turns", model=NOWHERE)
 
 
+def test_log_probs_that_nobody_records_are_refused(make_trainer):
+    class NeedsSampled(credit.GRPO):
+        name: Literal["needs_sampled"] = "needs_sampled"
+
+        @property
+        def needs(self):
+            return ("rollout_log_probs",)
+
+    with pytest.raises(ValueError, match="with use_vllm=True only"):
+        make_trainer("needs_sampled", model=NOWHERE)
+
+
 def test_another_trl_is_refused_at_import():
     code = (
         "import importlib.metadata as m; real = m.version\n"
