@@ -306,8 +306,9 @@ def test_a_nan_score_spoils_only_its_own_response(library, estimator, field):
 def test_the_mask_may_be_of_any_type(library, estimator):
     batch = small_batch(mask=np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1]], bool))
     expected = run(library, estimator, batch)
+    exact = library.name != "jax"  # XLA fuses each program its own way
     for dtype in (np.int32, np.float32):
-        assert_same(run(library, estimator, batch._replace(mask=batch.mask.astype(dtype))), expected)
+        assert_same(run(library, estimator, batch._replace(mask=batch.mask.astype(dtype))), expected, exact)
 
 
 # --- types, devices, gradients ---------------------------------------------------------------------------
