@@ -1,7 +1,7 @@
 """What has to hold for every registered estimator on every array library; new ones are found by name."""
 
 import re
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import oracle
@@ -287,6 +287,25 @@ def test_dgpo_at_its_limits_is_grpo_exactly(library, limit, batch):
     grpo = run(library, GRPO(), batch)
     np.testing.assert_array_equal(dgpo.advantages, grpo.advantages)
     np.testing.assert_array_equal(dgpo.weights, grpo.weights)
+
+
+def test_equal_scores_give_weights_of_exactly_one(library):
+    """e / sum(e) * T would miss 1 at T = 49 and others."""
+    lengths = np.arange(1, 129)
+    mask = np.arange(128) < lengths[:, None]
+    score = np.full(mask.shape, 0.3, np.float32)
+    spread = library.call(partial(credit.tokens.redistribute, tau=0.5))
+    weights = library.numpy(spread(library.asarray(score), library.asarray(mask)))
+    np.testing.assert_array_equal(weights, mask)
+
+
+def test_scores_may_be_negative_and_padding_anything(library):
+    """Log-probs as scores, say: the largest is far below 0, and weights are 2 * (1/4, 3/4)."""
+    score = np.array([[-900.0, -900.0 + np.log(3), np.nan], [np.inf, -5.0, -5.0]], np.float32)
+    mask = np.array([[1, 1, 0], [0, 1, 1]], bool)
+    spread = library.call(partial(credit.tokens.redistribute, tau=1.0))
+    weights = library.numpy(spread(library.asarray(score), library.asarray(mask)))
+    np.testing.assert_allclose(weights, [[0.5, 1.5, 0], [0, 1, 1]], rtol=1e-4)
 
 
 @pytest.mark.parametrize("estimator", having("redistributes"), ids=label)
