@@ -1,6 +1,8 @@
 """From a score per token to weights of mean 1: the step that DGPO and its kin share."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from credit import tokens
 from credit.backends.arrays import namespace
@@ -20,9 +22,9 @@ class Redistributing(GroupRelative):
     """Temperature of the softmax, a number or a Schedule."""
     effective_fraction: bounded(above=0.0, below=1.0) | None = None  # type: ignore[valid-type]
     """Target of (sum w)^2 / (T sum w^2), reached per response by its own tau; `tau` is then unused."""
-    tau_min: float = 1e-3
+    tau_min: Annotated[float, Field(gt=0)] = 1e-3
     """Smallest tau that a target may lead to."""
-    floor: float = 4e-5
+    floor: Annotated[float, Field(ge=0)] = 4e-5
     """Score spread, over the largest gate of the response, below which a target leaves weights at 1."""
     negative: Literal["same", "uniform", "inverse"] = "same"
     """Where A_i < 0: `same` rule (the papers'), `uniform` weights, or most blame on the lowest score."""
