@@ -6,6 +6,7 @@ from typing import Any
 from transformers import ProcessorMixin
 
 import credit
+from credit.adapters import differences
 from credit.adapters.fields import OF_THE_REFERENCE, PROVIDED, STATISTICS
 
 logger = logging.getLogger(__name__)
@@ -69,13 +70,5 @@ def report_differences(estimator: credit.Estimator, args: Any) -> None:
         "delta": (args.delta, paper.dual_clip),
         "beta": (args.beta, paper.kl_coefficient),
     }
-    differing = [f"{name}={ours} ({theirs})" for name, (ours, theirs) in pairs.items() if ours != theirs]
-    if _AGGREGATIONS.get(args.loss_type) != paper.aggregation:
-        wanted = [name for name, kind in _AGGREGATIONS.items() if kind == paper.aggregation]
-        differing.insert(0, f"loss_type={args.loss_type} ({' or '.join(wanted)})")
-    if differing:
-        logger.warning(
-            "TRL's loss options are used as they are; %s has other values (in brackets): %s",
-            estimator.name,
-            ", ".join(differing),
-        )
+    aggregation = ("loss_type", args.loss_type)
+    differences.report(logger, "TRL", estimator.name, paper, pairs, aggregation, _AGGREGATIONS)

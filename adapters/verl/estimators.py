@@ -11,16 +11,17 @@ import numpy as np
 import torch
 
 import credit
-from credit.adapters.verl import versions
+from credit.adapters import versions
 from credit.estimator import all_needs
 
-versions.check_version()
+SUPPORTED = ">=0.9.1,<0.10"
+versions.check_version("verl", SUPPORTED)
 
 from verl.trainer.ppo import core_algos  # noqa: E402
 
 from credit.adapters.verl import sessions, settings  # noqa: E402
 
-versions.check_signature(core_algos, "register_adv_est", "name_or_enum")
+versions.check_signature("verl", core_algos, "register_adv_est", "name_or_enum")
 Tensor = torch.Tensor
 
 

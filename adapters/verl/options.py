@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from credit.adapters import differences
 from credit.adapters.fields import PROVIDED
 from credit.adapters.verl.settings import PREFIX, Choice
 
@@ -145,14 +146,6 @@ def report_differences(choice: Choice, config: Any) -> None:
         "use_kl_in_reward": (bool(config.algorithm.use_kl_in_reward), False),
         "policy_loss.loss_mode": (actor.policy_loss.get("loss_mode", "vanilla"), "vanilla"),
     }
-    differing = [f"{name}={ours} ({theirs})" for name, (ours, theirs) in pairs.items() if ours != theirs]
-    if _AGGREGATIONS.get(actor.loss_agg_mode) != paper.aggregation:
-        wanted = [name for name, kind in _AGGREGATIONS.items() if kind == paper.aggregation]
-        differing.insert(0, f"loss_agg_mode={actor.loss_agg_mode} ({' or '.join(wanted)})")
-    if differing:
-        logger.warning(
-            "verl's loss options are used as they are; %s has other values (in brackets; clip_ratio_c: "
-            "None is no dual clip, a large number): %s",
-            PREFIX + choice.estimator.name,
-            ", ".join(differing),
-        )
+    aggregation = ("loss_agg_mode", actor.loss_agg_mode)
+    name, hint = PREFIX + choice.estimator.name, "clip_ratio_c: None is no dual clip, a large number"
+    differences.report(logger, "verl", name, paper, pairs, aggregation, _AGGREGATIONS, hint)

@@ -16,14 +16,15 @@ from verl.utils.import_utils import import_external_libs
 from verl.workers.utils import padding
 
 import credit
-from credit.adapters.verl import estimators, options, settings, statistics, versions
+from credit.adapters import versions
+from credit.adapters.verl import estimators, options, settings, statistics
 from credit.adapters.verl.worker import REQUEST, CreditWorker
 
-versions.check_signature(PPOTrainer, "__init__", "self", "config")
-versions.check_signature(PPOTrainer, "_init_resource_pool_mgr", "self")
-versions.check_signature(PPOTrainer, "_compute_old_log_prob", "self", "batch", "metrics")
-versions.check_signature(PPOTrainer, "_compute_advantage", "self", "batch", "metrics")
-versions.check_signature(padding, "response_from_nested", "tensor", "response_mask")
+versions.check_signature("verl", PPOTrainer, "__init__", "self", "config")
+versions.check_signature("verl", PPOTrainer, "_init_resource_pool_mgr", "self")
+versions.check_signature("verl", PPOTrainer, "_compute_old_log_prob", "self", "batch", "metrics")
+versions.check_signature("verl", PPOTrainer, "_compute_advantage", "self", "batch", "metrics")
+versions.check_signature("verl", padding, "response_from_nested", "tensor", "response_mask")
 
 Tensor = torch.Tensor
 

@@ -7,14 +7,15 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from credit.adapters.verl import statistics, versions
+from credit.adapters import versions
+from credit.adapters.verl import statistics
 
-versions.check_signature(ActorRolloutRefWorker, "compute_log_prob", "self", "data")
-versions.check_signature(TrainingWorker, "set_loss_fn", "self", "loss_fn")
+versions.check_signature("verl", ActorRolloutRefWorker, "compute_log_prob", "self", "data")
+versions.check_signature("verl", TrainingWorker, "set_loss_fn", "self", "loss_fn")
 versions.check_signature(
-    FSDPEngineWithLMHead, "forward_step", "self", "micro_batch", "loss_function", "forward_only"
+    "verl", FSDPEngineWithLMHead, "forward_step", "self", "micro_batch", "loss_function", "forward_only"
 )
-versions.check_signature(FSDPEngineWithLMHead, "prepare_model_inputs", "self", "micro_batch")
+versions.check_signature("verl", FSDPEngineWithLMHead, "prepare_model_inputs", "self", "micro_batch")
 
 REQUEST = "credit_statistics"  # names of statistics, separated by blanks
 

@@ -80,7 +80,7 @@ def test_another_trl_is_refused_at_import():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "supports TRL 1.16.x and found 1.17.0" in result.stderr
+    assert "supports trl ==1.16.* and found 1.17.0" in result.stderr
 
 
 def test_differing_loss_options_are_reported_and_kept(make_trainer, caplog):
