@@ -56,7 +56,7 @@ def test_no_framework_is_loaded(statement):
     loaded = loaded_after(statement)
     assert "credit" in loaded
     assert not loaded & (FRAMEWORKS | ARRAYS)
-    assert not loaded & {"backends", "adapters"}
+    assert not loaded & {"backends", "adapters", "rich"}
 
 
 @pytest.mark.parametrize("path", [*CORE, *LENS], ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,6 +1,6 @@
 // The list of completions: rows of one height, of which only those in sight exist.
 
-const ROW = 88;
+const ROW = 78;
 const PREVIEW = 160; // characters in a row, more than fit
 const SPARE = 2; // rows kept beyond the edges
 

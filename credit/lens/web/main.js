@@ -1,6 +1,7 @@
 // Puts the parts together.
 
 const SMALL = 0.1; // a weight std below it is GRPO in all but name
+const FEW = 0.1; // an effective fraction below it leaves most tokens without credit
 
 function describe(samples, model) {
   const names = [...new Set(samples.estimators)];
@@ -15,24 +16,24 @@ function summarise(model) {
   const samples = model.samples;
   const summary = model.summaryOf(rows);
   fillList(document.getElementById("metrics"), summary);
-  const std = metricsOf(rows.map((row) => model.effectOf(row))).weight_std;
+  const weights = metricsOf(rows.map((row) => model.effectOf(row)));
   const verdict = document.getElementById("verdict");
-  verdict.textContent = !Number.isFinite(std)
-    ? "No weights to sum up."
-    : std < SMALL
-      ? "These weights hardly move: GRPO in all but name. A smaller τ, or a target fraction, makes the estimator act."
-      : "The weights move: credit is spread unevenly.";
-  verdict.className = std < SMALL ? "idle" : "acts";
+  verdict.textContent = verdictOn(weights.weight_std, weights.effective_token_fraction);
+  verdict.className = weights.weight_std < SMALL || weights.effective_token_fraction < FEW ? "odd" : "fine";
   const longest = rows.reduce((most, row) => Math.max(most, samples.start[row + 1] - samples.start[row]), 1);
   drawBars(document.getElementById("positions"), positionsOf(samples, rows, model.weights, Math.min(60, longest)));
   document.getElementById("count").textContent = `${rows.length} of ${samples.count}`;
 }
 
+function verdictOn(std, fraction) {
+  if (!Number.isFinite(std)) return "No weights to sum up.";
+  if (std < SMALL) return "The weights hardly move: GRPO in all but name. A smaller τ or a target makes the estimator act.";
+  const share = `The credit of a response rests, in effect, on ${number(100 * fraction)} % of its tokens`;
+  return fraction < FEW ? `${share}: very few. A larger τ or a target spreads it.` : `${share}.`;
+}
+
 function stateOf(model) {
-  if (model.settings === null) return "as recorded";
-  const { tau, fraction, kappa } = model.settings;
-  const heat = fraction === null ? `τ = ${number(tau)}` : `fraction = ${number(fraction)}`;
-  return `what if: ${heat}, κ = ${number(kappa)}${model.busy ? " …" : ""}`;
+  return (model.settings === null ? "as recorded" : "what if") + (model.busy ? " …" : "");
 }
 
 function darkMode() {

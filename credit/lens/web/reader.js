@@ -1,5 +1,7 @@
 // The chosen completion in full, and the numbers of one token.
 
+const SHORT = 240; // characters that leave room
+
 class Reader {
   constructor(model, onlyGroup) {
     this.model = model;
@@ -29,9 +31,12 @@ class Reader {
     if (none) return;
     for (let t = samples.start[chosen]; t < samples.start[chosen + 1]; t++)
       this.text.append(tokenElement(samples, t, true));
+    this.text.classList.toggle("short", this.text.textContent.length < SHORT);
     this.text.scrollTop = 0;
     const prompt = samples.prompts[samples.prompt[chosen]];
-    document.getElementById("prompt-box").hidden = prompt === undefined;
+    const box = document.getElementById("prompt-box");
+    box.hidden = prompt === undefined;
+    box.open = prompt?.length < SHORT;
     document.getElementById("prompt").textContent = prompt ?? "";
     this.renew();
   }
@@ -95,8 +100,9 @@ class Reader {
     const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.tip;
     const below = at.bottom + 6 + height < innerHeight;
-    this.tip.style.left = `${Math.max(4, Math.min(innerWidth - width - 4, at.left))}px`;
-    this.tip.style.top = `${below ? at.bottom + 6 : Math.max(4, at.top - height - 6)}px`;
+    const left = below ? at.left : at.right + 12; // beside it where there is no room below
+    this.tip.style.left = `${Math.max(4, Math.min(innerWidth - width - 4, left))}px`;
+    this.tip.style.top = `${below ? at.bottom + 6 : Math.max(4, Math.min(innerHeight - height - 4, at.top - 20))}px`;
   }
 
   key(event) {
