@@ -17,7 +17,8 @@ KINDS = {
     "mask": "u1",
 }
 """The tokens' columns, the widest numbers first so that each starts where its kind may."""
-SETTINGS = ("tau", "kappa", "effective_fraction", "tau_min", "floor", "negative", "within")
+NUMBERS = ("tau", "kappa", "effective_fraction", "tau_min", "floor")
+LARGEST = 1e300  # for an infinite tau, since JSON has no infinity
 
 
 def pack(completions: Iterable[Completion]) -> tuple[dict[str, Any], bytes]:
@@ -42,7 +43,8 @@ def pack(completions: Iterable[Completion]) -> tuple[dict[str, Any], bytes]:
         about["start"].append(about["start"][-1] + len(line.tokens))
         columns["token"].append(np.array([_number(vocabulary, piece) for piece in line.tokens], "u4"))
         for name in list(KINDS)[1:]:
-            columns[name].append(getattr(line, name))
+            values = getattr(line, name)
+            columns[name].append(None if values is None else np.array(values, KINDS[name]))  # None is NaN
     packed = {name: _column(name, rows, about["start"]) for name, rows in columns.items()}
     present = {name: column for name, column in packed.items() if column is not None}
     about["fields"] = [[name, KINDS[name]] for name in present]
@@ -78,14 +80,18 @@ def _rule(line: Completion) -> dict[str, Any]:
     """How the page weighs under other settings: the estimator's own rule, or DGPO's where it has none."""
     own = "effective_fraction" in line.estimator
     settings: dict[str, Any] = DGPO().model_dump() | (line.estimator if own else {})
-    rule = {name: _current(settings[name], line.progress) for name in SETTINGS}
-    return rule | {"score": "recorded" if line.scores is not None else "dgpo"}
+    rule = {name: _current(settings[name], line.progress) for name in NUMBERS}
+    kind = {"score": "recorded" if line.scores is not None else "dgpo"}
+    return rule | kind | {name: settings[name] for name in ("negative", "within")}
 
 
-def _current(setting: Any, progress: float | None) -> Any:
-    if not isinstance(setting, dict):
-        return setting
-    return float(Schedule(**setting).at(np.asarray(progress or 0.0)))
+def _current(setting: Any, progress: float | None) -> float | None:
+    """A setting as a number: a schedule's at its progress; infinity comes as a string."""
+    if setting is None:
+        return None
+    if isinstance(setting, dict):
+        return float(Schedule(**setting).at(np.asarray(progress or 0.0)))
+    return min(float(setting), LARGEST)
 
 
 def _described(line: Completion) -> str:

@@ -13,10 +13,10 @@ from credit import checks
 from credit.backends.arrays import to_numpy
 from credit.estimator import Estimator, prepare
 from credit.estimators import DGPO, Redistributing
-from credit.types import Array, Credit, Rollouts
+from credit.types import Array, Credit, Rollouts, TokenStatistics
 
 FORMAT = 1
-STATISTICS = ("log_probs", "reference_log_probs", "deviation", "normalized_entropy")
+STATISTICS = TokenStatistics._fields
 PER_TOKEN = ("mask", *STATISTICS, "turns", "scores", "weights", "advantages")
 
 
@@ -100,7 +100,7 @@ def record(
     same = {
         "step": step,
         "progress": None if progress is None else _number(to_numpy(progress)),
-        "estimator": estimator.model_dump(mode="json"),
+        "estimator": json.loads(estimator.model_dump_json()),  # infinity as a string
     }
     lines = []
     for row, pieces in enumerate(tokens):

@@ -126,6 +126,9 @@ def test_an_invalid_row_weighs_nothing(opened, tmp_path):
     apply(driver, {"tau": 0.05})
     agrees(driver, credit.DGPO(tau=0.05)(given))
     assert not weights(driver).reshape(N, T)[2].any()
+    for key, expected in (("reward", [0, 3, 1, 4, 5, 2]), ("-reward", [1, 4, 5, 0, 3, 2])):
+        put(driver, "#sort", key)
+        assert order(driver) == expected
 
 
 def test_a_schedule_stands_where_its_progress_was(opened, tmp_path):
@@ -136,6 +139,14 @@ def test_a_schedule_stands_where_its_progress_was(opened, tmp_path):
         )
     )
     assert driver.find_element("css selector", "#tau input[type=number]").get_property("value") == "0.8"
+
+
+def test_an_infinite_tau_is_shown_and_weighs_all_tokens_alike(opened, tmp_path):
+    given = rollouts()
+    driver = opened(write(tmp_path / "samples.jsonl", given, credit.DGPO(tau=float("inf"))))
+    put(driver, "#kappa input[type=number]", 2)
+    settle(driver)
+    agrees(driver, credit.DGPO(tau=float("inf"), kappa=2)(given))
 
 
 def colours(driver):

@@ -108,6 +108,12 @@ def test_scores_are_written_where_they_follow_from_nothing_else(rollouts, tmp_pa
         assert scores is None if expected is None else np.array_equal(np.float32(scores), expected[0])
 
 
+def test_an_infinite_setting_comes_back(rollouts, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    write(path, rollouts, credit.DGPO(tau=float("inf")))
+    assert credit.parse(next(lens.read(path)).estimator) == credit.DGPO(tau=float("inf"))
+
+
 def test_a_schedule_comes_with_its_progress(rollouts, tmp_path):
     estimator = credit.DGPO(tau={"start": 1.0, "end": 0.1})
     path = tmp_path / "samples.jsonl"

@@ -73,8 +73,8 @@ class Model {
     const by = {
       file: (row) => row,
       group: (row) => samples.batch[row] * 1e9 + samples.group[row],
-      reward: (row) => -samples.reward[row],
-      "-reward": (row) => samples.reward[row],
+      reward: (row) => -(samples.reward[row] ?? NaN),
+      "-reward": (row) => samples.reward[row] ?? NaN,
       effect: (row) => -effects[row]?.std,
       "-effect": (row) => effects[row]?.std,
       length: (row) => samples.start[row] - samples.start[row + 1],
@@ -88,7 +88,7 @@ class Model {
         !(effects[row]?.std < filter.effect)
       );
     });
-    const last = (key) => (Number.isNaN(key) ? Infinity : key);
+    const last = (key) => (Number.isNaN(key) ? Infinity : key); // what is unknown comes last
     this.order = rows.map((row) => [last(by(row)), row]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((pair) => pair[1]);
   }
 
