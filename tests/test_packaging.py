@@ -49,5 +49,12 @@ def test_the_types_are_shipped():
     assert "py.typed" in SETUPTOOLS["package-data"]["credit"]
 
 
+def test_the_files_of_the_page_are_shipped():
+    folder = ROOT / "credit" / "lens"
+    shipped = {path for pattern in SETUPTOOLS["package-data"]["credit.lens"] for path in folder.glob(pattern)}
+    others = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert shipped == others != set()
+
+
 def test_nothing_is_importable_under_a_folders_bare_name():
     assert not {name.split(".")[0] for name in SETUPTOOLS["packages"]} & set(LINKED)

@@ -128,6 +128,8 @@ def main() -> None:
         trainer.save_model(str(Path(own.output) / "trained"))
         log = Path(own.output) / "log.jsonl"
         log.write_text("".join(json.dumps(entry) + "\n" for entry in trainer.state.log_history))
+        rows = [json.dumps({"prompt": prompt, "answer": answer}) + "\n" for prompt, answer in held_out]
+        (Path(own.output) / "held-out.jsonl").write_text("".join(rows))
         report.table(trainer.credit_estimator, before, after, len(held_out), trainer.state.log_history)
         print(report.plot(trainer.state.log_history, Path(own.output) / "training.png"))
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from credit.lens.prompts import read_prompts
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -87,3 +89,5 @@ def test_the_demo_runs_and_leaves_a_plot(tmp_path, task):
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert any("credit/deviation_mean" in entry for entry in log)
     assert (tmp_path / "run/trained/config.json").exists()
+    held_out = read_prompts(tmp_path / "run/held-out.jsonl")  # what the lens shows the model on
+    assert all({"prompt", "answer"} == set(line) for line in held_out)

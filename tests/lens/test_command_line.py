@@ -1,0 +1,111 @@
+"""python -m credit.lens and the view in a terminal."""
+
+import io
+
+import numpy as np
+import pytest
+
+import credit
+from credit import lens
+from credit.lens.__main__ import main
+
+ESCAPES = ["\x1b[2J", "\x07", "a\tb", "", "\u202e", "é🙂", "\n", "ok"]
+
+
+@pytest.fixture
+def samples(tmp_path):
+    rng = np.random.default_rng(0)
+    shape = (4, len(ESCAPES))
+    given = credit.Rollouts(
+        np.array([1, 0, 1, 0], np.float32),
+        np.array([0, 0, 2, 2]),
+        np.arange(shape[1]) < np.array([[8], [8], [5], [1]]),
+        deviation=rng.random(shape).astype(np.float32),
+        normalized_entropy=rng.random(shape).astype(np.float32),
+    )
+    estimator = credit.DGPO(tau=0.05)
+    path = tmp_path / "samples.jsonl"
+    lens.record(
+        path, tokens=[ESCAPES] * 4, rollouts=given, result=estimator(given), estimator=estimator, step=2
+    )
+    return path
+
+
+def test_a_page_is_written(samples, tmp_path, capsys):
+    output = tmp_path / "lens.html"
+    assert main([str(samples), "-o", str(output)]) == 0
+    assert output.read_text("utf-8").startswith("<!doctype html>")
+    assert f"{output}: 0.1 MB" in capsys.readouterr().out
+
+
+def test_errors_go_to_the_user_without_a_traceback(samples, tmp_path, capsys):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(samples.read_text() + "{}\n")
+    for path, message in (
+        (broken, "broken.jsonl, line 5: format: Field required"),
+        (tmp_path / "no", "No such file"),
+    ):
+        assert main([str(path), "-o", str(tmp_path / "x.html")]) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--model", "m"], ["samples.jsonl", "--model", "m"], ["--model", "m", "--reference", "r"]],
+    ids=str,
+)
+def test_flags_that_do_not_go_together_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        main(flags)
+    assert "either a file of samples, or --model, --reference and --prompts" in capsys.readouterr().err
+
+
+def terminal(samples, **settings):
+    rich = pytest.importorskip("rich.console")
+    from credit.lens.terminal import show_in_terminal
+
+    out = io.StringIO()
+    show_in_terminal(lens.read(samples), rich.Console(file=out, width=120, highlight=False, **settings))
+    return out.getvalue()
+
+
+def test_the_terminal_shows_tokens_and_numbers(samples):
+    text = terminal(samples)
+    lines = list(lens.read(samples))
+    assert "step 2 group 0 row 0   r 1   A +0.707" in text
+    assert "␛[2J␇a⇥b◌\ufffdé🙂⏎\nok" in text
+    assert "4 completions" in text
+    w, mask = (np.array([getattr(line, name) for line in lines], float) for name in ("weights", "mask"))
+    assert f"weight_std {np.std(w[mask != 0]):.4g}" in text.replace("\n", " ")
+
+
+def test_a_completion_cannot_command_the_terminal(samples):
+    assert "\x1b" not in terminal(samples)
+    assert "\x07" not in terminal(samples)
+    assert "\x1b[2J" not in terminal(samples, force_terminal=True, color_system="truecolor")
+
+
+def test_the_heavier_token_is_orange_in_the_terminal(samples):
+    from credit.lens.terminal import coloured
+
+    line = next(lens.read(samples))
+    spans = coloured(line.model_copy(update={"weights": [4.0, 0.25, 1, 1, 1, 1, 1, 1]})).spans
+    (more, less, same) = (spans[i].style.rsplit("#")[-1] for i in range(3))
+    assert int(more[:2], 16) > int(more[4:], 16)
+    assert int(less[:2], 16) < int(less[4:], 16)
+    assert len({same[:2], same[2:4], same[4:]}) == 1
+
+
+def test_it_runs_as_a_module(samples, capfd):
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "credit.lens", str(samples), "--terminal", "--count", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 completions" in done.stdout
