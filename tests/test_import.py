@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 FRAMEWORKS = {"trl", "verl", "openrlhf", "transformers", "accelerate", "ray", "vllm", "deepspeed"}
 ARRAYS = {"torch", "jax", "jaxlib", "triton", "tensorflow", "cupy"}
 CORE = sorted([*(ROOT / "credit").glob("*.py"), *(ROOT / "credit" / "estimators").glob("*.py")])
+LENS = sorted((ROOT / "credit" / "lens").glob("*.py"))
 BACKENDS = sorted((ROOT / "backends").rglob("*.py"))
 
 
@@ -45,10 +46,11 @@ def loaded_after(statement):
         "import credit",
         "import credit.backends, credit.backends.arrays",
         "import credit.adapters",
+        "import credit.lens",
         "import numpy as np, credit; ones = np.ones((2, 3)); ids = np.zeros(2, int); "
         "credit.DGPO()(credit.Rollouts(ids, ids, ones, deviation=ones, normalized_entropy=ones))",
     ],
-    ids=["credit", "backends", "adapters", "a call"],
+    ids=["credit", "backends", "adapters", "lens", "a call"],
 )
 def test_no_framework_is_loaded(statement):
     loaded = loaded_after(statement)
@@ -57,10 +59,15 @@ def test_no_framework_is_loaded(statement):
     assert not loaded & {"backends", "adapters"}
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*CORE, *LENS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_core_knows_no_framework_and_no_adapter(path):
     assert not roots(path) & (FRAMEWORKS | ARRAYS)
     assert not any(name.startswith("credit.adapters") for name in imported(path))
+
+
+@pytest.mark.parametrize("path", [*CORE, *BACKENDS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_below_the_lens_knows_it(path):
+    assert not any(name.startswith("credit.lens") for name in imported(path))
 
 
 @pytest.mark.parametrize("path", BACKENDS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -1,0 +1,102 @@
+"""Completions in a terminal, their tokens coloured by weight (needs rich)."""
+
+import unicodedata
+from collections.abc import Iterable
+from math import log2
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from credit import metrics
+from credit.lens.records import Completion
+
+REACH = 4.0  # the weight at which the colour is full
+MORE, LESS = (232, 135, 30), (74, 144, 217)
+BARS = " ▁▂▃▄▅▆▇█"
+PARTS = 60
+
+
+def show_in_terminal(completions: Iterable[Completion], console: Console | None = None) -> None:
+    """Prints each completion coloured by weight, where its credit goes, and a summary of all."""
+    console = console or Console(highlight=False)
+    shown = list(completions)
+    for line in shown:
+        console.print(head(line), coloured(line), strip(line), Text(), sep="\n")
+    console.print(summary(shown))
+
+
+def head(line: Completion) -> Text:
+    """Where the completion comes from, its reward and its advantage."""
+    step = "" if line.step is None else f"step {line.step} "
+    reward = line.reward if isinstance(line.reward, list) else [line.reward]
+    rewards = " ".join("?" if r is None else f"{r:g}" for r in reward)
+    advantage = "?" if line.advantage is None else f"{line.advantage:+.3g}"
+    spread = np.std(_weights(line)) if any(line.mask) else 0.0
+    text = f"{step}group {line.group} row {line.row}   r {rewards}   A {advantage}   std w {spread:.3g}"
+    return Text(text, style="bold")
+
+
+def coloured(line: Completion) -> Text:
+    """The tokens: orange where the weight is above 1, blue below; grey where the policy chose nothing."""
+    text = Text()
+    for piece, chosen, weight in zip(line.tokens, line.mask, line.weights, strict=True):
+        text.append(visible(piece), style=_style(weight) if chosen else "italic bright_black")
+    return text
+
+
+def visible(piece: str) -> str:
+    """The text without control characters, which a terminal would obey; line breaks stay."""
+    shown = {"\n": "⏎\n", "\t": "⇥", "": "◌"}
+    if piece in shown:
+        return shown[piece]
+    return "".join(shown.get(c) or _printable(c) for c in piece)
+
+
+def _printable(character: str) -> str:
+    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd"
+
+
+def _style(weight: float | None) -> str:
+    if weight is None:
+        return "reverse"
+    x = max(-1.0, min(1.0, log2(max(weight, 1e-9)) / log2(REACH)))
+    red, green, blue = MORE if x > 0 else LESS
+    # Mixed with black, with white letters: legible on terminals of either ground.
+    share = 0.75 * abs(x)
+    mixed = [round(share * c + 30 * (1 - share)) for c in (red, green, blue)]
+    return f"#f4f4f4 on #{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
+
+
+def strip(line: Completion) -> Text:
+    """Mean weight along the response, as bars; a full bar is 2 or the largest mean."""
+    weights, chosen = _padded([line], "weights")[0], np.array(line.mask, bool)
+    parts = np.array_split(np.arange(len(weights)), max(1, min(PARTS, len(weights))))
+    means = [float(np.mean(weights[p][chosen[p]])) if chosen[p].any() else 0.0 for p in parts]
+    most = max(2.0, *means)
+    return Text("".join(BARS[round(8 * mean / most)] for mean in means), style="cyan")
+
+
+def summary(lines: list[Completion]) -> Text:
+    """The metrics that say whether the estimator does anything."""
+    weights, mask = _padded(lines, "weights"), _padded(lines, "mask") != 0
+    found: dict[str, Any] = metrics.of_weights(weights, mask)
+    if all(line.deviation is not None for line in lines):
+        found["deviation_mean"] = np.mean(_padded(lines, "deviation")[mask])
+    listed = "   ".join(f"{name} {float(value):.4g}" for name, value in found.items())
+    return Text(f"{len(lines)} completions   {listed}")
+
+
+def _weights(line: Completion) -> Any:
+    return _padded([line], "weights")[0][np.array(line.mask, bool)]
+
+
+def _padded(lines: list[Completion], name: str) -> Any:
+    """One column of all lines [N, T]; what is missing is NaN, and 0 behind the end."""
+    result = np.zeros((len(lines), max(len(line.tokens) for line in lines)))
+    for row, line in enumerate(lines):
+        result[row, : len(line.tokens)] = np.array(getattr(line, name), float)
+    return result

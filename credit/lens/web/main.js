@@ -1,0 +1,101 @@
+// Puts the parts together.
+
+const SMALL = 0.1; // a weight std below it is GRPO in all but name
+
+function describe(samples, model) {
+  const names = [...new Set(samples.estimators)];
+  const groups = model.groups.size;
+  const text = `${samples.title} · ${samples.count} completions in ${groups} ${groups === 1 ? "group" : "groups"} · ${names.join(", ")}`;
+  document.getElementById("source").textContent = text;
+  document.title = `${samples.title} · credit lens`;
+}
+
+function summarise(model) {
+  const rows = model.order;
+  const samples = model.samples;
+  const summary = model.summaryOf(rows);
+  fillList(document.getElementById("metrics"), summary);
+  const std = metricsOf(rows.map((row) => model.effectOf(row))).weight_std;
+  const verdict = document.getElementById("verdict");
+  verdict.textContent = !Number.isFinite(std)
+    ? "No weights to sum up."
+    : std < SMALL
+      ? "These weights hardly move: GRPO in all but name. A smaller τ, or a target fraction, makes the estimator act."
+      : "The weights move: credit is spread unevenly.";
+  verdict.className = std < SMALL ? "idle" : "acts";
+  const longest = rows.reduce((most, row) => Math.max(most, samples.start[row + 1] - samples.start[row]), 1);
+  drawBars(document.getElementById("positions"), positionsOf(samples, rows, model.weights, Math.min(60, longest)));
+  document.getElementById("count").textContent = `${rows.length} of ${samples.count}`;
+}
+
+function stateOf(model) {
+  if (model.settings === null) return "as recorded";
+  const { tau, fraction, kappa } = model.settings;
+  const heat = fraction === null ? `τ = ${number(tau)}` : `fraction = ${number(fraction)}`;
+  return `what if: ${heat}, κ = ${number(kappa)}${model.busy ? " …" : ""}`;
+}
+
+function darkMode() {
+  const button = document.getElementById("theme");
+  const set = (dark) => {
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    button.setAttribute("aria-pressed", dark);
+  };
+  set(matchMedia("(prefers-color-scheme: dark)").matches);
+  button.addEventListener("click", () => set(document.documentElement.dataset.theme !== "dark"));
+}
+
+async function main() {
+  darkMode();
+  const samples = await readSamples();
+  const model = new Model(samples);
+  const list = new List(model, (row) => choose(row));
+  const reader = new Reader(model, (row) => controls.chooseGroup(model.groupOf(row)));
+  const choose = (row) => {
+    model.chosen = row;
+    list.mark();
+    reader.open();
+  };
+  const arrange = () => {
+    model.arrange();
+    list.renew();
+    if (!model.order.includes(model.chosen)) choose(model.order[0] ?? null);
+    summarise(model);
+  };
+  const state = document.getElementById("state");
+  const weigh = (settings) => {
+    const done = model.use(settings, () => {
+      if (!state.closest("fieldset").disabled) state.textContent = stateOf(model);
+      if (model.sort.endsWith("effect") || model.filter.effect > 0) arrange();
+      else summarise(model);
+    });
+    if (!state.closest("fieldset").disabled) state.textContent = stateOf(model);
+    list.renew();
+    reader.renew();
+    return done;
+  };
+  const controls = new Controls(samples, {
+    weigh,
+    arrange: (choice) => {
+      Object.assign(model, choice);
+      list.box.scrollTop = 0;
+      arrange();
+    },
+    paint: (reach) => {
+      model.reach = reach;
+      list.renew();
+      reader.renew();
+    },
+  });
+  controls.listGroups(model);
+  describe(samples, model);
+  choose(model.chosen);
+  await weigh(null);
+  globalThis.lens = { model, choose, weigh, metricsOf }; // for the browser's console
+  document.documentElement.dataset.ready = "true";
+}
+
+main().catch((error) => {
+  document.getElementById("source").textContent = `This page could not be shown: ${error.message}`;
+  throw error;
+});

@@ -1,0 +1,109 @@
+// Weights under other settings, as credit/estimators/redistributing.py computes them, and their metrics.
+
+/** s_t = d_t h_t^kappa, or the estimator's own score as recorded. */
+function scoreAt(samples, rule, kappa, t) {
+  return rule.score === "recorded" ? samples.scores[t] : samples.deviation[t] * gateAt(samples, rule, kappa, t);
+}
+
+function gateAt(samples, rule, kappa, t) {
+  return rule.score === "recorded" || kappa === 0 ? 1 : Math.pow(samples.normalized_entropy[t], kappa);
+}
+
+/** Writes the row's weights under `settings` {tau, fraction or null, kappa} into `weights`. */
+function weighRow(samples, row, settings, score, weights) {
+  const rule = samples.rules[samples.rule[row]];
+  weights.fill(0, samples.start[row], samples.start[row + 1]);
+  const chosen = chosenTokens(samples, row);
+  const sign = samples.advantage[row] < 0 ? { same: 1, uniform: 0, inverse: -1 }[rule.negative] : 1;
+  let gate = 0;
+  for (const t of chosen) {
+    score[t] = sign * scoreAt(samples, rule, settings.kappa, t);
+    gate = Math.max(gate, gateAt(samples, rule, settings.kappa, t));
+  }
+  for (const part of rule.within === "turn" ? byTurn(samples, chosen) : [chosen]) {
+    if (settings.fraction === null) redistribute(score, part, settings.tau, weights);
+    else redistributeTo(score, part, settings.fraction, rule.tau_min, rule.floor * gate, weights);
+  }
+}
+
+function byTurn(samples, chosen) {
+  return Map.groupBy(chosen, (t) => samples.turns[t]).values();
+}
+
+/** Standard deviation and effective fraction of one response's weights; NaN without tokens. */
+function effectOf(samples, row, weights) {
+  let count = 0, sum = 0, squares = 0, least = Infinity, most = -Infinity;
+  if (samples.valid[row])
+    for (let t = samples.start[row]; t < samples.start[row + 1]; t++) {
+      if (!samples.mask[t]) continue;
+      const w = weights[t];
+      count++;
+      sum += w;
+      squares += w * w;
+      least = Math.min(least, w);
+      most = Math.max(most, w);
+    }
+  const mean = sum / count;
+  let spread = 0; // a second pass, since weights near 1 cancel in squares / count - mean^2
+  if (count)
+    for (let t = samples.start[row]; t < samples.start[row + 1]; t++)
+      if (samples.mask[t]) spread += (weights[t] - mean) ** 2;
+  return { count, sum, spread, least, most, std: Math.sqrt(spread / count), fraction: (sum * sum) / (count * squares) };
+}
+
+/** The metrics of credit/metrics.py over some responses, from their effects. */
+function metricsOf(effects) {
+  let count = 0, sum = 0, spread = 0, least = Infinity, most = -Infinity, fractions = 0, responses = 0;
+  for (const e of effects) {
+    if (!e.count) continue;
+    count += e.count;
+    sum += e.sum;
+    least = Math.min(least, e.least);
+    most = Math.max(most, e.most);
+    if (e.sum === 0) continue;
+    fractions += e.fraction;
+    responses++;
+  }
+  const mean = sum / count;
+  for (const e of effects) if (e.count) spread += e.spread + e.count * (e.sum / e.count - mean) ** 2;
+  return {
+    weight_std: Math.sqrt(spread / count),
+    effective_token_fraction: fractions / responses,
+    weight_min: least,
+    weight_max: most,
+  };
+}
+
+/** Means of a column over the tokens of some rows, and its largest value. */
+function columnOf(samples, rows, value) {
+  let count = 0, sum = 0, most = -Infinity;
+  for (const row of rows) {
+    if (!samples.valid[row]) continue;
+    for (let t = samples.start[row]; t < samples.start[row + 1]; t++) {
+      if (!samples.mask[t]) continue;
+      const x = value(t);
+      count++;
+      sum += x;
+      most = Math.max(most, x);
+    }
+  }
+  return { mean: sum / count, max: most };
+}
+
+/** Mean weight in each of `bins` equal parts of the responses; NaN where no token lies. */
+function positionsOf(samples, rows, weights, bins) {
+  const sums = new Float64Array(bins);
+  const counts = new Float64Array(bins);
+  for (const row of rows) {
+    const start = samples.start[row];
+    const length = samples.start[row + 1] - start;
+    if (!samples.valid[row]) continue;
+    for (let t = 0; t < length; t++) {
+      if (!samples.mask[start + t]) continue;
+      const bin = Math.floor((t * bins) / length);
+      sums[bin] += weights[start + t];
+      counts[bin]++;
+    }
+  }
+  return sums.map((sum, bin) => sum / counts[bin]);
+}
