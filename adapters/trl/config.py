@@ -45,8 +45,8 @@ class CreditGRPOConfig(GRPOConfig):
         default=None,
         metadata={
             "help": "What becomes of groups whose rewards are all equal: `none` (they train), `filter` (they "
-            "leave the loss and its normaliser) or `resample` (more prompts are drawn until the batch is full "
-            "of others). Not set: the estimator decides; `dapo` filters."
+            "leave the loss and its normaliser) or `resample` (prompts are drawn until the batch is full of "
+            "others). Not set: the estimator decides; `dapo` filters."
         },
     )
     max_sampling_rounds: int = field(

@@ -18,10 +18,12 @@ def scored(trainer: Any, output: dict[str, Tensor], mode: str) -> credit.Rollout
     return credit.Rollouts(given, _groups(given, size), gathered(trainer, mask_of(output)))
 
 
-def of(trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor) -> credit.Rollouts:
+def of(
+    trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor, every: bool = False
+) -> credit.Rollouts:
     """The rollouts of all processes, in TRL's order: groups are contiguous. `valid` [N] take part."""
     mask = mask_of(output)
-    fields = {"mask": mask} | of_tokens(trainer, output, mask, mode)
+    fields = {"mask": mask} | of_tokens(trainer, output, mask, mode, every)
     size = group_size(trainer, mode)
     given = rewards.combined(trainer, size)
     return credit.Rollouts(
@@ -33,14 +35,16 @@ def of(trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor) -> cre
     )
 
 
-def of_tokens(trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str) -> dict[str, Tensor]:
-    """The fields [B, T] that the estimator needs, of this process' rows."""
+def of_tokens(
+    trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
+) -> dict[str, Tensor]:
+    """The fields [B, T] that the estimator needs, or `every` one that is there, of this process' rows."""
     needs, args, fields = trainer.credit_estimator.needs, trainer.args, dict[str, Tensor]()
     if options.needs_statistics(trainer.credit_estimator):
         started = time.perf_counter()
         size = args.per_device_train_batch_size if mode == "train" else args.per_device_eval_batch_size
         scores = scoring.statistics(trainer, output, mask, size)
-        fields |= {name: field for name, field in scores.items() if name in needs}
+        fields |= {name: field for name, field in scores.items() if every or name in needs}
         trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
     if "rollout_log_probs" in needs:
         fields["rollout_log_probs"] = output["sampling_per_token_logps"]

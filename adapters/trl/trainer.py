@@ -9,7 +9,7 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 import credit
-from credit.adapters.trl import logs, options, resuming, rewards, reweighting, rollouts, sampling
+from credit.adapters.trl import logs, options, records, resuming, rewards, reweighting, rollouts, sampling
 from credit.adapters.trl.config import estimator_of
 from credit.adapters.trl.prompts import PromptStream
 
@@ -99,7 +99,8 @@ class CreditMixin:
         else:
             output = generate(inputs)
         stays = sampling.leave_out(self, output, mode)
-        given = rollouts.of(self, output, mode, stays)
+        recorded = mode == "train" and records.due(self)
+        given = rollouts.of(self, output, mode, stays, every=recorded)
         result = self.credit_estimator(given)
         result.metrics["invalid_rows"] = (~rollouts.finite(given.rewards)).sum()  # without those filtered
         rows, width = output["completion_ids"].shape
@@ -112,6 +113,8 @@ class CreditMixin:
         self._warn_of_another_reference(given, mode)
         self._log_credit(result, mode)
         logs.set_advantages(self._logs, of_rows.tolist())
+        if recorded:
+            records.write(self, output, given, result)
         return output
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
