@@ -8,7 +8,6 @@ import torch
 
 import credit
 from credit import lens
-from credit.adapters.trl import rollouts
 
 Tensor = torch.Tensor
 CONTEXT = 4  # ids before a completion that its first token's text may depend on
@@ -25,28 +24,30 @@ def due(trainer: Any) -> bool:
 
 def write(trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit) -> None:
     """Appends the batch's first groups to the file: every process takes part, and the first one writes."""
-    args, size = trainer.args, trainer.num_generations
-    prompts, completions = (
-        rollouts.gathered(trainer, output[f"{part}_ids"]) for part in ("prompt", "completion")
-    )
+    args, size, padding = trainer.args, trainer.num_generations, trainer._tokenizer.pad_token_id
+    before = _gathered(trainer, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
+    completions = _gathered(trainer, output["completion_ids"], padding)
     if not trainer.accelerator.is_main_process:
         return
     rows = slice(max(args.record_completions // size, 1) * size)
     given, result = _first(given, rows), _first(result._replace(metrics={}), rows)
-    ids = [
-        _without_padding(*row, trainer._tokenizer.pad_token_id)
-        for row in zip(completions[rows], given.mask, strict=True)
-    ]
+    ids = [_without_padding(*row, padding) for row in zip(completions[rows], given.mask, strict=True)]
     texts = list(trainer._logs["prompt"])[-len(completions) :][rows]
     lens.record(
         args.record_path or Path(args.output_dir) / "credit.jsonl",
-        tokens=lens.text_pieces(trainer._tokenizer, ids, prompts[rows, -CONTEXT:]),
+        tokens=lens.text_pieces(trainer._tokenizer, ids, before[rows]),
         rollouts=given,
         result=result,
         estimator=trainer.credit_estimator,
         prompts=[text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for text in texts],
         step=trainer.state.global_step + 1,
     )
+
+
+def _gathered(trainer: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
+    accelerator = trainer.accelerator
+    even = accelerator.pad_across_processes(ids.contiguous(), dim=1, pad_index=padding, pad_first=pad_first)
+    return accelerator.gather(even)
 
 
 def _first(fields: Any, rows: slice) -> Any:

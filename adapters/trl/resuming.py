@@ -27,6 +27,12 @@ def load(trainer: Any, checkpoint: str) -> None:
     """
     if trainer.credit_sampler is not None and not trainer.args.ignore_data_skip:
         _rewind(trainer.credit_sampler, int(trainer.state.epoch or 0))
+    if trainer.args.sync_ref_model:
+        warnings.warn(
+            "TRL's checkpoints do not hold a reference that follows the policy (sync_ref_model); it begins "
+            "again as the model was before training",
+            stacklevel=2,
+        )
     path = _path(trainer, checkpoint)
     if not path.exists():
         warnings.warn(

@@ -20,7 +20,8 @@ def set_up(trainer: Any) -> None:
     """Adds the overlong penalty to the trainer's reward functions, and settles who weighs them how."""
     args, estimator, penalty = trainer.args, trainer.credit_estimator, _penalised(trainer)
     if penalty:
-        trainer.reward_funcs.append(_overlong(recipes.longest(args), args.overlong_cache_length))
+        function = _overlong(recipes.longest(args), args.overlong_cache_length)
+        trainer.reward_funcs = [*trainer.reward_funcs, function]  # the list may be the user's
         trainer.reward_func_names.append("overlong_penalty")
         trainer.reward_processing_classes.append(None)
         trainer.reward_weights = torch.cat([trainer.reward_weights, torch.ones(1)])

@@ -11,9 +11,9 @@ from credit.adapters.trl import options, rewards, scoring
 Tensor = torch.Tensor
 
 
-def scored(trainer: Any, output: dict[str, Tensor], mode: str) -> credit.Rollouts:
+def scored(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
     """Rewards, without the overlong penalty, groups and mask of all processes: what `keep` decides by."""
-    size = group_size(trainer, mode)
+    size = trainer.num_generations
     given = rewards.combined(trainer, size, penalty=False)
     return credit.Rollouts(given, _groups(given, size), gathered(trainer, mask_of(output)))
 

@@ -8,7 +8,7 @@ import torch
 from trl.trainer.utils import pad
 
 import credit
-from credit.adapters.trl import logs, rollouts
+from credit.adapters.trl import logs, rewards, rollouts
 
 Tensor = torch.Tensor
 Rows = Sequence[dict[str, Any]]
@@ -38,12 +38,11 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
     Every process runs the same rounds with the same number of prompts, since generating takes all of
     them, and fills its own part of the batch. What is missing at the end is filled with other groups.
     """
-    size, device = trainer.num_generations, trainer.accelerator.device
+    size, rounds = trainer.num_generations, list[Round]()
     wanted = len(inputs) // size
-    rounds: list[Round] = []
     while True:
         output = generate(inputs)
-        live = live_rows(trainer, rollouts.scored(trainer, output, "train"))
+        live = live_rows(trainer, rollouts.scored(trainer, output))
         live = live.view(trainer.accelerator.num_processes, -1, size).any(dim=2)
         rounds.append(
             Round(output, trainer.credit_rewards, logs.last(trainer._logs, live.numel() * size), live)
@@ -55,12 +54,14 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
         # As many as will do if the next groups are alive as often as these, and no more than fit.
         hoped = math.ceil(missing / max(live.float().mean().item(), missing / wanted))
         inputs = _further(trainer, min(hoped, wanted))
-    chosen = (~live).int().argsort(dim=1, stable=True)[:, :wanted]  # live groups first, in order of arrival
-    rows = (chosen[:, :, None] * size + torch.arange(size, device=device)).flatten(start_dim=1)
-    _adopt(trainer, rounds, rows)
     metrics = trainer._metrics["train"]
     metrics["credit/sampling_rounds"].append(len(rounds))
     metrics["credit/generated_groups"].append(live.numel())
+    if len(rounds) == 1:
+        return output
+    chosen = (~live).int().argsort(dim=1, stable=True)[:, :wanted]  # live groups first, in order of arrival
+    rows = (chosen[:, :, None] * size + torch.arange(size, device=live.device)).flatten(start_dim=1)
+    _adopt(trainer, rounds, rows)
     return _merged(trainer, [each.output for each in rounds], rows[trainer.accelerator.process_index])
 
 
@@ -75,10 +76,9 @@ def leave_out(trainer: Any, output: dict[str, Tensor], mode: str) -> Tensor:
 
     Returns which rows [N] of all processes stay.
     """
-    given = rollouts.scored(trainer, output, mode)
-    stays = rollouts.finite(given.rewards)
+    stays = rollouts.finite(rewards.combined(trainer, rollouts.group_size(trainer, mode)))
     if mode == "train" and kind(trainer.args, trainer.credit_estimator) != "none":
-        live = live_rows(trainer, given)
+        live = live_rows(trainer, rollouts.scored(trainer, output))
         share = live.view(-1, trainer.num_generations).any(dim=1).float().mean().item()
         trainer._metrics["train"]["credit/dropped_groups"].append(1.0 - share)
         stays = stays & live
@@ -92,7 +92,10 @@ def leave_out(trainer: Any, output: dict[str, Tensor], mode: str) -> Tensor:
 
 
 def rescale(loss_type: str, stays: Tensor) -> float:
-    """What the advantages are multiplied with, so that the loss is a mean over the rows that stay."""
+    """What the advantages are multiplied with, so that the loss is a mean over the rows that stay.
+
+    TRL's KL term, where beta is not 0, stays a mean over all rows.
+    """
     if loss_type not in ROW_MEANS:
         return 1.0
     return len(stays) / max(int(stays.sum()), 1)
@@ -125,11 +128,11 @@ def _adopt(trainer: Any, rounds: list[Round], rows: Tensor) -> None:
     logs.replace(trainer._logs, parts, chosen.tolist())
 
 
-def _merged(trainer: Any, outputs: list[dict[str, Any]], rows: Tensor) -> dict[str, Any]:
+def _merged(trainer: Any, outputs: list[dict[str, Tensor]], rows: Tensor) -> dict[str, Tensor]:
     """The chosen rows of several rounds as one output of TRL's, padded to one width."""
-    merged = {}
-    for name, first in outputs[0].items():
-        if not isinstance(first, torch.Tensor) or first.ndim == 0:
+    merged = dict(outputs[0])
+    for name, first in merged.items():
+        if first.ndim == 0:
             continue
         every = [row for output in outputs for row in output[name]]
         chosen = [every[row] for row in rows.tolist()]
@@ -137,5 +140,4 @@ def _merged(trainer: Any, outputs: list[dict[str, Any]], rows: Tensor) -> dict[s
         side = "left" if name.startswith("prompt_") else "right"
         merged[name] = torch.stack(chosen) if first.ndim == 1 else pad(chosen, value, side)
     mask = rollouts.mask_of(merged)
-    merged["num_items_in_batch"] = trainer.accelerator.gather(mask.sum()).sum()
-    return merged
+    return merged | {"num_items_in_batch": trainer.accelerator.gather(mask.sum()).sum()}

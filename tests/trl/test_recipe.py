@@ -70,7 +70,9 @@ def test_overlong_completions_lose_reward(train):
         return [None, *[1.0] * (len(completion_ids) - 1)]
 
     settings = {"overlong_max_length": 12, "overlong_cache_length": 8, "max_steps": 1, "reward": good}
+    functions = settings["reward"] = [good]
     trainer, log = train("grpo", **settings)
+    assert functions == [good]
     expected = credit.overlong_penalty(torch.tensor(seen[0]), 12, 8)
     assert expected.unique().numel() > 1
     penalties = torch.tensor(trainer._logs["rewards"]["overlong_penalty"])

@@ -1,5 +1,6 @@
 """A run that dies and is taken up again from its checkpoint does what an unbroken one does."""
 
+import inspect
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from trl import GRPOTrainer
 
 FEW = Dataset.from_dict({"prompt": [f"{number}>" for number in range(6)]})  # three steps an epoch
 
@@ -73,6 +75,25 @@ def steps(make_trainer, settings, dies_at=None, resume=None):
     trainer.train(resume_from_checkpoint=resume)
     log = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
     return list(zip(log[-len(used) :], used, strict=True)), seen
+
+
+def test_a_reference_that_followed_the_policy_is_reported_as_lost(make_trainer, tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "sync_ref_model": True}
+    make_trainer("dgpo", **settings).train()
+    with pytest.warns(UserWarning, match="do not hold a reference that follows the policy"):
+        make_trainer("dgpo", **settings).train(resume_from_checkpoint=str(tmp_path / "out/checkpoint-1"))
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("_get_train_sampler", ["self", "dataset"]),
+        ("_save_rng_state", ["self", "output_dir"]),
+        ("_load_optimizer_and_scheduler", ["self", "checkpoint"]),
+    ],
+)
+def test_the_hooked_signatures_are_those_known(method, parameters):
+    assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters
 
 
 def test_a_checkpoint_without_our_state_is_reported(make_trainer, tmp_path):
