@@ -54,6 +54,12 @@ def test_groups_left_out_are_recorded_as_such(train, tmp_path):
     assert all(line.tokens for line in lines)
 
 
+def test_evaluation_leaves_no_records(make_trainer, tmp_path):
+    trainer = make_trainer("dgpo", record_steps=1, per_device_eval_batch_size=4)
+    trainer.evaluate(trainer.train_dataset.select(range(1)))
+    assert not (tmp_path / "out/credit.jsonl").exists()
+
+
 def test_records_are_of_an_estimator(make_trainer):
     with pytest.raises(ValueError, match="record_steps is set, but advantage_estimator is not"):
         make_trainer(record_steps=1)

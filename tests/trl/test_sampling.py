@@ -8,10 +8,10 @@ import torch
 from datasets import Dataset
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, options, scoring
+from credit.adapters.trl import CreditGRPOConfig, options, sampling, scoring
 from credit.adapters.trl.prompts import PromptStream
 
-PROMPTS = Dataset.from_dict({"prompt": [f"{number:0{1 + number % 3}}>" for number in range(100)]})
+PROMPTS = Dataset.from_dict({"prompt": [f"{number:0{2 if number % 25 else 12}}>" for number in range(100)]})
 BATCH = {"per_device_train_batch_size": 32, "max_steps": 1, "dataset": PROMPTS}  # 8 groups of 4
 
 
@@ -80,10 +80,19 @@ def test_resampling_fills_the_batch_with_groups_that_vary(train, monkeypatch):
     assert sorted(trainer._tokenizer.batch_decode(ids, skip_special_tokens=True)) == sorted(prompts)
 
 
-def test_rounds_of_different_widths_are_padded_alike(make_trainer):
+def test_rounds_of_different_widths_are_padded_alike(make_trainer, monkeypatch):
+    widths = []
+    merge = sampling._merged
+
+    def spy(trainer, outputs, rows):
+        widths.append({output["prompt_ids"].shape[1] for output in outputs})
+        return merge(trainer, outputs, rows)
+
+    monkeypatch.setattr(sampling, "_merged", spy)
     trainer = make_trainer("dapo", dynamic_sampling="resample", reward=half, steps_per_generation=2, **BATCH)
     trainer.model.train()
     trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    assert widths == [{3, 13}]
     for batch in trainer._buffered_inputs:
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         seen = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
