@@ -1,13 +1,12 @@
 """Whole papers as one setting: what `recipe` fills in where the user says nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-OVERLONG_SHARE = 5  # DAPO's buffer is 4096 of its 20480 tokens
 
-RECIPES: dict[str, Mapping[str, Any]] = {
-    # arXiv 2503.14476: clip-higher, token-level loss, no KL, dynamic sampling, overlong filter and penalty
-    "dapo": {
+def dapo(args: Any) -> dict[str, Any]:
+    """Clip-higher, token-level loss, no KL, dynamic sampling, overlong filter and penalty (arXiv 2503.14476)."""
+    return {
         "advantage_estimator": "dapo",
         "loss_type": "dapo",
         "epsilon": 0.2,
@@ -15,9 +14,11 @@ RECIPES: dict[str, Mapping[str, Any]] = {
         "beta": 0.0,
         "dynamic_sampling": "resample",
         "mask_truncated_completions": True,
-        "overlong_cache_length": "a fifth",
-    },
-}
+        "overlong_cache_length": max(longest(args) // 5, 1),  # 4096 of 20480 tokens
+    }
+
+
+RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {"dapo": dapo}
 
 
 def fill(args: Any) -> None:
@@ -28,14 +29,12 @@ def fill(args: Any) -> None:
 
 
 def settings(args: Any) -> dict[str, Any]:
-    """The options of the recipe that `args` names, with lengths in tokens; none without a recipe."""
+    """The options of the recipe that `args` names; none without a recipe."""
     if args.recipe is None:
         return {}
     if args.recipe not in RECIPES:
         raise ValueError(f"unknown recipe {args.recipe!r}; known: {', '.join(sorted(RECIPES))}")
-    chosen = dict(RECIPES[args.recipe])
-    chosen["overlong_cache_length"] = max(longest(args) // OVERLONG_SHARE, 1)
-    return chosen
+    return RECIPES[args.recipe](args)
 
 
 def longest(args: Any) -> int:
