@@ -5,7 +5,7 @@ from typing import Any
 
 
 def dapo(args: Any) -> dict[str, Any]:
-    """Clip-higher, token-level loss, no KL, dynamic sampling, overlong filter and penalty (arXiv 2503.14476)."""
+    """Clip-higher, token loss, no KL, dynamic sampling, overlong filter and penalty: arXiv 2503.14476."""
     return {
         "advantage_estimator": "dapo",
         "loss_type": "dapo",
