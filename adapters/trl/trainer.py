@@ -1,6 +1,5 @@
 """The trainer: TRL's, with advantages [B, T] from an estimator."""
 
-import time
 import warnings
 from typing import Any
 
@@ -10,8 +9,9 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 import credit
-from credit.adapters.trl import options, scoring
+from credit.adapters.trl import logs, options, records, resuming, rewards, reweighting, rollouts, sampling
 from credit.adapters.trl.config import estimator_of
+from credit.adapters.trl.prompts import PromptStream
 
 Tensor = torch.Tensor
 SAME = 1e-3  # a deviation above this at the first step is no rounding
@@ -35,10 +35,13 @@ class CreditMixin:
         **named: Any,
     ) -> None:
         self.credit_estimator = estimator_of(args)
+        self.credit_prompts: PromptStream | None = None  # for resampling
+        self.credit_sampler: Any = None
+        self._credit_step: int | None = None  # when the weights of the batch were computed
         self._reference_given = ref_model is not None
         if self.credit_estimator is not None:
-            processing_class = named.get("processing_class", positional[2] if len(positional) > 2 else None)
-            options.refuse(self.credit_estimator, args, processing_class)
+            given = dict(zip(("train_dataset", "eval_dataset", "processing_class"), positional, strict=False))
+            options.refuse(self.credit_estimator, args, **(given | named))
         if ref_model is not None and args is not None and args.sync_ref_model:
             raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
         beta = None if args is None else args.beta
@@ -56,9 +59,13 @@ class CreditMixin:
         self.beta = self.args.beta
         if ref_model is not None:
             self._attach_reference(ref_model)
+        rewards.set_up(self)
         if self.credit_estimator is not None:
-            if self._is_vlm and options.needs_statistics(self.credit_estimator):
-                options.refuse_images(self.credit_estimator)
+            if self._is_vlm:
+                options.refuse_images(self.credit_estimator, self.args)
+            if sampling.kind(self.args, self.credit_estimator) == "resample":
+                stream = (len(self.train_dataset), self.args.seed, self.shuffle_dataset)
+                self.credit_prompts = PromptStream(*stream)
             if self.accelerator.is_main_process:
                 options.report_differences(self.credit_estimator, self.args)
 
@@ -79,75 +86,61 @@ class CreditMixin:
         self.ref_model.eval()
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Tensor:
-        self._rewards_per_func = super()._calculate_rewards(*arguments, **named)
-        return self._rewards_per_func
+        self.credit_rewards = rewards.scored(self, super()._calculate_rewards(*arguments, **named))
+        return self.credit_rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        training = self.model.training
-        output = super()._generate_and_score_completions(inputs)
+        generate = super()._generate_and_score_completions
         if self.credit_estimator is None:
-            return output
-        rollouts = self._rollouts(output, training)
-        result = self.credit_estimator(rollouts)
+            return generate(inputs)
+        mode = "train" if self.model.training else "eval"
+        if mode == "train" and self.credit_prompts is not None:
+            output = sampling.resample(self, generate, inputs)
+        else:
+            output = generate(inputs)
+        stays = sampling.leave_out(self, output, mode)
+        recorded = mode == "train" and records.due(self)
+        given = rollouts.of(self, output, mode, stays, every=recorded)
+        result = self.credit_estimator(given)
+        result.metrics["invalid_rows"] = (~rollouts.finite(given.rewards)).sum()  # without those filtered
         rows, width = output["completion_ids"].shape
-        first = self.accelerator.process_index * rows
-        output["advantages"] = result.advantages[first : first + rows, :width]
-        self._leave_out_invalid(output, torch.isfinite(rollouts.rewards), first)
-        self._warn_of_another_reference(rollouts, training)
-        self._log_credit(result, rollouts, "train" if training else "eval")
+        scale = sampling.rescale(self.loss_type, stays)
+        output["advantages"] = scale * sampling.mine(self, result.advantages, rows)[:, :width]
+        of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
+        if mode == "train" and self.args.reweight_with_current_policy:
+            output[reweighting.ROWS] = scale * sampling.mine(self, of_rows, rows)
+            self._credit_step = self.state.global_step
+        self._warn_of_another_reference(given, mode)
+        self._log_credit(result, mode)
+        logs.set_advantages(self._logs, of_rows.tolist())
+        if recorded:
+            records.write(self, output, given, result)
         return output
 
-    def _rollouts(self, output: dict[str, Tensor], training: bool) -> credit.Rollouts:
-        """The rollouts of all processes, in TRL's order: groups are contiguous."""
-        mask = output["completion_mask"] * output.get("tool_mask", 1)
-        fields = {"mask": mask}
-        needs = self.credit_estimator.needs
-        if options.needs_statistics(self.credit_estimator):
-            started = time.perf_counter()
-            size = self.args.per_device_train_batch_size if training else self.args.per_device_eval_batch_size
-            scores = scoring.statistics(self, output, mask, size)
-            fields |= {name: field for name, field in scores.items() if name in needs}
-            mode = "train" if training else "eval"
-            self._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
-        if "rollout_log_probs" in needs:
-            fields["rollout_log_probs"] = output["sampling_per_token_logps"]
-        fields = {name: self._gathered(field) for name, field in fields.items()}
-        rewards = self._rewards()
-        size = self.num_generations if training else self.num_generations_eval
-        return credit.Rollouts(
-            rewards=rewards,
-            groups=torch.arange(len(rewards), device=rewards.device) // size,
-            progress=torch.tensor(
-                self.state.global_step / max(self.state.max_steps, 1), device=rewards.device
-            ),
-            **fields,
-        )
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        if reweighting.ROWS in inputs and self.state.global_step != self._credit_step:
+            inputs = inputs | {"advantages": reweighting.advantages(self, inputs)}
+        return super()._compute_loss(model, inputs)
 
-    def _rewards(self) -> Tensor:
-        """The weighted sum of the reward functions [N]; NaN where none of them scored the row."""
-        each = self._rewards_per_func
-        rewards = (each * self.reward_weights.to(each.device)).nansum(dim=1)
-        return rewards.masked_fill(each.isnan().all(dim=1), float("nan"))
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self.credit_sampler = super()._get_train_sampler(dataset)
+        return self.credit_sampler
 
-    def _gathered(self, field: Tensor) -> Tensor:
-        return self.accelerator.gather(self.accelerator.pad_across_processes(field.contiguous(), dim=1))
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        if self.credit_estimator is not None:
+            resuming.save(self, output_dir)
 
-    def _leave_out_invalid(self, output: dict[str, Tensor], valid: Tensor, first: int) -> None:
-        """Takes rows without a finite reward out of the loss and of its normaliser."""
-        if valid.all():
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.credit_estimator is not None and checkpoint is not None:
+            resuming.load(self, checkpoint)
+
+    def _warn_of_another_reference(self, given: credit.Rollouts, mode: str) -> None:
+        at_start = mode == "train" and self.state.global_step == 0 and not self._reference_given
+        if not at_start or given.deviation is None:
             return
-        rows = valid[first : first + len(output["completion_mask"]), None]
-        for name in ("completion_mask", "tool_mask"):
-            if name in output:
-                output[name] = output[name] * rows
-        mask = output["completion_mask"] * output.get("tool_mask", 1)
-        output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
-
-    def _warn_of_another_reference(self, rollouts: credit.Rollouts, training: bool) -> None:
-        at_start = training and self.state.global_step == 0 and not self._reference_given
-        if not at_start or rollouts.deviation is None:
-            return
-        largest = rollouts.deviation.max().item()
+        largest = given.deviation.max().item()
         if largest > SAME:
             path = self.model.config._name_or_path
             warnings.warn(
@@ -157,17 +150,11 @@ class CreditMixin:
                 stacklevel=2,
             )
 
-    def _log_credit(self, result: credit.Credit, rollouts: credit.Rollouts, mode: str) -> None:
-        """The estimator's metrics as credit/..., and its A_i in TRL's table of completions."""
+    def _log_credit(self, result: credit.Credit, mode: str) -> None:
+        """The estimator's metrics as credit/..."""
         values = torch.stack([value.float() for value in result.metrics.values()]).tolist()
         for name, value in zip(result.metrics, values, strict=True):
             self._metrics[mode][f"credit/{name}"].append(value)
-        lengths = rollouts.mask.sum(dim=1).clamp(min=1)
-        advantages = (result.advantages.sum(dim=1) / lengths).tolist()
-        logged = self._logs["advantages"]
-        for _ in range(min(len(advantages), len(logged))):
-            logged.pop()
-        logged.extend(advantages)
 
 
 class CreditGRPOTrainer(CreditMixin, GRPOTrainer):

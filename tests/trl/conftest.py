@@ -47,6 +47,7 @@ def make_trainer(model_path, tmp_path):
         config=CreditGRPOConfig,
         model=None,
         reward=digits,
+        dataset=None,
         extra=None,
         **settings,
     ):
@@ -72,7 +73,7 @@ def make_trainer(model_path, tmp_path):
             model_path if model is None else model,
             reward,
             args=config(**(defaults | settings)),
-            train_dataset=Dataset.from_dict({"prompt": prompts}),
+            train_dataset=Dataset.from_dict({"prompt": prompts}) if dataset is None else dataset,
             **(extra or {}),
         )
         for callback in (PrinterCallback, ProgressCallback):

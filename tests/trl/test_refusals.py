@@ -19,7 +19,6 @@ NOWHERE = "/nowhere/no-model"
     ("settings", "message"),
     [
         ({"estimator": "remax"}, "remax needs baseline_rewards, which TRL does not provide"),
-        ({"estimator": "dgpo", "kwargs": {"within": "turn"}}, "dgpo needs turns, which TRL does not provide"),
         ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: dapo, dgpo"),
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
@@ -49,15 +48,17 @@ def test_images_are_refused_before_loading(make_trainer):
 
 
 def test_a_need_that_trl_cannot_fill_is_refused(make_trainer):
-    class NeedsTurns(credit.GRPO):
-        name: Literal["needs_turns"] = "needs_turns"
+    class NeedsTokenRewards(credit.GRPO):
+        name: Literal["needs_token_rewards"] = "needs_token_rewards"
 
         @property
         def needs(self):
-            return ("turns",)
+            return ("token_rewards",)
 
-    with pytest.raises(ValueError, match="needs_turns needs turns, which TRL does not provide"):
-        make_trainer("needs_turns", model=NOWHERE)
+    with pytest.raises(
+        ValueError, match="needs_token_rewards needs token_rewards, which TRL does not provide"
+    ):
+        make_trainer("needs_token_rewards", model=NOWHERE)
 
 
 def test_log_probs_that_nobody_records_are_refused(make_trainer):

@@ -1,0 +1,26 @@
+"""Weights of tokens by the policy as it is now, for steps on a batch after its first."""
+
+from typing import Any
+
+import torch
+
+import credit
+from credit.adapters.trl import rollouts
+from credit.estimator import all_needs, prepare
+
+Tensor = torch.Tensor
+ROWS = "credit_advantages"  # in TRL's batch: A_i [B]
+
+
+def advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """A_i w_{i,t} [B, T] of a micro-batch: A_i from when it was sampled, w from now."""
+    estimator, given, mask = trainer.credit_estimator, inputs[ROWS], rollouts.mask_of(inputs)
+    now = credit.Rollouts(
+        rewards=given,
+        groups=torch.zeros_like(given, dtype=torch.long),
+        mask=mask,
+        progress=rollouts.progress(trainer),
+        **rollouts.of_tokens(trainer, inputs, mask, "train"),
+    )
+    now = prepare(estimator, now, all_needs(estimator))
+    return given[:, None] * estimator.weights(now, now.rewards)

@@ -1,0 +1,91 @@
+"""From TRL's generated batch to what an estimator takes."""
+
+import time
+from typing import Any
+
+import torch
+
+import credit
+from credit.adapters.trl import options, rewards, scoring
+
+Tensor = torch.Tensor
+
+
+def scored(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
+    """Rewards, without the overlong penalty, groups and mask of all processes: what `keep` decides by."""
+    size = trainer.num_generations
+    given = rewards.combined(trainer, size, penalty=False)
+    return credit.Rollouts(given, _groups(given, size), gathered(trainer, mask_of(output)))
+
+
+def of(
+    trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor, every: bool = False
+) -> credit.Rollouts:
+    """The rollouts of all processes, in TRL's order: groups are contiguous. `valid` [N] take part."""
+    mask = mask_of(output)
+    fields = {"mask": mask} | of_tokens(trainer, output, mask, mode, every)
+    size = group_size(trainer, mode)
+    given = rewards.combined(trainer, size)
+    return credit.Rollouts(
+        rewards=given,
+        groups=_groups(given, size),
+        valid=valid,
+        progress=progress(trainer),
+        **{name: gathered(trainer, field) for name, field in fields.items()},
+    )
+
+
+def of_tokens(
+    trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
+) -> dict[str, Tensor]:
+    """The fields [B, T] that the estimator needs, or `every` one that is there, of this process' rows."""
+    needs, args, fields = trainer.credit_estimator.needs, trainer.args, dict[str, Tensor]()
+    if options.needs_statistics(trainer.credit_estimator):
+        started = time.perf_counter()
+        size = args.per_device_train_batch_size if mode == "train" else args.per_device_eval_batch_size
+        scores = scoring.statistics(trainer, output, mask, size)
+        fields |= {name: field for name, field in scores.items() if every or name in needs}
+        trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
+    if "rollout_log_probs" in needs:
+        fields["rollout_log_probs"] = output["sampling_per_token_logps"]
+    if "turns" in needs:
+        fields["turns"] = turns(output.get("tool_mask", torch.ones_like(mask)))
+    return fields
+
+
+def turns(tool_mask: Tensor) -> Tensor:
+    """The turn of each token [B, T]: the policy's runs between outputs of tools, counted from 0."""
+    policy = tool_mask.bool()
+    before = torch.cat([torch.zeros_like(policy[:, :1]), policy[:, :-1]], dim=1)
+    return ((policy & ~before).cumsum(dim=1) - 1).clamp(min=0)
+
+
+def mask_of(output: dict[str, Tensor]) -> Tensor:
+    """The tokens [B, T] that the policy chose: no padding, no output of tools."""
+    return output["completion_mask"] * output.get("tool_mask", 1)
+
+
+def finite(given: Tensor) -> Tensor:
+    """Which rows [N] have all their rewards, [N] or [N, K]."""
+    return given.isfinite().view(len(given), -1).all(dim=1)
+
+
+def group_size(trainer: Any, mode: str) -> int:
+    """Completions per prompt."""
+    return trainer.num_generations if mode == "train" else trainer.num_generations_eval
+
+
+def progress(trainer: Any) -> Tensor:
+    """How far the training is, in [0, 1], as a 0-d array."""
+    state = trainer.state
+    return torch.tensor(state.global_step / max(state.max_steps, 1), device=trainer.accelerator.device)
+
+
+def gathered(trainer: Any, field: Tensor) -> Tensor:
+    """The rows [N, ...] of all processes, padded to one width."""
+    accelerator = trainer.accelerator
+    return accelerator.gather(accelerator.pad_across_processes(field.contiguous(), dim=1))
+
+
+def _groups(given: Tensor, size: int) -> Tensor:
+    return torch.arange(len(given), device=given.device) // size

@@ -1,0 +1,78 @@
+"""One of two processes that train with resampling, and again from a checkpoint: sample_rank.py MODEL OUT
+
+Started by test_two_processes.py. Writes what this process saw to OUT/rank_{0,1}.json.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
+
+
+def third(prompts, completions, **_):
+    """Varies within the groups of every third prompt only."""
+    pairs = zip(prompts, completions, strict=True)
+    return [0.5 if int(prompt[:-1]) % 3 else len(set(text)) / 8 for prompt, text in pairs]
+
+
+def train(model, out, resume=None):
+    """Four steps, or those after the checkpoint: the losses, and what the last batch was made of."""
+    args = CreditGRPOConfig(
+        output_dir=str(out),
+        use_cpu=True,
+        ddp_backend="gloo",
+        bf16=False,
+        advantage_estimator="dgpo",
+        advantage_estimator_kwargs={"tau": 0.01},
+        dynamic_sampling="resample",
+        record_steps=1,
+        record_completions=12,  # three groups, of which the second process has one
+        num_generations=4,
+        per_device_train_batch_size=8,
+        max_completion_length=8,
+        learning_rate=1e-2,
+        max_steps=4,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=2,
+        report_to="none",
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+    )
+    data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)]})
+    trainer = CreditGRPOTrainer(model, third, args=args, train_dataset=data)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=resume)
+    batch = trainer._buffered_inputs[0]
+    log = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+    ids = batch["prompt_ids"] * batch["prompt_mask"]
+    return {
+        "steps": [(entry["loss"], entry["grad_norm"], entry["credit/sampling_rounds"]) for entry in log],
+        "dropped": [entry["credit/dropped_groups"] for entry in log],
+        "prompts": trainer._tokenizer.batch_decode(ids, skip_special_tokens=True),
+        "table": list(trainer._logs["prompt"]),
+        "advantages": batch["advantages"].tolist(),
+        "tokens": int(batch["num_items_in_batch"]),
+        "own_tokens": int(batch["completion_mask"].sum()),
+        "drawn": trainer.credit_prompts.drawn,
+    }
+
+
+def main():
+    model, out = sys.argv[1], Path(sys.argv[2])
+    torch.set_num_threads(1)
+    found = {"unbroken": train(model, out / "run")}
+    found["resumed"] = train(model, out / "run", resume=str(out / "run/checkpoint-2"))
+    (out / f"rank_{os.environ['RANK']}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

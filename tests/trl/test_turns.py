@@ -1,0 +1,120 @@
+"""Tools and turns: TRL's real tool loop, with scripted words in the model's mouth."""
+
+import random
+import string
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+import trl
+from datasets import Dataset
+from tokenizers import Regex, pre_tokenizers
+
+import credit
+from credit.adapters.trl import rollouts
+
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>'
+
+
+def add(a: int, b: int) -> int:
+    """Adds.
+
+    Args:
+        a: one number
+        b: the other
+    """
+    return a + b
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory):
+    """A tiny model whose tokenizer knows characters and Qwen3's chat template."""
+    path = tmp_path_factory.mktemp("chat")
+    tokenizer = tiny_model.character_tokenizer(string.printable)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates/qwen3.jinja").read_text()
+    model = tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=1)
+    model.config.max_position_embeddings, model.config.eos_token_id = 2048, tokenizer.eos_token_id
+    model.save_pretrained(path)
+    return str(path), tokenizer
+
+
+def scripted(trainer):
+    """Every other completion calls the tool before it answers."""
+    rng = random.Random(0)
+
+    def single_turn(prompt_ids, images, fields, num_generations, **_):
+        answers = ["".join(rng.choices("0123456789", k=rng.randint(3, 9))) + "<|im_end|>" for _ in prompt_ids]
+        first = num_generations > 1
+        texts = [CALL if first and row % 2 else text for row, text in enumerate(answers)]
+        return trainer._tokenizer(texts, add_special_tokens=False)["input_ids"], None
+
+    return single_turn
+
+
+def low(completions, **_):
+    return [sum(c in "01234" for c in messages[-1]["content"]) / 9 for messages in completions]
+
+
+@pytest.mark.parametrize("within", ["turn", "response"])
+def test_credit_stays_on_the_policys_tokens_and_in_its_turn(make_trainer, chat_model, within):
+    path, tokenizer = chat_model
+    trainer = make_trainer(
+        "dgpo",
+        {"tau": 0.003, "within": within},
+        model=path,
+        reward=low,
+        dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": "1+2"}]] * 8}),
+        max_completion_length=300,
+        extra={"tools": [add], "processing_class": tokenizer},
+    )
+    trainer._generate_single_turn = scripted(trainer)
+    trainer.train()
+    (batch,) = trainer._buffered_inputs
+    tools = (batch["tool_mask"] == 0) & batch["completion_mask"].bool()
+    assert (tools.any(dim=1).sum(), len(tools)) == (4, 8)
+    text = trainer._tokenizer.decode(batch["completion_ids"][tools.any(dim=1)][0])
+    assert "<tool_response>\n3\n</tool_response>" in text
+    mask = rollouts.mask_of(batch)
+    assert batch["num_items_in_batch"] == mask.sum()
+    advantages = batch["advantages"] * batch["completion_mask"]
+    assert (advantages[tools] == 0).all()
+    rows = advantages.sum(dim=1) / mask.sum(dim=1)
+    assert (advantages - rows[:, None] * mask).abs().max() > 1e-2 * rows.abs().max()  # something moved
+    turns = rollouts.turns(batch["tool_mask"])
+    for row in torch.nonzero(tools.any(dim=1) & (rows != 0)).flatten():
+        means = [advantages[row][(turns[row] == turn) & mask[row].bool()].mean() for turn in (0, 1)]
+        kept = [torch.isclose(mean, rows[row], rtol=1e-4).item() for mean in means]
+        assert kept == ([True, True] if within == "turn" else [False, False])
+
+
+def test_a_turn_is_a_run_between_outputs_of_tools():
+    mask = torch.tensor([[1, 1, 0, 0, 1, 1, 0, 1], [1, 1, 1, 1, 1, 1, 1, 1], [0, 1, 0, 1, 1, 0, 0, 1]])
+    expected = [[0, 0, 0, 0, 1, 1, 1, 2], [0] * 8, [0, 0, 0, 1, 1, 1, 1, 2]]
+    assert rollouts.turns(mask).tolist() == expected
+
+
+def test_without_tools_a_response_is_one_turn(train):
+    _, whole = train("dgpo", {"tau": 0.01})
+    _, turned = train("dgpo", {"tau": 0.01, "within": "turn"})
+    np.testing.assert_allclose([e["loss"] for e in turned], [e["loss"] for e in whole], atol=1e-6)
+    assert whole[2]["credit/weight_std"] > 0
+
+
+def test_a_rollout_functions_environment_counts_as_a_tool(train):
+    def rollout(prompts, trainer):
+        generator = torch.Generator().manual_seed(trainer.state.global_step)
+        ids = torch.randint(3, 10, (len(prompts), 9), generator=generator).tolist()
+        given = trainer._tokenizer(prompts)["input_ids"]
+        outside = [[1, 1, 0, 0, 1, 1, 1, 0, 1]] * len(prompts)
+        return {"prompt_ids": given, "completion_ids": ids, "logprobs": None, "env_mask": outside}
+
+    settings = {"extra": {"rollout_func": rollout}, "dynamic_sampling": "resample"}
+    trainer, log = train("dgpo", {"tau": 0.01, "within": "turn"}, **settings)
+    batch = trainer._buffered_inputs[0]
+    assert ((batch["advantages"] == 0) | (batch["tool_mask"] == 1)).all()
+    assert log[2]["credit/weight_std"] > 0
+    assert isinstance(trainer.credit_estimator, credit.DGPO)
