@@ -173,13 +173,16 @@ def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) ->
     checks.rollout_shapes(rollouts)
     checks.missing(estimator.name, needs, rollouts)
     checks.group_ids(rollouts.groups)
+    checks.valid_rewards(rollouts)
     rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
     xp = namespace(rollouts.rewards)
     dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
 
     def convert(name: str, array: Array | None) -> Array | None:
-        if array is None or name in ("groups", "turns"):
+        if array is None:
             return array
+        if name in ("groups", "turns"):  # wide enough for an id of every token
+            return xp.astype(array, xp.__array_namespace_info__().default_dtypes()["indexing"])
         return xp.astype(array, xp.bool if name in ("mask", "valid") else dtype)
 
     rollouts = Rollouts(**{name: convert(name, a) for name, a in rollouts._asdict().items()})
