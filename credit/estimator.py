@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from credit import checks, metrics
-from credit.backends.arrays import namespace, stop_gradient
+from credit.backends.arrays import inspectable, namespace, stop_gradient
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
 from credit.schedule import Schedule
@@ -73,14 +73,15 @@ class Estimator(BaseModel):
         """
         given, rollouts = rollouts, prepare(self, rollouts, all_needs(self))
         xp = namespace(rollouts.rewards)
-        # Only where ids were not looked at: what has no group is left out, and its answer is NaN.
-        nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
         advantages, weights = self.assign(rollouts)
-        weights = xp.astype(weights, advantages.dtype)
+        weights = xp.where(rollouts.mask, xp.astype(weights, advantages.dtype), 0.0)
         found = metrics.of_groups(rollouts) | metrics.of_weights(weights, rollouts.mask)
         found |= self.token_metrics(rollouts, weights)
         advantages = xp.where(rollouts.mask, advantages, 0.0)
-        return Credit(xp.where(nowhere, float("nan"), advantages), weights, found)
+        if not inspectable(given.groups):  # what has no group was left out, and its answer is NaN
+            nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
+            advantages = xp.where(nowhere, float("nan"), advantages)
+        return Credit(advantages, weights, found)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
@@ -169,12 +170,17 @@ def all_needs(estimator: Estimator) -> tuple[str, ...]:
 
 
 def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is."""
+    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is.
+
+    Fields per token that are not among `needs` are None, for each would cost passes over memory.
+    """
     checks.rollout_shapes(rollouts)
     checks.missing(estimator.name, needs, rollouts)
     checks.group_ids(rollouts.groups)
     checks.valid_rewards(rollouts)
-    rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
+    unread = dict.fromkeys(name for name in TOKEN_FIELDS if name not in needs)
+    fields = rollouts._asdict() | unread
+    rollouts = Rollouts(**{n: None if field is None else stop_gradient(field) for n, field in fields.items()})
     xp = namespace(rollouts.rewards)
     dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
 

@@ -18,17 +18,16 @@ def of_groups(rollouts: Rollouts) -> dict[str, Array]:
 
 
 def of_weights(weights: Array, mask: Array) -> dict[str, Array]:
-    """ESS / T = (sum w)^2 / (T sum w^2), averaged over the responses that have tokens."""
+    """Of weights that are 0 outside the mask; ESS / T = (sum w)^2 / (T sum w^2), averaged over responses."""
     xp = namespace(weights)
-    mean = tokens.mean(weights, mask)
     lengths = tokens.length(mask, weights.dtype)[:, 0]
-    inside = xp.where(mask, weights, 0.0)
-    squares = xp.sum(inside * inside, axis=-1)
-    sums = xp.sum(inside, axis=-1)
+    sums, squares = xp.sum(weights, axis=-1), xp.sum(weights * weights, axis=-1)
+    count = xp.clip(xp.sum(lengths), min=1.0)
+    apart = xp.where(mask, weights - xp.sum(sums) / count, 0.0)
     fraction = sums * sums / xp.where(squares == 0.0, 1.0, lengths * squares)
     return {
         "weight_min": tokens.extreme(weights, mask, largest=False),
         "weight_max": tokens.extreme(weights, mask, largest=True),
-        "weight_std": xp.sqrt(tokens.mean((weights - mean) * (weights - mean), mask)),
+        "weight_std": xp.sqrt(xp.sum(apart * apart) / count),
         "effective_token_fraction": tokens.mean(fraction, squares != 0.0),
     }

@@ -163,6 +163,6 @@ def mean(values: Array, mask: Array) -> Array:
 def extreme(values: Array, mask: Array, *, largest: bool) -> Array:
     """Largest or smallest value on the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
-    sign = 1.0 if largest else -1.0
-    peak = xp.max(xp.where(mask, sign * values, -float("inf")))
-    return xp.where(peak == -float("inf"), 0.0, sign * peak)
+    none = -float("inf") if largest else float("inf")
+    peak = (xp.max if largest else xp.min)(xp.where(mask, values, none))
+    return xp.where(peak == none, 0.0, peak)

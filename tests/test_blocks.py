@@ -8,7 +8,7 @@ import pytest
 import statistics_oracle as oracle
 
 import credit
-from credit.backends import blocks
+from credit.backends import block_sums, blocks
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_threads_change_nothing(rng, threads, monkeypatch):
 
 
 def test_exp_where_exp2_has_no_vectors(rng, monkeypatch):
-    monkeypatch.setattr(blocks, "_exponential", lambda dtype: blocks.Exponential(np.exp, 1.0))
+    monkeypatch.setattr(block_sums, "exponential_of", lambda dtype: block_sums.Exponential(np.exp, 1.0))
     x, y = logit_cases.masked_differently(rng)
     ids = rng.integers(x.shape[-1], size=6)
     assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
@@ -58,7 +58,7 @@ def test_memory_is_a_few_blocks(rng):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 5e6 * blocks._cores()  # the logits are 49 MB
+    assert peak < 2e6 + 5.5e6 * blocks._cores()  # the logits are 49 MB
 
 
 def test_strided_rows_of_several_axes(rng):
