@@ -56,8 +56,9 @@ def token_statistics_from_hidden(
     chunk: int | None = None,
     tile: int = 16 * TILE,
     project: Any = tiles.project,
+    pair: Any = state.pair,
 ) -> tuple[Array, Array, Array, Array]:
-    """As `token_statistics`, from hidden states [..., D] and heads [V, D]."""
+    """As `token_statistics`, from hidden states [..., D] and heads [V, D], whose tiles `pair` sums up."""
     dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
     size = policy_head.shape[0]
     chunk = min(size, chunk or CHUNK)
@@ -66,7 +67,7 @@ def token_statistics_from_hidden(
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         policy = source(x, policy_head, policy_bias)
         reference = source(y, reference_head, reference_bias)
-        return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None])
+        return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None], pair)
 
     arrays = (policy_hidden, reference_hidden, token_ids)
     half = tiles.halved(temperature, token_ids, dtype)
@@ -93,12 +94,18 @@ def log_probs_and_entropy(
 
 
 def fold_pair(
-    policy: tiles.Tile, reference: tiles.Tile, size: int, chunk: int, ids: Array, half: Array
+    policy: tiles.Tile,
+    reference: tiles.Tile,
+    size: int,
+    chunk: int,
+    ids: Array,
+    half: Array,
+    pair: Any = state.pair,
 ) -> tuple[Array, Array, Array, Array]:
     """Folds two models' tiles and reads the four statistics off the state."""
 
     def part(start: int, width: int) -> state.Pair:
-        return state.pair(policy(start, width), reference(start, width), ids - start, half)
+        return pair(policy(start, width), reference(start, width), ids - start, half)
 
     return read_pair(state.fold(part, state.merge_pair, size, chunk, half), half)
 
@@ -156,6 +163,7 @@ def hidden_masses(
     chunk: int | None = None,
     tile: int = 16 * TILE,
     project: Any = tiles.project,
+    single: Any = state.single,
 ) -> tuple[Array, Array, Array]:
     """log p, and for its gradient the peak and ln A, all [...]."""
     size = head.shape[0]
@@ -166,7 +174,7 @@ def hidden_masses(
         ids, half = ids[..., None], half[..., None]
 
         def part(start: int, width: int) -> state.Single:
-            return state.single(logits(start, width), ids - start, half)
+            return single(logits(start, width), ids - start, half)
 
         policy, _ = state.fold(part, state.merge_single, size, width, half)
         xp = namespace(policy.peak)

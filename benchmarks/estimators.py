@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from token_statistics import cpu_name
+from measuring import cpu_name
 
 import credit
 from credit.estimator import prepare

@@ -1,37 +1,36 @@
 """The rows of the GPU table: our kernels, eager and compiled torch, and the kernels of TRL and Liger."""
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
 import peers
 import torch
+from measuring import Case, Report, time_cpu
+from workloads import draw, errors, nats
 
 import credit
 
 Tensor = torch.Tensor
 
 
-def workload(
-    report: Any, name: str, logits: tuple[Tensor, ...], *, first: bool, errors: Any, nats: Any
-) -> None:
+def workload(report: Report, case: Case, *, first: bool) -> None:
     """Forward, backward and the peers on one pair of logits [N, V]."""
-    x, y, ids = logits
-    pairs, moved, size = x.numel(), 2 * x.nbytes, x.shape[-1]
-    work = f"{name}, N {len(x)}, {str(x.dtype)[6:]}"
+    x, y, ids = logits = draw(case, report.device)
 
-    def add(who: str, function: Callable[[], Any], moved: int = moved, accurate: bool = False) -> None:
+    def add(who: str, function: Callable[[], Any], accurate: bool = False) -> None:
         more = errors(function(), *logits) if accurate else {}
-        report.measure(work, who, function, pairs, moved, **more)
+        report.measure(case, who, function, **more)
 
-    add("credit", lambda: nats(credit.token_statistics(x, y, ids), size), accurate=True)
+    add("credit", lambda: nats(credit.token_statistics(x, y, ids), case.vocabulary), accurate=True)
     backward = Backward(x, ids)
-    add("credit, gradient of log p (x in, dx out)", backward, 2 * x.nbytes)
+    add("credit, gradient of log p (x in, dx out)", backward)
     del backward
     if first:
         variants(add, x, y, ids)
-    if len(x) <= 8192:
+    if case.tokens <= 8192:
         add("naive eager", lambda: peers.naive(x, y, ids))
         add("careful eager", lambda: peers.careful(x, y, ids), accurate=first)
         add("torch.compile(careful)", compiled(peers.careful, logits))
@@ -70,7 +69,7 @@ class Backward:
 
 def compiled(function: Any, logits: tuple[Tensor, ...]) -> Callable[[], Any]:
     torch.compiler.reset()
-    fast = torch.compile(function, dynamic=False)
+    fast = torch.compile(function, dynamic=False, backend="inductor" if logits[0].is_cuda else "eager")
     return lambda: fast(*logits)
 
 
@@ -97,57 +96,46 @@ def kernels(x: Tensor, y: Tensor, ids: Tensor) -> Iterator[tuple[str, Callable[[
         print(f"Liger's kernel is left out: {error}")
 
 
-def from_hidden(
-    report: Any, tokens: int = 8192, size: int = 151_936, widths: tuple[int, ...] = (1024, 3584)
-) -> None:
-    """Two heads of width D beside the two bare matmuls, and the differentiable log-probs."""
-    device = report.device
-    for width in widths:
-        work = f"from hidden, D {width}"
-        hidden = torch.randn(tokens, width, dtype=torch.bfloat16, device=device)
-        head = torch.randn(size, width, dtype=torch.bfloat16, device=device) / math.sqrt(width)
-        ids = torch.randint(size, (tokens,), device=device)
-        pairs, moved = tokens * size, 2 * (hidden.nbytes + head.nbytes)
-        rows = [slice(i, i + 2048) for i in range(0, tokens, 2048)]
+def from_hidden(report: Report, case: Case, width: int) -> None:
+    """Two heads of the given width beside the two bare matmuls, and the differentiable log-probs."""
+    hidden = torch.randn(case.tokens, width, dtype=case.kind, device=report.device)
+    head = torch.randn(case.vocabulary, width, dtype=case.kind, device=report.device) / math.sqrt(width)
+    ids = torch.randint(case.vocabulary, (case.tokens,), device=report.device)
+    leaves = [tensor.detach().requires_grad_() for tensor in (hidden, head)]
 
-        def matmuls(hidden: Any = hidden, head: Any = head, rows: Any = rows) -> None:
-            for _ in range(2):
-                for part in rows:
-                    torch.mm(hidden[part], head.t())
+    def matmuls() -> None:
+        for _ in range(2):
+            for start in range(0, case.tokens, 2048):
+                torch.mm(hidden[start : start + 2048], head.t())
 
-        def statistics(hidden: Any = hidden, head: Any = head, ids: Any = ids) -> Any:
-            return credit.token_statistics_from_hidden(hidden, head, hidden, head, ids)
+    def statistics() -> Any:
+        return credit.token_statistics_from_hidden(hidden, head, hidden, head, ids)
 
-        leaves = [tensor.detach().requires_grad_() for tensor in (hidden, head)]
+    def train() -> Any:
+        log_probs = credit.selected_log_probs_from_hidden(*leaves, ids)
+        return torch.autograd.grad(log_probs.sum(), leaves)
 
-        def train(leaves: Any = leaves, ids: Any = ids) -> Any:
-            log_probs = credit.selected_log_probs_from_hidden(*leaves, ids)
-            return torch.autograd.grad(log_probs.sum(), leaves)
-
-        report.measure(work, "two bare matmuls, bfloat16 out", matmuls, pairs, moved)
-        report.measure(work, "credit, statistics of two heads", statistics, pairs, moved)
-        report.measure(work, "credit, log p and both gradients", train, pairs, moved)
+    moved = 2 * (hidden.nbytes + head.nbytes)
+    report.measure(case, "two bare matmuls", matmuls, moved)
+    report.measure(case, "credit, statistics of two heads", statistics, moved)
+    report.measure(case, "credit, log p and both gradients", train, moved)
 
 
-def jax_rows(report: Any, draw: Any) -> None:
-    """Both forms of JAX's loop on the same GPU."""
-    import os
-
+def jax_rows(report: Report, case: Case) -> None:
+    """Both forms of JAX's loop, on its own stream and so by the host's clock; memory from its compiler."""
     import jax
-    import numpy as np
 
-    x, y, ids = draw(8192, 151_936, torch.bfloat16, "cuda")
-    given = [jax.dlpack.from_dlpack(a) for a in (x, y)] + [
-        jax.numpy.asarray(ids.cpu().numpy().astype(np.int32))
-    ]
+    x, y, ids = draw(case, report.device)
+    given = [jax.dlpack.from_dlpack(a) for a in (x, y)]
+    given.append(jax.device_put(ids.int().cpu().numpy(), next(iter(given[0].devices()))))
     for form in ("", "whole"):
         os.environ["CREDIT_JAX_FORM"] = form
         jax.clear_caches()
         program = jax.jit(lambda *a: tuple(credit.token_statistics(*a))).lower(*given).compile()
-        temporaries = program.memory_analysis().temp_size_in_bytes / 1e6
+
+        def timer(function: Callable[[], Any], program: Any = program) -> tuple[list[float], float]:
+            return time_cpu(function)[0], program.memory_analysis().temp_size_in_bytes
+
         who = f"credit, jax {form or 'chunks'}"
-        report.measure(
-            "jax 151,936", who, lambda p=program: jax.block_until_ready(p(*given)), x.numel(), 2 * x.nbytes,
-            temporaries_mb=temporaries,
-        )  # fmt: skip
+        report.measure(case, who, lambda p=program: jax.block_until_ready(p(*given)), timer=timer)
     os.environ.pop("CREDIT_JAX_FORM")

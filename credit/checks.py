@@ -59,6 +59,8 @@ def rollout_shapes(rollouts: Rollouts) -> None:
         if array.ndim not in dimensions:
             raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {described}")
     rows, tokens = fields["mask"].shape
+    if not (rows and tokens):
+        raise ValueError(f"the mask is [N, T] = {rows, tokens}; there is nothing to give credit to")
     for name, array in fields.items():
         if array.ndim and array.shape[0] != rows:
             raise ValueError(
@@ -72,8 +74,15 @@ def rollout_shapes(rollouts: Rollouts) -> None:
 
 def group_ids(groups: Array) -> None:
     """A ValueError for an id outside 0..N-1, where looking is free."""
-    if groups.shape[0] and inspectable(groups):
+    if inspectable(groups):
         _group_range(to_numpy(groups))
+
+
+def valid_rewards(rollouts: Rollouts) -> None:
+    """A ValueError for a reward that is not finite and said to be valid, where looking is free."""
+    rewards, valid = rollouts.rewards, rollouts.valid
+    if valid is not None and inspectable(rewards) and inspectable(valid):
+        _finite_where_valid(to_numpy(rewards), to_numpy(valid))
 
 
 def token_ids(ids: Array, known: Array, size: int) -> None:
@@ -124,8 +133,8 @@ def validate(rollouts: Rollouts) -> None:
 
     It copies to the host and so synchronises a device; it cannot run under jit. What it accepts:
     groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
-    entropy and deviation in [0, 1] and finite token rewards. A non-finite reward is no error: it
-    makes its row invalid.
+    entropy and deviation in [0, 1], turns in 0..T-1 and finite token rewards. A non-finite reward is
+    no error unless `valid` says that it counts: it makes its row invalid.
     """
     rollout_shapes(rollouts)
     values: Mapping[str, Any] = {
@@ -143,6 +152,12 @@ def validate(rollouts: Rollouts) -> None:
         if name in values:
             inside = (values[name] >= 0) & (values[name] <= 1)
             _all(name, inside | ~chosen, values[name], "a number in [0, 1]")
+    if "valid" in values:
+        _finite_where_valid(values["rewards"], values["valid"])
+    if "turns" in values:
+        turns = values["turns"]
+        inside = (turns >= 0) & (turns < turns.shape[1])
+        _all("turns", inside | ~chosen, turns, f"an integer in 0..{turns.shape[1] - 1} (T tokens)")
     if "token_rewards" in values:
         finite = np.isfinite(values["token_rewards"])
         _all("token_rewards", finite | ~chosen, values["token_rewards"], "a finite number")
@@ -153,6 +168,11 @@ def validate(rollouts: Rollouts) -> None:
 def _group_range(groups: np.ndarray[Any, Any]) -> None:
     within = (groups >= 0) & (groups < len(groups))
     _all("groups", within, groups, f"an integer in 0..{len(groups) - 1} (N rows)")
+
+
+def _finite_where_valid(rewards: Any, valid: Any) -> None:
+    counts = valid.astype(bool).reshape(-1, *[1] * (rewards.ndim - 1))
+    _all("rewards", np.isfinite(rewards) | ~counts, rewards, "a finite number where `valid` is true")
 
 
 def _all(name: str, good: Any, values: Any, expected: str) -> None:

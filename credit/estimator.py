@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from credit import checks, metrics
-from credit.backends.arrays import namespace, stop_gradient
+from credit.backends.arrays import inspectable, namespace, stop_gradient
+from credit.backends.rows import in_blocks
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
 from credit.schedule import Schedule
@@ -73,20 +74,27 @@ class Estimator(BaseModel):
         """
         given, rollouts = rollouts, prepare(self, rollouts, all_needs(self))
         xp = namespace(rollouts.rewards)
-        # Only where ids were not looked at: what has no group is left out, and its answer is NaN.
-        nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
-        advantages, weights = self.assign(rollouts)
-        weights = xp.astype(weights, advantages.dtype)
+        advantages, weights = in_blocks(_masked, *self.assign(rollouts), rollouts.mask)
         found = metrics.of_groups(rollouts) | metrics.of_weights(weights, rollouts.mask)
         found |= self.token_metrics(rollouts, weights)
-        advantages = xp.where(rollouts.mask, advantages, 0.0)
-        return Credit(xp.where(nowhere, float("nan"), advantages), weights, found)
+        if not inspectable(given.groups):  # what has no group was left out, and its answer is NaN
+            nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
+            advantages = xp.where(nowhere, float("nan"), advantages)
+        return Credit(advantages, weights, found)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
         advantages = self.advantages(rollouts)
-        weights = self.weights(rollouts, advantages)
-        return advantages[:, None] * namespace(advantages).astype(weights, advantages.dtype), weights
+        if not self.row_local:
+            return _product(advantages, self.weights(rollouts, advantages))
+        given = [(name, field) for name, field in rollouts._asdict().items() if field is not None]
+        names = [name for name, field in given if field.ndim]
+
+        def of_rows(advantages: Array, *fields: Array) -> tuple[Array, Array]:
+            part = rollouts._replace(**dict(zip(names, fields, strict=True)))
+            return _product(advantages, self.weights(part, advantages))
+
+        return in_blocks(of_rows, advantages, *(field for _, field in given if field.ndim))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -169,17 +177,25 @@ def all_needs(estimator: Estimator) -> tuple[str, ...]:
 
 
 def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is."""
+    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is.
+
+    Fields per token that are not among `needs` are None, for each would cost passes over memory.
+    """
     checks.rollout_shapes(rollouts)
     checks.missing(estimator.name, needs, rollouts)
     checks.group_ids(rollouts.groups)
-    rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
+    checks.valid_rewards(rollouts)
+    unread = dict.fromkeys(name for name in TOKEN_FIELDS if name not in needs)
+    fields = rollouts._asdict() | unread
+    rollouts = Rollouts(**{n: None if field is None else stop_gradient(field) for n, field in fields.items()})
     xp = namespace(rollouts.rewards)
     dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
 
     def convert(name: str, array: Array | None) -> Array | None:
-        if array is None or name in ("groups", "turns"):
+        if array is None:
             return array
+        if name in ("groups", "turns"):  # wide enough for an id of every token
+            return xp.astype(array, xp.__array_namespace_info__().default_dtypes()["indexing"])
         return xp.astype(array, xp.bool if name in ("mask", "valid") else dtype)
 
     rollouts = Rollouts(**{name: convert(name, a) for name, a in rollouts._asdict().items()})
@@ -190,6 +206,16 @@ def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) ->
     valid = (finite if rollouts.valid is None else rollouts.valid) & known
     rollouts = rollouts._replace(groups=xp.where(known, rollouts.groups, xp.zeros_like(rollouts.groups)))
     return _blank(rollouts._replace(valid=valid, mask=rollouts.mask & valid[:, None]))
+
+
+def _product(advantages: Array, weights: Array) -> tuple[Array, Array]:
+    return advantages[:, None] * namespace(advantages).astype(weights, advantages.dtype), weights
+
+
+def _masked(advantages: Array, weights: Array, mask: Array) -> tuple[Array, Array]:
+    xp = namespace(advantages)
+    weights = xp.astype(weights, advantages.dtype)
+    return xp.where(mask, advantages, 0.0), xp.where(mask, weights, 0.0)
 
 
 def _known(groups: Array) -> Array:

@@ -28,16 +28,24 @@ def centre(rewards: Array, groups: Array, valid: Array, weights: Array | None = 
 
 def deviation(rewards: Array, groups: Array, valid: Array, *, correction: int) -> Array:
     """Standard deviation over the valid rows of the group [N]; 0 where there are fewer than 2."""
-    xp = namespace(rewards)
-    centred = centre(rewards, groups, valid)
-    count = size(valid, groups, rewards.dtype)
-    return xp.sqrt(group_sum(centred * centred, groups) / xp.clip(count - correction, min=1.0))
+    return _spread(centre(rewards, groups, valid), groups, valid, correction)
 
 
 def standardise(rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float) -> Array:
     """(r_i - mean) / (std + eps) over the valid rows of the group [N]; 0 where there are fewer than 2."""
-    scale = deviation(rewards, groups, valid, correction=correction) + eps
-    return divide(centre(rewards, groups, valid), scale)
+    centred = centre(rewards, groups, valid)
+    return divide(centred, _spread(centred, groups, valid, correction) + eps)
+
+
+def _spread(centred: Array, groups: Array, valid: Array, correction: int) -> Array:
+    """The deviation of rewards whose mean is taken out already."""
+    xp = namespace(centred)
+    count = size(valid, groups, centred.dtype)
+    # In units of the group's largest: the squares of rewards near 1e20 do not fit into float32.
+    largest = group_max(xp.abs(centred), groups)
+    unit = xp.where(largest > 0.0, largest, 1.0)
+    squares = group_sum((centred / unit) ** 2, groups)
+    return unit * xp.sqrt(squares / xp.clip(count - correction, min=1.0))
 
 
 def divide(centred: Array, scale: Array) -> Array:

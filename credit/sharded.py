@@ -54,10 +54,10 @@ def token_statistics(
 def log_probs_and_entropy(
     logits: Array, token_ids: Array, temperature: Array | float, vocab_size: int | None, group: Any
 ) -> tuple[Array, Array]:
-    """See `credit.log_probs_and_entropy`; torch only."""
+    """See `credit.log_probs_and_entropy`; the group as of `token_statistics`."""
     run = getattr(choose(logits), "sharded_log_probs_and_entropy", None)
     if run is None:
-        raise ValueError("log-probs of a sharded vocabulary need torch tensors")
+        raise ValueError("a sharded vocabulary needs torch tensors, or JAX arrays inside shard_map")
     checks.same_library(logits=logits, token_ids=token_ids)
     checks.shape("token_ids", token_ids, tuple(logits.shape[:-1]), "as the logits without their last axis")
     checks.temperature(temperature, tuple(token_ids.shape))

@@ -176,7 +176,7 @@ def log_probs_and_entropy(
         d log p(a) / dx_v = (1[v = a] - p_v) / T        dH / dx_v = -p_v (ln p_v + H) / T
 
     Types and errors as in `selected_log_probs`; vocab_size and process_group as in `token_statistics`
-    (torch only; each rank's logits get their own gradient).
+    (each rank's logits get their own gradient).
     """
     if process_group is not None:
         return sharded.log_probs_and_entropy(logits, token_ids, temperature, vocab_size, process_group)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from credit.backends.arrays import group_max, group_sum, namespace
+from credit.backends.rows import in_blocks
 from credit.types import Array
 
 
@@ -21,7 +22,7 @@ def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None
     on a token of the mask makes its own response (or turn) NaN.
     """
     xp = namespace(score)
-    total, peak = _over(mask, turns)
+    total, peak = over(mask, turns)
     top = peak(score)
     return _weigh((xp.where(mask, score, top) - top) / tau, mask, total)
 
@@ -44,7 +45,7 @@ def redistribute_to(
     more than `floor` ([N, 1] or a number) is noise and keeps weights of 1.
     """
     xp = namespace(score)
-    total, peak = _over(mask, turns)
+    total, peak = over(mask, turns)
     top, bottom = peak(score), -peak(-score)
     spread = top - bottom
     smallest = xp.maximum(4.0 * xp.finfo(score.dtype).eps * xp.abs(top), xp.zeros_like(top) + floor)
@@ -73,7 +74,7 @@ def _weigh(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Arr
     return xp.where(mask, e * (total(xp.ones_like(e)) / xp.where(sums < 1.0, 1.0, sums)), 0.0)
 
 
-def _over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+def over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Sum and maximum over each token's response, or over its turn, of the mask's tokens.
 
     Shapes [N, T] -> [N, 1], or [N, T] by turns. The maximum of nothing is 0.
@@ -114,12 +115,16 @@ def whiten(values: Array, mask: Array) -> Array:
     centred = values
     for _ in range(2):  # as in groups.centre: equal values give exactly 0
         centred = xp.where(mask, centred - mean(centred, mask), 0.0)
+    unit = xp.clip(xp.max(xp.abs(centred)), min=1.0)  # so that the squares of large values fit
+    centred = centred / unit
     variance = xp.sum(centred * centred) / xp.clip(count - 1.0, min=1.0)
-    return centred / xp.sqrt(variance + 1e-8)
+    return centred / xp.sqrt(variance + (1e-4 / unit) ** 2)
 
 
 def returns_to_go(rewards: Array, mask: Array, gamma: Any) -> Array:
     """G_t = r_t + gamma G_{t'} [N, T], t' the next token of the mask; 0 outside the mask.
+
+    gamma is a number, or one per token [N, T].
 
     A scan by doubling, since the array API has no recurrence: G_t = a_t G_{t+1} + b_t, with a = 1 and
     b = 0 outside the mask.
@@ -152,13 +157,23 @@ def quantile(values: Array, mask: Array, q: float) -> Array:
 def mean(values: Array, mask: Array) -> Array:
     """Mean over all the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
-    count = xp.sum(xp.astype(mask, values.dtype))
-    return xp.sum(xp.where(mask, values, 0.0)) / xp.clip(count, min=1.0)
+
+    def of_rows(values: Array, mask: Array) -> tuple[Array, Array]:
+        counts = xp.sum(xp.astype(mask, values.dtype), axis=-1)
+        return xp.sum(xp.where(mask, values, 0.0), axis=-1), counts
+
+    sums, counts = in_blocks(of_rows, values, mask)
+    return xp.sum(sums) / xp.clip(xp.sum(counts), min=1.0)
 
 
 def extreme(values: Array, mask: Array, *, largest: bool) -> Array:
     """Largest or smallest value on the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
-    sign = 1.0 if largest else -1.0
-    peak = xp.max(xp.where(mask, sign * values, -float("inf")))
-    return xp.where(peak == -float("inf"), 0.0, sign * peak)
+    none = -float("inf") if largest else float("inf")
+    furthest = xp.max if largest else xp.min
+
+    def of_rows(values: Array, mask: Array) -> tuple[Array]:
+        return (furthest(xp.where(mask, values, none), axis=-1),)
+
+    peak = furthest(in_blocks(of_rows, values, mask)[0])
+    return xp.where(peak == none, 0.0, peak)

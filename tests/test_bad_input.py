@@ -74,6 +74,27 @@ def test_a_wrong_shape_is_named(library, right, case):
         library.call(GRPO())(given)
 
 
+@pytest.mark.parametrize(("rows", "tokens"), [(0, 3), (4, 0), (0, 0)])
+def test_nothing_to_credit_is_said(library, right, rows, tokens):
+    cut = Rollouts(*(f[:rows, :tokens] if f.ndim == 2 else f[:rows] if f.ndim else f for f in right))
+    for function in (GRPO(), GRPO().keep, validate):
+        with pytest.raises(ValueError, match=rf"the mask is \[N, T\] = \({rows}, {tokens}\)"):
+            function(arrays(library, cut))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_reward_that_counts_must_be_finite(library, right, name):
+    estimator = make(name)
+    wrong = right._replace(rewards=np.array([1, 0, np.nan, 0], np.float32))
+    with pytest.raises(ValueError, match=r"rewards\[2\] is nan; expected a finite number where `valid`"):
+        estimator(arrays(library, wrong))
+    several = right._replace(rewards=np.array([[1, 0], [0, np.inf], [1, 0], [0, 0]], np.float32))
+    with pytest.raises(ValueError, match=r"rewards\[1, 1\] is inf; expected a finite number"):
+        validate(arrays(library, several))
+    left_out = wrong._replace(valid=np.array([True, True, False, True]))
+    assert np.isfinite(run(library, estimator, left_out).advantages).all()
+
+
 @pytest.mark.parametrize("name", ["rewards", "groups", "mask", "deviation", "progress"])
 def test_a_list_is_no_array(library, right, name):
     given = arrays(library, right)._replace(**{name: getattr(right, name).tolist()})
@@ -179,6 +200,7 @@ WRONG_VALUES = {
     "normalized_entropy": (1.25, r"normalized_entropy\[1, 2\] is 1\.25; expected a number in \[0, 1\]"),
     "deviation": (-0.25, r"deviation\[1, 2\] is -0\.25; expected a number in \[0, 1\]"),
     "token_rewards": (np.inf, r"token_rewards\[1, 2\] is inf; expected a finite number"),
+    "turns": (3, r"turns\[1, 2\] is 3; expected an integer in 0\.\.2"),
 }
 
 
@@ -209,7 +231,7 @@ def test_validate_checks_the_progress(library, right, value):
 def test_validate_does_not_look_under_the_mask_or_at_invalid_rows(library, right):
     for name in WRONG_VALUES.keys() - {"mask"}:
         array = getattr(right, name).copy()
-        array[0, 2] = np.nan
+        array[0, 2] = np.nan if name != "turns" else -1
         array[1] = 7.0 if name != "token_rewards" else np.inf
         given = right._replace(valid=np.array([True, False, True, True]), **{name: array})
         assert validate(arrays(library, given)) is None

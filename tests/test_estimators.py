@@ -14,17 +14,21 @@ from running import arrays, run
 from strategies import N, examples
 
 import credit
-from credit import DGPO, GRPO, Rollouts
+from credit import DGPO, GRPO, GRPOS, MTGRPO, Rollouts
+from credit.backends import rows
 from credit.estimator import prepare
 
-SOFT = {"gtpo": {"eps": 1e-2}}  # its own eps amplifies the rounding of shaped rewards that are nearly equal
+# Their own eps amplifies the rounding of shaped rewards that are nearly equal.
+SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})
 NAMED = [make(name, **SOFT.get(name, {})) for name in NAMES]
 RELATIVE = [e for e in NAMED if e.name not in ("gtpo", "reinforce_plus_plus", "remax")]  # to their group
+BY_REWARD = [e for e in RELATIVE if e.name not in ("grpo_s", "mt_grpo")]  # and by nothing but its rewards
 INFINITE_TAU = DGPO(tau=float("inf"))
 SETTINGS = [
     *NAMED,
     GRPO(correction=0, eps=1e-2),
     GRPO(eps=0),
+    MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
     DGPO(tau=0.02, kappa=2.5),
     DGPO(tau=1.0, kappa=0, correction=0),
     INFINITE_TAU,
@@ -75,6 +79,8 @@ def small_batch(rewards=(1, 0, 0, 0), length=3, **fields):
         "normalized_entropy": rng.uniform(size=(rows, length)).astype(np.float32),
         "deviation": rng.uniform(size=(rows, length)).astype(np.float32),
         "baseline_rewards": np.zeros(rows, np.float32),
+        "token_rewards": rng.normal(size=(rows, length)).astype(np.float32),
+        "turns": np.tile(np.arange(length) // 2, (rows, 1)),
     }
     return Rollouts(**(given | fields))
 
@@ -191,13 +197,23 @@ def test_fewer_than_two_valid_rows_give_zero(library, estimator):
     assert result.metrics["invalid_rows"] == 2
 
 
-@every(RELATIVE)
+@every(BY_REWARD)
 @pytest.mark.parametrize(("count", "reward"), [(64, 0.7), (7, 0.1)])
 def test_equal_rewards_give_exactly_zero(library, estimator, count, reward):
     for offset in (0.0, 0.3, 100.0, 1e4):
         result = run(library, estimator, small_batch([reward + offset] * count))
         assert (result.advantages == 0).all()
         assert result.metrics["zero_variance_groups"] == 1
+
+
+@every(NAMED)
+def test_huge_rewards_keep_their_differences(library, estimator):
+    """Squares of 1e20 do not fit into float32; another group's ordinary rewards are none the worse."""
+    rewards, groups = (1e20, 0, 3e20, 0, 1, 0, 3, 0), np.array([0] * 4 + [1] * 4)
+    batch = small_batch(rewards, groups=groups)
+    expected = oracle.estimate(estimator, batch)[1]
+    actual = run(library, estimator, batch).advantages
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @every(NAMED)
@@ -209,6 +225,19 @@ def test_an_empty_response_gets_zero_but_its_reward_counts(library, estimator):
     assert (result.advantages[0] == 0).all()
     np.testing.assert_allclose(result.advantages, expected, rtol=1e-5, atol=1e-6)
     assert result.metrics["invalid_rows"] == 0
+
+
+@every(SETTINGS)
+@pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
+def test_blocks_of_rows_change_nothing(library, estimator, monkeypatch):
+    rewards, groups = np.linspace(-1, 2, 12).astype(np.float32) ** 2, np.arange(12) // 4
+    mask = np.arange(7) < np.arange(12)[:, None] % 8
+    batch = small_batch(rewards, length=7, groups=groups, mask=mask, progress=np.array(0.5, np.float32))
+    whole = run(library, estimator, batch)
+    monkeypatch.setattr(rows, "BLOCK", 14)
+    assert_same(run(library, estimator, batch), whole, exactly=False)
+    empty = batch._replace(mask=np.zeros_like(mask))
+    assert (run(library, estimator, empty).advantages == 0).all()
 
 
 @every(NAMED)
@@ -308,7 +337,10 @@ def test_scores_may_be_negative_and_padding_anything(library):
     np.testing.assert_allclose(weights, [[0.5, 1.5, 0], [0, 1, 1]], rtol=1e-4)
 
 
-@pytest.mark.parametrize("estimator", having("redistributes"), ids=label)
+BY_SCORE = [estimator for estimator in having("redistributes") if estimator.name != "grpo_s"]
+
+
+@pytest.mark.parametrize("estimator", BY_SCORE, ids=label)
 @pytest.mark.parametrize("field", ["deviation", "normalized_entropy"])
 def test_a_nan_score_spoils_only_its_own_response(library, estimator, field):
     batch = small_batch()
@@ -319,6 +351,16 @@ def test_a_nan_score_spoils_only_its_own_response(library, estimator, field):
     others = [0, 2, 3]
     np.testing.assert_array_equal(spoilt.advantages[others], clean.advantages[others])
     assert np.isnan(spoilt.advantages[1]).all() == (field in estimator.needs)
+
+
+def test_a_nan_entropy_takes_its_response_out_of_grpo_s(library):
+    batch = small_batch()
+    entropy = batch.normalized_entropy.copy()
+    entropy[1, 2] = np.nan
+    spoilt = run(library, GRPOS(), batch._replace(normalized_entropy=entropy)).advantages
+    without = run(library, GRPOS(), batch._replace(valid=np.array([True, False, True, True]))).advantages
+    assert np.isnan(spoilt[1]).all()
+    np.testing.assert_array_equal(spoilt[[0, 2, 3]], without[[0, 2, 3]])
 
 
 @every(NAMED)

@@ -46,6 +46,8 @@ def run_rank(rank, port):
     import torch
     import torch.distributed as dist
 
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        take_kernels()
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     mine = slice(516 * rank, 516 * (rank + 1))
     logits, hidden, ids = draw()
@@ -55,7 +57,7 @@ def run_rank(rank, port):
     given = {"vocab_size": SIZE, "process_group": group}
     by_logits, by_hidden = whole()
     assert_close(credit.token_statistics(x, y, ids, temperature=0.8, **given), by_logits)
-    biases = {"policy_bias": b, "reference_bias": b2, "soft_cap": 5.0, "chunk": 100}
+    biases = {"policy_bias": b, "reference_bias": b2, "soft_cap": 5.0, "chunk": 300}
     assert_close(credit.token_statistics_from_hidden(h, w, h2, w2, ids, **biases, **given), by_hidden)
     small = credit.token_statistics(
         x, y, ids * 0, vocab_size=300, process_group=group
@@ -63,6 +65,13 @@ def run_rank(rank, port):
     assert_close(small, credit.token_statistics(*logits, np.zeros(TOKENS, np.int32), vocab_size=300))
     check_gradient(logits[0][:, mine], ids, given, mine)
     dist.destroy_process_group()
+
+
+def take_kernels():
+    """The path of CUDA tensors, whose kernels run in Triton's interpreter."""
+    import credit.backends.torch as backend
+
+    backend.on_kernels = lambda *tensors: tensors[0].dtype != backend.torch.float64
 
 
 def check_gradient(x, ids, given, mine):
@@ -79,13 +88,17 @@ def check_gradient(x, ids, given, mine):
     assert_close((x.grad,), (full.grad[:, mine].numpy(),))
 
 
-def test_two_ranks_of_torch():
+@pytest.mark.parametrize("path", ["blocks", "kernels"])
+def test_two_ranks_of_torch(path):
     pytest.importorskip("torch")
+    if path == "kernels":
+        pytest.importorskip("triton")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
+        "TRITON_INTERPRET": "1" if path == "kernels" else "0",
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
     ranks = [
@@ -139,12 +152,58 @@ def run_jax():
     assert_close(sharded(from_logits, (columns, columns, everywhere))(*logits, ids), by_logits)
     specs = (everywhere, rows, rows) * 2 + (everywhere,)
     assert_close(sharded(from_hidden, specs)(*hidden, ids), by_hidden)
+    for checked in (True, False):
+        check_jax_gradient(mesh, logits[0], ids, checked)
+    check_bad_rows(mesh)
+
+
+def check_jax_gradient(mesh, x, ids, checked):
+    """Gradients that JAX takes through shard_map, of the whole batch's loss."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    weights, ids = np.linspace(-1, 1, TOKENS).astype(np.float32), jax.numpy.asarray(ids)
+
+    def loss(x, ids, **given):
+        log_probs, entropy = credit.log_probs_and_entropy(x, ids, temperature=0.8, vocab_size=SIZE, **given)
+        return (log_probs * weights + entropy).sum(), (log_probs, entropy)
+
+    def local(x, ids):
+        return loss(x, ids, process_group="vocabulary")
+
+    specs = {"in_specs": (P(None, "vocabulary"), P()), "out_specs": P(), "check_vma": checked}
+    sharded = jax.value_and_grad(jax.jit(jax.shard_map(local, mesh=mesh, **specs)), has_aux=True)
+    (_, fields), gradient = sharded(x, ids)
+    (_, expected), whole = jax.value_and_grad(loss, has_aux=True)(x, ids)
+    assert_close(fields, expected)
+    np.testing.assert_allclose(gradient, whole, rtol=1e-5, atol=1e-6)
+
+
+def check_bad_rows(mesh):
+    """NaN for its own token, wherever the bad logit lies; a shard without mass is none."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    x = np.zeros((4, 6), np.float32)
+    x[0, 1], x[1, 4], x[2] = np.nan, np.inf, -np.inf
+    x[3, :3] = -np.inf
+
+    def local(x, ids):
+        return credit.log_probs_and_entropy(x, ids, process_group="vocabulary")
+
+    specs = {"in_specs": (P(None, "vocabulary"), P()), "out_specs": P()}
+    log_probs, entropy = jax.jit(jax.shard_map(local, mesh=mesh, **specs))(x, np.full(4, 5, np.int32))
+    assert np.isnan(log_probs[:3]).all()
+    assert np.isnan(entropy[:3]).all()
+    np.testing.assert_allclose([log_probs[3], entropy[3]], [-np.log(3), np.log(3)], rtol=1e-6)
 
 
 def test_what_cannot_be_sharded_is_refused():
     x, ids = np.zeros((2, 3), np.float32), np.zeros(2, np.int32)
     with pytest.raises(ValueError, match="needs torch tensors, or JAX arrays"):
         credit.token_statistics(x, x, ids, process_group="vocabulary")
+    with pytest.raises(ValueError, match="needs torch tensors, or JAX arrays"):
+        credit.selected_log_probs(x, ids, process_group="vocabulary")
     with pytest.raises(ValueError, match="3 columns of the policy and 2 of the reference"):
         credit.token_statistics(x, x[:, :2], ids, process_group="vocabulary")
 

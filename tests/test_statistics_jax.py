@@ -53,6 +53,15 @@ def test_vmap_and_grad(drawn):
     assert max(oracle.errors(stats, expected, x.shape[-1]).values()) <= 1.0
 
 
+@pytest.mark.parametrize("function", [credit.token_statistics, credit.log_probs_and_entropy])
+def test_temporaries_are_a_few_chunks(function):
+    """One model's logits are 117 MB; a program that does not loop holds several times as much."""
+    logits, ids = jax.ShapeDtypeStruct((192, 151_936), jnp.float32), jax.ShapeDtypeStruct((192,), jnp.int32)
+    models = 2 if function is credit.token_statistics else 1
+    program = jax.jit(function).lower(*[logits] * models, ids).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 64e6
+
+
 def test_no_gradient_flows_through_token_statistics(drawn):
     x, y, ids = drawn
 

@@ -186,6 +186,25 @@ def test_log_probs_and_their_gradient_compile_without_a_break(drawn):
     np.testing.assert_allclose(leaf.grad, of_log_prob + 0.5 * of_entropy, rtol=3e-5, atol=2e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_the_compiled_graph_does_not_grow_with_the_logits():
+    def nodes(rows, size):
+        graphs = []
+
+        def keep(module, inputs):
+            graphs.append(module)
+            return module.forward
+
+        x, ids = torch.zeros(rows, size), torch.zeros(rows, dtype=torch.int64)
+        torch.compiler.reset()
+        torch.compile(credit.token_statistics, fullgraph=True, backend=keep)(x, x, ids)
+        torch.compile(credit.log_probs_and_entropy, fullgraph=True, backend=keep)(x, ids)
+        return [len(module.graph.nodes) for module in graphs]
+
+    assert nodes(3, 40) == nodes(40, 70_000)
+
+
 def test_autocast_does_not_reach_the_statistics(drawn):
     x, y, ids = drawn
     hidden = x[:, :9], torch.randn(50, 9), y[:, :7], torch.randn(50, 7), torch.arange(6)

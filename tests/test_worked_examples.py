@@ -79,6 +79,25 @@ CASES = {
         },
         [[1, -1], [-1, 1], [1, -1], [-1, 1]],
     ),
+    # O+ mean entropies 0.3, 0.1: 1 + 0.1 * 2 * (3/4, 1/4) = 1.15, 1.05; O- 0.1, 0.4: -1 - 0.1 * 2 *
+    # (4/5, 1/5) = -1.16, -1.04; their mean is 0, the sum of their squares 4.8522
+    "grpo_s": (
+        {},
+        {
+            "rewards": [1, 1, 0, 0],
+            "groups": [0, 0, 0, 0],
+            "lengths": [2, 1, 2, 1],
+            "normalized_entropy": [[0.2, 0.4], [0.1, 0.0], [0.1, 0.1], [0.4, 0.0]],
+        },
+        np.array([[1.15, 1.15], [1.05, 0], [-1.16, -1.16], [-1.04, 0]]) / (4.8522 / 3) ** 0.5,
+    ),
+    # outcomes +-1/sqrt 2; rewards of turn 0: 0.5 and 0.2, so +-1/sqrt 2 again; nobody rewards turn 1
+    "mt_grpo": (
+        {},
+        PAIR
+        | {"lengths": [3, 3], "turns": [[0, 0, 1], [0, 1, 1]], "token_rewards": [[0.2, 0.3, 0], [0.2, 0, 0]]},
+        np.array([[2, 2, 1], [-2, -1, -1]]) * 0.5**0.5,
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},
@@ -105,7 +124,8 @@ def test_worked_example(library, name):
     fields = {field: np.asarray(values, dtype=np.float32) for field, values in case.items()}
     lengths = fields.pop("lengths")
     fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
-    fields["groups"] = fields["groups"].astype(np.int32)
+    for ids in {"groups", "turns"} & set(fields):
+        fields[ids] = fields[ids].astype(np.int32)
     if "eps" in credit.estimator.kinds()[name].model_fields:
         settings = {"eps": 0} | settings
     rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api, state, tiles
-from credit.backends.jax import sharded
+from credit.backends.jax import sharded, slopes
 from credit.backends.jax.hidden import project, selected_log_probs_from_hidden, take
 
 __all__ = [
     "log_probs_and_entropy",
     "selected_log_probs_from_hidden",
+    "sharded_log_probs_and_entropy",
     "sharded_token_statistics",
     "token_statistics",
     "token_statistics_from_hidden",
@@ -102,13 +103,9 @@ def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
 def _backward(residuals: Any, gradients: tuple[Array, Array]) -> tuple[Array, None, None]:
     logits, token_ids, half, peak, log_total, entropy = residuals
     of_log_prob, of_entropy = (g[..., None] for g in gradients)
-    log_p = 2.0 * half * (logits.astype(half.dtype) - peak) - log_total
-    p = jnp.exp(log_p)
-    entropy_slope = p * (jnp.where(p > 0.0, log_p, 0.0) + entropy[..., None])
-    columns = lax.broadcasted_iota(token_ids.dtype, logits.shape, logits.ndim - 1)
-    hit = (columns == token_ids[..., None]).astype(p.dtype)
-    slope = of_log_prob * (hit - p) - of_entropy * entropy_slope
-    return (2.0 * half * slope).astype(logits.dtype), None, None
+    saved = peak, log_total, entropy[..., None]
+    slope = slopes.of_logits(logits, token_ids, half, saved, of_log_prob, -of_log_prob, of_entropy)
+    return slope, None, None
 
 
 _log_probs_and_entropy.defvjp(_forward, _backward)
@@ -142,6 +139,15 @@ def sharded_token_statistics(
     half = _halved(temperature, ids, dtype)
     statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
     return statistics, local * lax.axis_size(axis)
+
+
+def sharded_log_probs_and_entropy(
+    logits: Array, ids: Array, temperature: Array | float, vocab_size: int | None, axis: str
+) -> tuple[Array, Array, int]:
+    """As of torch, inside shard_map; differentiable in this device's logits."""
+    half = _halved(temperature, ids, tiles.computing_dtype(logits))
+    log_probs, entropy = sharded.log_probs_and_entropy(logits, ids, half, vocab_size, _fold, axis)
+    return log_probs, entropy, logits.shape[-1] * lax.axis_size(axis)
 
 
 def _fold_pair(

@@ -35,8 +35,11 @@ def token_statistics(
         if on_kernels(policy_logits, reference_logits):
             half = tiles.halved(temperature, token_ids, torch.float32)
             return tuple(_ops().token_statistics(policy_logits, reference_logits, token_ids, half))
-        if all(inspectable(t) for t in (policy_logits, reference_logits, token_ids)):
-            return cpu.token_statistics(policy_logits, reference_logits, token_ids, temperature)
+        if cpu.takes(policy_logits, reference_logits, token_ids):
+            half = tiles.halved(
+                temperature, token_ids, tiles.computing_dtype(policy_logits, reference_logits)
+            )
+            return tuple(cpu.token_statistics(policy_logits, reference_logits, token_ids, half))
         return array_api.token_statistics(
             policy_logits,
             reference_logits,
@@ -72,6 +75,7 @@ def token_statistics_from_hidden(
             temperature,
             tile=_tile(policy_hidden, 16 * array_api.TILE),
             project=hidden.project,
+            pair=cpu.pair if cpu.takes(policy_hidden) else state.pair,
             **settings,
         )
 
@@ -125,6 +129,8 @@ class _LogProbsAndEntropy(torch.autograd.Function):
     def forward(logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
         if on_kernels(logits):
             return tuple(_ops().log_probs_and_entropy(logits, ids, half))
+        if cpu.takes(logits, ids, half):
+            return tuple(cpu.log_probs_and_entropy(logits, ids, half))
 
         def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
             ids, half = ids[..., None], half[..., None]
@@ -170,6 +176,9 @@ class _Gradient(torch.autograd.Function):
             saved = torch.stack((entropy, entropy, peak, log_total))  # the first is not read
             given = torch.stack((of_log_prob, of_entropy))
             return _ops().slope(logits, ids, half, saved, given, 0, logits.dtype)
+        if cpu.takes(logits):
+            saved, given = torch.stack((peak, log_total, entropy)), torch.stack((of_log_prob, of_entropy))
+            return cpu.slope(logits, ids, half, saved, given)
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         arrays = (gradient, logits, ids, half, peak, log_total, entropy, of_log_prob, of_entropy)
         tiles.over_rows(_write_gradient, arrays, logits.ndim - 1, _limit(logits))

@@ -1,29 +1,140 @@
-"""torch on a CPU: the blocks of `blocks.py` on the tensors' own memory; 16 bits are widened by blocks."""
+# mypy: disable-error-code="no-untyped-call, untyped-decorator"
+"""torch on a CPU: the blocks of `blocks.py` on the tensors' own memory; 16 bits are widened by blocks.
 
+As operators, so that torch.compile sees one node where it would unroll every fold.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from credit.backends import blocks, tiles
+from credit.backends import array_api, block_sums, blocks, state
 
 Tensor = torch.Tensor
 
 
-def token_statistics(
-    policy_logits: Tensor, reference_logits: Tensor, token_ids: Tensor, temperature: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `array_api.token_statistics`."""
-    logits = policy_logits.detach(), reference_logits.detach()
-    dtype = tiles.computing_dtype(*logits)
-    known = (token_ids >= 0) & (token_ids < policy_logits.shape[-1])
-    places = torch.where(known, token_ids, 0)[..., None]
-    selected = [torch.where(known, x.gather(-1, places)[..., 0].to(dtype), 0.0).numpy() for x in logits]
-    half = tiles.halved(temperature, token_ids, dtype).detach().numpy()
-    sides: Any = tuple(x.numpy() if x.dtype == dtype else x for x in logits)
-    results = blocks.fold(sides, _read, selected, token_ids.numpy(), half, torch.get_num_threads())
-    log_p, log_q, entropy, deviation = (torch.from_numpy(np.asarray(x)) for x in results)
-    return log_p, log_q, entropy, deviation
+def takes(*tensors: Tensor) -> bool:
+    """Whether these are CPU tensors."""
+    return all(tensor.device.type == "cpu" for tensor in tensors)
+
+
+def pair(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> state.Pair:
+    """As `state.pair`."""
+    p_peak, p_total, p_selected, moment, q_peak, q_total, q_selected, deviation = states([x, y], ids, half)
+    policy = state.Mass(p_peak, p_total, p_selected)
+    return state.Pair(policy, moment, state.Mass(q_peak, q_total, q_selected), deviation)
+
+
+def single(x: Tensor, ids: Tensor, half: Tensor) -> state.Single:
+    """As `state.single`."""
+    peak, total, selected, moment = states([x], ids, half)
+    return state.Single(state.Mass(peak, total, selected), moment)
+
+
+@torch.library.custom_op("credit::cpu_states", mutates_args=(), device_types="cpu")
+def states(logits: Sequence[Tensor], ids: Tensor, half: Tensor) -> Tensor:
+    """The fields [4 or 8, ..., 1] of the state of one model's logits [..., V], or two; ids are [..., 1]."""
+    policy, moment, *other = _fold(tuple(logits), ids, half)
+    fields = [*policy, moment, *(other and [*other[0], other[1]])]
+    return torch.from_numpy(np.stack(fields))
+
+
+@torch.library.custom_op("credit::cpu_token_statistics", mutates_args=(), device_types="cpu")
+def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    """log p, log q, H, d [4, ...] of x and y [..., V]; half is 1 / 2T [...]."""
+    with np.errstate(all="ignore"):
+        whole = _fold((x, y), ids[..., None], half[..., None])
+        return torch.from_numpy(np.stack(array_api.read_pair(whole, half.numpy()[..., None])))
+
+
+@torch.library.custom_op("credit::cpu_log_probs_and_entropy", mutates_args=(), device_types="cpu")
+def log_probs_and_entropy(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    """log p, H, and for the gradient the peak and ln A [4, ...]."""
+    halves = half.numpy()[..., None]
+    with np.errstate(all="ignore"):
+        policy, moment = _fold((x,), ids[..., None], half[..., None])
+        fields = state.log_prob(policy, halves), state.entropy(policy, moment)
+        return torch.from_numpy(np.stack([*fields, policy.peak[..., 0], np.log(policy.total)[..., 0]]))
+
+
+@torch.library.custom_op("credit::cpu_log_probs_and_entropy_slope", mutates_args=(), device_types="cpu")
+def slope(x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor) -> Tensor:
+    """The gradient in the logits x; saved [3, ...] are peak, ln A and H, given [2, ...] of log p and H."""
+    if x.ndim == 1:
+        return _slope(x[None], ids[None], half[None], saved[:, None], given[:, None])[0]
+    return _slope(x, ids, half, saved, given)
+
+
+def _slope(x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor) -> Tensor:
+    gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
+    side, out = (_array(tensor, half.dtype) for tensor in (x, gradient))
+    tokens, halves, kept, wanted = (t.numpy()[..., None] for t in (ids, half, saved, given))
+
+    def work(block: blocks.Block, scratch: Any) -> None:
+        rows, columns = block.shape
+        t, p, wide = (buffer[: rows * columns].reshape(rows, columns) for buffer in scratch)
+        target = out[block.place] if isinstance(out, np.ndarray) else p
+        local = tokens[block.tokens][:, 0] - block.columns.start
+        hit = np.flatnonzero((local >= 0) & (local < columns))
+        own, every = block.tokens, (slice(None), *block.tokens)
+        logits, hits = _read(side, block.place, wide), (hit, local[hit])
+        block_sums.slope(logits, halves[own], kept[every], wanted[every], hits, target, t)
+        if target is p:
+            gradient[block.place] = torch.from_numpy(p)
+
+    threads = 1 if x.numel() < blocks.ALONE else torch.get_num_threads()
+    places = list(blocks.cut(tuple(ids.shape), x.shape[-1], blocks.NARROW, threads))
+    blocks.over_threads(work, places, threads, (3, blocks.NARROW), halves.dtype)
+    return gradient
+
+
+@states.register_fake
+def _(logits: Sequence[Tensor], ids: Tensor, half: Tensor) -> Tensor:
+    return half.new_empty((4 * len(logits), *ids.shape))
+
+
+@token_statistics.register_fake
+def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    return half.new_empty((4, *ids.shape))
+
+
+@log_probs_and_entropy.register_fake
+def _(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
+    return half.new_empty((4, *ids.shape))
+
+
+@slope.register_fake
+def _(x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_vmap("credit::cpu_states")
+def _(info: Any, axes: Any, logits: Sequence[Tensor], ids: Tensor, half: Tensor) -> tuple[Tensor, int]:
+    sides = [_batched(info, axis, x) for axis, x in zip(axes[0], logits, strict=True)]
+    return states(sides, _batched(info, axes[1], ids), _batched(info, axes[2], half)), 1
+
+
+@torch.library.register_vmap("credit::cpu_token_statistics")
+def _(info: Any, axes: Any, *tensors: Tensor) -> tuple[Tensor, int]:
+    return token_statistics(*(_batched(info, *pair) for pair in zip(axes, tensors, strict=True))), 1
+
+
+def _batched(info: Any, axis: int | None, tensor: Tensor) -> Tensor:
+    return tensor.expand(info.batch_size, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
+
+
+def _fold(logits: tuple[Tensor, ...], ids: Tensor, half: Tensor) -> Any:
+    """The state as numpy arrays; ids and half are [..., 1]."""
+    selected = [state.select(x, ids).to(half.dtype).numpy() for x in logits]
+    sides = tuple(_array(x, half.dtype) for x in logits)
+    return blocks.fold(sides, _read, selected, ids.numpy(), half.numpy(), torch.get_num_threads())
+
+
+def _array(tensor: Tensor, dtype: torch.dtype) -> Any:
+    """The tensor's memory as an array, or the tensor itself where numpy lacks the type or would convert."""
+    return tensor.numpy() if tensor.dtype == dtype else tensor
 
 
 def _read(logits: Any, place: tuple[Any, ...], out: Any) -> Any:

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from credit.backends import array_api, tiles
+from credit.backends import array_api, state, tiles
+from credit.backends.torch import cpu
 
 Tensor = torch.Tensor
 CUDA_CHUNK = 8192  # with ROWS, 134 MB of float32 per model
@@ -65,7 +66,15 @@ class SelectedLogProbs(torch.autograd.Function):
         if kernels:
             return _masses(hidden, head, ids, half, chunk, **logits)
         return array_api.hidden_masses(
-            hidden, head, ids, half, chunk=chunk, project=project, tile=chunk * CUDA_ROWS, **logits
+            hidden,
+            head,
+            ids,
+            half,
+            chunk=chunk,
+            project=project,
+            tile=chunk * CUDA_ROWS,
+            single=cpu.single if cpu.takes(hidden) else state.single,
+            **logits,
         )
 
     @staticmethod
@@ -145,6 +154,9 @@ def _slope(
         none = torch.zeros_like(given)
         saved, both = torch.stack((none, none, peak, log_total)), torch.stack((given, none))
         return ops.slope(x, ids, half, saved, both, 0, torch.float32)
+    if cpu.takes(x):
+        none = torch.zeros_like(given)
+        return cpu.slope(x, ids, half, torch.stack((peak, log_total, none)), torch.stack((given, none)))
     weight = 2.0 * half * given
     log_p = 2.0 * half[:, None] * (x - peak[:, None]) - log_total[:, None]
     columns = torch.arange(x.shape[-1], device=ids.device)

@@ -1,4 +1,4 @@
-"""A vocabulary sharded over ranks: each folds its own columns, and 8 numbers per token cross."""
+"""A vocabulary sharded over ranks: each folds its own columns, and 8 numbers per token (or 4) cross."""
 
 from functools import reduce
 from typing import Any
@@ -32,14 +32,15 @@ def token_statistics(
     with torch.no_grad(), torch.autocast(policy[0].device.type, enabled=False):
         dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
         half = tiles.halved(temperature, ids, dtype)
+        kernels = on_kernels(policy[0], reference[0])
         x, y = [
             from_hidden(*side, dtype=dtype, project=hidden.project, **logits)
             if len(side) > 1
-            else tiles.from_logits(side[0], dtype)
+            else _tile(side[0], dtype, kernels)
             for side in (policy, reference)
         ]
-        width = min(local, chunk or array_api.CHUNK)
-        kernels = on_kernels(policy[0], reference[0])
+        whole = kernels and len(policy) == len(reference) == 1
+        width = local if whole else min(local, chunk or array_api.CHUNK)
         return statistics(x, y, mine, width, ids - start, half, group, kernels), total
 
 
@@ -75,66 +76,76 @@ def statistics(
     kernels: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """log p, log q, H and d [...], the same on every rank; ids count from this rank's first column."""
+    mine = _states([policy, reference], size, chunk, token_ids, half, kernels)
     halves = half[..., None]
-    parts = _states(policy, reference, size, chunk, token_ids, half, kernels)
-    whole = reduce(lambda a, b: state.merge_pair(a, b, halves), _gather(parts, group))
+    whole = reduce(lambda a, b: state.merge_pair(a, b, halves), _gather(mine, group))
     return array_api.read_pair(whole, halves)
 
 
 def masses(x: Tensor, size: int, token_ids: Tensor, half: Tensor, group: Any) -> tuple[Tensor, ...]:
     """log p, H, peak and ln A [...] of the whole vocabulary, from this rank's logits."""
+    from credit.backends.torch import on_kernels
 
-    def tile(start: int, width: int) -> Tensor:
-        return x[..., start : start + width].to(half.dtype)
-
+    kernels = on_kernels(x)
+    chunk = max(size, 1) if kernels else array_api.CHUNK
+    mine = _states([_tile(x, half.dtype, kernels)], size, chunk, token_ids, half, kernels)
     halves = half[..., None]
-    # The same model twice: four floats more cross, and there is one way to gather.
-    parts = _states(tile, tile, size, array_api.CHUNK, token_ids, half, kernels=False)
-    whole = reduce(lambda a, b: state.merge_pair(a, b, halves), _gather(parts, group))
-    policy = whole.policy
+    policy, moment = reduce(lambda a, b: state.merge_single(a, b, halves), _gather(mine, group))
     log_total = policy.total.log()[..., 0]
-    return state.log_prob(policy, halves), state.entropy(policy, whole.moment), policy.peak[..., 0], log_total
+    return state.log_prob(policy, halves), state.entropy(policy, moment), policy.peak[..., 0], log_total
+
+
+def _tile(logits: Tensor, dtype: torch.dtype, kernels: bool) -> tiles.Tile:
+    """Columns of given logits; the kernels widen what they read."""
+    return tiles.from_logits(logits, logits.dtype if kernels else dtype)
 
 
 def _states(
-    policy: tiles.Tile, reference: tiles.Tile, size: int, chunk: int, ids: Tensor, half: Tensor, kernels: bool
-) -> state.Pair:
+    sides: list[tiles.Tile], size: int, chunk: int, ids: Tensor, half: Tensor, kernels: bool
+) -> state.Single | state.Pair:
+    """The state of this rank's columns, of one model or two."""
     halves = half[..., None]
     if not size:
-        return _nothing(halves)
-    if not kernels:
+        return _nothing(len(sides), halves)
 
-        def part(start: int, width: int) -> state.Pair:
-            return state.pair(policy(start, width), reference(start, width), ids[..., None] - start, halves)
+    def by_kernels(start: int, width: int) -> Any:
+        from credit.backends.torch import ops
 
-        return state.fold(part, state.merge_pair, size, chunk, halves)
-    from credit.backends.torch import ops
-
-    def folded(start: int, width: int) -> state.Pair:
-        part = ops.token_states(policy(start, width), reference(start, width), ids, half, start, 1)
+        x, *y = (side(start, width) for side in sides)
+        part = ops.token_states(x, y[0] if y else None, ids, half, start, 1)
         peak, total, moment, taken, *other = part.reshape(*ids.shape, 1, 8).unbind(-1)
-        return _pair((peak, total, taken, moment * LN2, other[0], other[1], other[3], other[2]))
+        reference = (other[0], other[1], other[3], other[2])
+        return _state((peak, total, taken, moment * LN2, *reference[: 4 * len(y)]))
 
-    return state.fold(folded, state.merge_pair, size, chunk, halves)
+    def by_library(start: int, width: int) -> Any:
+        measure: Any = state.pair if len(sides) == 2 else state.single
+        return measure(*(side(start, width) for side in sides), ids[..., None] - start, halves)
+
+    merge = state.merge_pair if len(sides) == 2 else state.merge_single
+    return state.fold(by_kernels if kernels else by_library, merge, size, chunk, halves)
 
 
-def _nothing(like: Tensor) -> state.Pair:
+def _nothing(models: int, like: Tensor) -> state.Single | state.Pair:
     """The state of no columns, for a rank that holds padding alone."""
     zero, lowest = torch.zeros_like(like), torch.full_like(like, torch.finfo(like.dtype).min)
-    return _pair((lowest, zero, zero, zero, lowest, zero, zero, zero))
+    return _state((lowest, zero, zero, zero) * models)
 
 
-def _gather(local: state.Pair, group: Any) -> list[state.Pair]:
+def _gather(local: state.Single | state.Pair, group: Any) -> list[Any]:
     """The states of all ranks, in their order, so that every rank joins them alike."""
-    policy, moment, reference, deviation = local
-    mine = torch.stack([*policy, moment, *reference, deviation])
+    policy, moment, *other = local
+    reference = [*other[0], other[1]] if other else []
+    mine = torch.stack([*policy, moment, *reference])
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, mine, group=group)
-    return [_pair(tuple(part)) for part in parts]
+    return [_state(tuple(part)) for part in parts]
 
 
-def _pair(fields: tuple[Tensor, ...]) -> state.Pair:
-    return state.Pair(state.Mass(*fields[:3]), fields[3], state.Mass(*fields[4:7]), fields[7])
+def _state(fields: tuple[Tensor, ...]) -> state.Single | state.Pair:
+    policy = state.Mass(*fields[:3])
+    if len(fields) == 4:
+        return state.Single(policy, fields[3])
+    return state.Pair(policy, fields[3], state.Mass(*fields[4:7]), fields[7])
 
 
 class LogProbsAndEntropy(torch.autograd.Function):

@@ -2,9 +2,10 @@
 
 from credit.estimators.baselines import GPG, OPO, LitePPO, MaxRL, PassAtK, ReMax
 from credit.estimators.dgpo import DGPO
-from credit.estimators.entropy import GTPO, EntropyShaped, TopEntropy
+from credit.estimators.entropy import GRPOS, GTPO, EntropyShaped, TopEntropy
 from credit.estimators.group_relative import DAPO, GRPO, DrGRPO
 from credit.estimators.mix import Mix
+from credit.estimators.multi_turn import MTGRPO
 from credit.estimators.redistributing import Redistributing
 from credit.estimators.reinforce import GDPO, ReinforcePlusPlus, ReinforcePlusPlusBaseline
 from credit.estimators.rloo import RLOO
@@ -15,7 +16,9 @@ __all__ = [
     "GDPO",
     "GPG",
     "GRPO",
+    "GRPOS",
     "GTPO",
+    "MTGRPO",
     "OPO",
     "RLOO",
     "DrGRPO",

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from credit import groups, tokens
-from credit.backends.arrays import group_sum, namespace
+from credit.backends.arrays import group_max, group_sum, namespace
 from credit.estimator import Estimator
 from credit.estimators.group_relative import GroupRelative, one_reward
 from credit.loss import PolicyLoss
@@ -102,8 +102,8 @@ class GTPO(Estimator):
         # Less the group's mean reward, or alpha_1 for O-: constants that standardising would take out,
         # of a size at which float32 loses the shares.
         centred = groups.centre(rewards, rollouts.groups, rollouts.valid)[:, None]
-        gain = self.alpha_1 * centred + self.alpha_2 * _share(entropy, positive, rollouts)
-        loss = -self.alpha_2 * _share(1.0 / entropy, mask & ~positive, rollouts)
+        gain = self.alpha_1 * centred + self.alpha_2 * _share_at(entropy, positive, rollouts)
+        loss = -self.alpha_2 * _share_at(1.0 / entropy, mask & ~positive, rollouts)
         shaped = xp.where(mask, xp.where(positive, gain, loss), 0.0)
         advantages = xp.where(
             positive,
@@ -113,23 +113,70 @@ class GTPO(Estimator):
         return advantages, mask
 
 
-def _share(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
-    """n_t v_{i,t} / sum_k v_{k,t} over the group's chosen tokens at the same position."""
+class GRPOS(GroupRelative):
+    """GRPO-S: whole responses weighed by their mean entropy, then standardised as in GRPO.
+
+        O+ (r_i > 0):  R_i = beta_1 r_i + beta_2 n H_i / sum_{k in O+} H_k
+        O- (else):     R_i = -beta_1 - beta_2 m H_i^{-1} / sum_{k in O-} H_k^{-1}
+        A_i = (R_i - mean_group(R)) / (std_group(R) + eps)
+
+    H_i is the mean entropy of response i's tokens, n and m count O+ and O- in its group. Among successes
+    the uncertain gain most, among failures the sure lose most; a response without tokens gets no share.
+    Loss: as GRPO's (the paper's ratio, the mean of a response's token ratios, is none of PolicyLoss's).
+    Source: arXiv 2508.04349, eq. 8-9, as public reimplementations state them.
+    """
+
+    shift_invariant: ClassVar[bool] = False
+    scale_invariant: ClassVar[bool] = False
+    name: Literal["grpo_s"] = "grpo_s"
+    beta_1: Annotated[float, Field(ge=0)] = 1.0
+    beta_2: Annotated[float, Field(ge=0)] = 0.1
+    least: Annotated[float, Field(gt=0)] = 1e-6
+    """The least mean of the normalised entropy, so that its inverse is finite."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("normalized_entropy",)
+
+    def advantages(self, rollouts: Rollouts) -> Array:
+        rewards, ids, valid = one_reward(self, rollouts), rollouts.groups, rollouts.valid
+        xp = namespace(rewards)
+        lengths = tokens.length(rollouts.mask, rewards.dtype)[:, 0]
+        sums = xp.sum(rollouts.normalized_entropy, axis=-1)
+        entropy = xp.clip(sums / xp.clip(lengths, min=1.0), min=self.least)
+        lost = valid & xp.isnan(entropy)  # as a row whose reward is lost, but loudly
+        valid = valid & ~lost
+        positive, written = rewards > 0.0, valid & (lengths > 0.0)
+        base = self.beta_1 * xp.where(positive, rewards, -1.0)
+        gain = _share(entropy, written & positive, ids)
+        loss = _share(1.0 / entropy, written & ~positive, ids)
+        # The base less its mean first: a constant that standardising takes out, of a size at which
+        # float32 loses the shares.
+        shaped = groups.centre(base, ids, valid) + self.beta_2 * (gain - loss)
+        result = groups.standardise(shaped, ids, valid, correction=self.correction, eps=self.eps)
+        return xp.where(lost, float("nan"), result)
+
+
+def _share_at(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
+    """`_share` among the group's chosen tokens at the same position [N, T]."""
     xp = namespace(values)
     rows, width = values.shape
     position = xp.cumulative_sum(xp.astype(rollouts.mask, rollouts.groups.dtype), axis=-1) - 1
     ids = xp.where(rollouts.mask, rollouts.groups[:, None] * width + position, 0)
+    flat = (xp.reshape(each, (-1,)) for each in (values, chosen, ids))
+    return xp.reshape(_share(*flat), (rows, width))
 
-    def total(each: Array) -> Array:
-        flat = xp.reshape(xp.where(chosen, each, 0.0), (-1,))
-        return xp.reshape(group_sum(flat, xp.reshape(ids, (-1,))), (rows, width))
 
-    sums = total(values)
-    return total(xp.ones_like(values)) * values / xp.where(sums == 0.0, 1.0, sums)
+def _share(values: Array, chosen: Array, ids: Array) -> Array:
+    """n v_i / sum_k v_k over the n chosen entries of the same id [N]; 0 for the others."""
+    xp = namespace(values)
+    sums = group_sum(xp.where(chosen, values, 0.0), ids)
+    count = groups.size(chosen, ids, values.dtype)
+    return xp.where(chosen, count * values / xp.where(sums == 0.0, 1.0, sums), 0.0)
 
 
 def _standardise(values: Array, chosen: Array, ids: Array, eps: float) -> Array:
-    """(x - mean) / (std + eps) over all chosen tokens of the group, std of the population."""
+    """(x - mean) / (std + eps) over all chosen tokens of the group, std of the population; else 0."""
     xp = namespace(values)
 
     def total(each: Array) -> Array:
@@ -138,5 +185,8 @@ def _standardise(values: Array, chosen: Array, ids: Array, eps: float) -> Array:
     count = xp.clip(total(xp.ones_like(values)), min=1.0)
     centred = values
     for _ in range(2):
-        centred = centred - total(centred) / count
-    return centred / (xp.sqrt(total(centred * centred) / count) + eps)
+        centred = xp.where(chosen, centred - total(centred) / count, 0.0)
+    # As in `groups`: in units of the group's largest, so that the squares of large rewards fit.
+    largest = group_max(xp.max(xp.abs(centred), axis=-1), ids)[:, None]
+    unit = xp.where(largest > 0.0, largest, 1.0)
+    return centred / (unit * xp.sqrt(total((centred / unit) ** 2) / count) + eps)

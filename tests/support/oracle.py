@@ -125,7 +125,34 @@ def less_the_greedy(estimator, rollouts):
     return [float(reward) - float(greedy) if valid else 0.0 for reward, greedy, valid in rows]
 
 
+def shares(estimator, rollouts):
+    """GRPO-S: each response's reward shaped by its mean entropy among those of its sign."""
+    places, result = chosen(rollouts), [0.0] * len(rollouts.rewards)
+    for rows in members(rollouts).values():
+        shaped = dict.fromkeys(rows, 0.0)
+        for sign in (True, False):
+            side = [row for row in rows if (float(rollouts.rewards[row]) > 0) == sign]
+            h = {
+                row: max(mean([float(rollouts.normalized_entropy[row, t]) for t in places[row]]), 1e-6)
+                for row in side
+                if places[row]
+            }
+            weights = {row: value if sign else 1 / value for row, value in h.items()}
+            for row in side:
+                base = estimator.beta_1 * (float(rollouts.rewards[row]) if sign else -1.0)
+                share = len(h) * weights.get(row, 0.0) / math.fsum(weights.values() or [1.0])
+                shaped[row] = base + (1 if sign else -1) * estimator.beta_2 * share
+        # Shares that differ by rounding alone count as equal.
+        lowest = min(shaped.values(), default=0.0)
+        rewards = [lowest if abs(value - lowest) < 1e-12 else value for value in shaped.values()]
+        for row, value in zip(shaped, standardised(estimator, rewards), strict=True):
+            result[row] = value
+    return result
+
+
 ADVANTAGES = {
+    "grpo_s": shares,
+    "mt_grpo": per_group(standardised),
     "entropy_shaped": per_group(standardised),
     "gpg": scaled_by_failures,
     "lite_ppo": over_the_batch,
@@ -229,6 +256,37 @@ def entropy_bonus(estimator, rollouts):
     return result
 
 
+def rewards_of_turns(estimator, rollouts):
+    """{(row, turn): its reward, or its return}, and the turn of every token."""
+    turns = {
+        (row, t): int(rollouts.turns[row, t]) for row, tokens in enumerate(chosen(rollouts)) for t in tokens
+    }
+    rewards = {}
+    for (row, t), turn in turns.items():
+        rewards[row, turn] = rewards.get((row, turn), 0.0) + float(rollouts.token_rewards[row, t])
+    later = 0.0
+    for row, turn in sorted(rewards, reverse=True):
+        is_last = not any(other == row and more > turn for other, more in rewards)
+        later = rewards[row, turn] + (0.0 if is_last else estimator.gamma * later)
+        rewards[row, turn] = later
+    return rewards, turns
+
+
+def outcome_and_turns(estimator, rollouts):
+    """MT-GRPO: each turn's reward standardised among the group's responses that have such a turn."""
+    rewards, turns = rewards_of_turns(estimator, rollouts)
+    outcome, of_turns = per_group(standardised)(estimator, rollouts), {}
+    for rows in members(rollouts).values():
+        for turn in {turn for row, turn in rewards if row in rows}:
+            peers = [row for row in rows if (row, turn) in rewards]
+            values = standardised(estimator, [rewards[row, turn] for row in peers])
+            of_turns |= {(row, turn): value for row, value in zip(peers, values, strict=True)}
+    return {
+        (row, t): outcome[row] + estimator.turn_weight * of_turns[row, turn]
+        for (row, t), turn in turns.items()
+    }
+
+
 def entropy_shares(estimator, rollouts):
     """GTPO: rewards shaped among the responses of one sign at one position, then standardised."""
     places, shaped = chosen(rollouts), {}
@@ -279,6 +337,7 @@ CREDIT = {
     "gdpo": decoupled_rewards,
     "gtpo": entropy_shares,
     "mix": sum_of_parts,
+    "mt_grpo": outcome_and_turns,
     "reinforce_plus_plus": discounted_returns,
     "reinforce_plus_plus_baseline": whitened_centred,
 }

@@ -16,6 +16,7 @@ PER_TOKEN = (
     "token_rewards",
 )
 GARBAGE = np.array([np.nan, np.inf, -np.inf, -5.0, 1e30], np.float32)
+NO_TURN = np.array([-7, 99, 2**31 - 1])
 
 examples = settings(
     max_examples=10,
@@ -72,11 +73,12 @@ def token_fields(seed):
 def fill(batch, keep, seed):
     """The batch with garbage, NaN and infinities among it, on the tokens that `keep` [N, T] leaves out."""
     rng = np.random.default_rng(seed)
-    fields = {name: getattr(batch, name) for name in PER_TOKEN}
+    fields = {name: (getattr(batch, name), GARBAGE) for name in PER_TOKEN}
+    fields["turns"] = batch.turns, NO_TURN
     return batch._replace(
         **{
-            name: np.where(keep, array, rng.choice(GARBAGE, size=array.shape))
-            for name, array in fields.items()
+            name: np.where(keep, array, rng.choice(garbage, size=array.shape))
+            for name, (array, garbage) in fields.items()
             if array is not None
         }
     )

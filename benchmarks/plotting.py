@@ -1,0 +1,33 @@
+"""Time against tokens and against vocabulary, from the rows of a report."""
+
+from typing import Any
+
+from measuring import RESULTS, Report
+
+
+def plot(report: Report, peers: tuple[str, ...]) -> None:
+    """One line per peer, through the shape and type of the first row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
+    for axis, along, fixed in zip(axes, ("tokens", "vocabulary"), ("vocabulary", "tokens"), strict=True):
+        for who in peers:
+            line = points(report.rows, who, along, fixed)
+            if line:
+                axis.plot(*zip(*line, strict=True), marker="o", label=who)
+        axis.set(xlabel=along, ylabel="ms", xscale="log", yscale="log", title=report.name)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / f"token_statistics_{report.device}.png", dpi=100)
+
+
+def points(rows: list[dict[str, Any]], who: str, along: str, fixed: str) -> list[tuple[int, float]]:
+    """(tokens or vocabulary, ms) of the rows that differ from the first in that alone."""
+    like = rows[0]
+    mine = [row for row in rows if row["who"] == who and "ms" in row]
+    return sorted(
+        {(r[along], r["ms"]) for r in mine if r[fixed] == like[fixed] and r["kind"] == like["kind"]}
+    )
