@@ -1,4 +1,4 @@
-"""TRL's GRPO settings and two more."""
+"""TRL's GRPO settings and ours."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +32,19 @@ class CreditGRPOConfig(GRPOConfig):
         },
     )
 
+    statistics_memory_mb: float = field(
+        default=256.0,
+        metadata={
+            "help": "Megabytes (10^6 bytes) that scoring sampled tokens may take beside the models: sets how "
+            "many rows policy and reference are run on at a time, at least one."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         estimator_of(self)
+        if not self.statistics_memory_mb > 0:
+            raise ValueError(f"statistics_memory_mb={self.statistics_memory_mb}; expected a positive number")
 
 
 def estimator_of(args: Any) -> credit.Estimator | None:

@@ -56,6 +56,8 @@ class CreditMixin:
         self.beta = self.args.beta
         if ref_model is not None:
             self._attach_reference(ref_model)
+        if options.needs_statistics(self.credit_estimator):
+            scoring.refuse_layout(self)
         if self.credit_estimator is not None:
             if self._is_vlm and options.needs_statistics(self.credit_estimator):
                 options.refuse_images(self.credit_estimator)
@@ -104,8 +106,7 @@ class CreditMixin:
         needs = self.credit_estimator.needs
         if options.needs_statistics(self.credit_estimator):
             started = time.perf_counter()
-            size = self.args.per_device_train_batch_size if training else self.args.per_device_eval_batch_size
-            scores = scoring.statistics(self, output, mask, size)
+            scores = scoring.statistics(self, output, mask)
             fields |= {name: field for name, field in scores.items() if name in needs}
             mode = "train" if training else "eval"
             self._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)

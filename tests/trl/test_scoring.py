@@ -51,8 +51,8 @@ def granite(seed):
 
 
 @pytest.mark.parametrize("make", [qwen2, gemma2, cohere, granite])
-@pytest.mark.parametrize("batch_size", [2, 5])
-def test_statistics_equal_a_float64_forward(make, batch_size):
+@pytest.mark.parametrize("budget_mb", [1e-6, 256.0])  # a row at a time, and all of them
+def test_statistics_equal_a_float64_forward(make, budget_mb):
     policy, reference = make(0), make(1)
     for model in (policy, reference):
         add_fused_lm_head(model, temperature=0.7)
@@ -61,7 +61,7 @@ def test_statistics_equal_a_float64_forward(make, batch_size):
         ref_model=reference.eval(),
         accelerator=Accelerator(cpu=True),
         temperature=0.7,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None, statistics_memory_mb=budget_mb),
         credit_estimator=credit.DGPO(),
     )
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +77,7 @@ def test_statistics_equal_a_float64_forward(make, batch_size):
         "completion_ids": ids[:, 6:],
         "completion_mask": attention[:, 6:],
     }
-    fields = scoring.statistics(trainer, output, mask, batch_size)
+    fields = scoring.statistics(trainer, output, mask)
     expected = in_float64(policy, reference, ids, attention, 0.7)
     chosen = mask.bool().numpy()
     for name, values in expected.items():
