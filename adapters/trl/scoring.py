@@ -1,7 +1,7 @@
 """Token statistics of sampled completions, from hidden states that TRL's own forward made."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +67,7 @@ def _score(trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
     if needs_reference(trainer.credit_estimator):
         with _reference(trainer) as model:
             reference_hidden, reference = _hidden(trainer, model, input_ids, attention_mask, mask)
-    with maybe_gather_lm_head_ctx(policy.weight, policy.bias, reference.weight, reference.bias):
+    with _gathered(policy.weight, policy.bias, reference.weight, reference.bias):
         chosen = credit.token_statistics_from_hidden(
             policy_hidden,
             _whole(policy.weight),
@@ -147,6 +147,18 @@ def _evaluating(model: Any, gradient_checkpointing_kwargs: Any) -> Iterator[None
             yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def _gathered(*parameters: Any) -> Iterator[None]:
+    """Parameters as ZeRO-3 gathers them, one after the other.
+
+    Of several at once, DeepSpeed waits for the last only, which is too early for the others on gloo.
+    """
+    with ExitStack() as stack:
+        for parameter in parameters:
+            stack.enter_context(maybe_gather_lm_head_ctx(parameter))
+        yield
 
 
 def _whole(parameter: Any) -> Any:
