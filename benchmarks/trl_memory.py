@@ -24,9 +24,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 PROMPT, COMPLETION, VOCABULARY = 128, 896, 151_936
 CASES = [  # way, rows, hidden size, size of the MLP, budget in MB
-    ("ours", 4, 64, 256, 256),
     ("ours", 4, 896, 4864, 256),
-    ("ours", 4, 896, 4864, 64),
+    ("ours", 4, 64, 256, 256),
     ("naive", 1, 64, 256, 0),
 ]
 

@@ -1,12 +1,14 @@
 """Rows of one forward of the scoring pass: as many as a budget of memory holds, in step on all ranks."""
 
+from itertools import accumulate
 from math import ceil
 from typing import Any, NamedTuple
 
 import torch
 
 Tensor = torch.Tensor
-CHUNK = 8192  # vocabulary entries per tile of logits
+CHUNK = 8192  # vocabulary entries per tile of logits on a GPU, whose kernels hold one tile of each model
+CHUNK_ON_CPU = CHUNK // 4  # where folding holds about four
 STATES = 8  # of hidden size, alive at once: residual, norm, attention's inputs and output, both models' last
 
 
@@ -34,8 +36,14 @@ def micro_batches(trainer: Any, prompt_width: int, completion_mask: Tensor) -> l
     parts = int(trainer.accelerator.gather(own).max())
     columns = torch.arange(1, longest + 1, device=completion_mask.device)
     lengths, order = (completion_mask * columns).amax(dim=1).sort()
-    widths = [max(1, int(part[-1])) for part in lengths.tensor_split(parts)]
-    return [MicroBatch(*pair) for pair in zip(order.tensor_split(parts), widths, strict=True)]
+    split = order.tensor_split(parts)
+    ends, widths = accumulate(map(len, split)), lengths.tolist()
+    return [MicroBatch(rows, max(1, widths[end - 1])) for rows, end in zip(split, ends, strict=True)]
+
+
+def chunk_on(device: torch.device) -> int:
+    """Vocabulary entries per tile, such that scoring a token takes the same memory on CPU and GPU."""
+    return CHUNK_ON_CPU if device.type == "cpu" else CHUNK
 
 
 def rows_per_forward(config: Any, width: int, item_size: int, budget_mb: float) -> int:
@@ -43,7 +51,7 @@ def rows_per_forward(config: Any, width: int, item_size: int, budget_mb: float) 
 
         bytes per token = item_size (8 D + 3 F) + 2 * 4 chunk
 
-    for hidden size D, the three arrays of size F of an MLP, and a tile of logits of each model in float32.
+    for hidden size D, the three arrays of size F of an MLP, and tiles of both models' logits in float32.
     What sharded training gathers (a layer, the lm_heads) comes on top, as in any other forward.
     """
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size

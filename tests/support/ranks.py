@@ -34,7 +34,8 @@ def run(script, ranks, *arguments, timeout=600):
         finished = _finish(processes, time.monotonic() + timeout)
         for process, errors in zip(processes, printed, strict=True):
             errors.seek(0)
-            assert finished and not process.returncode, errors.read()[-3000:]
+            if not finished or process.returncode:
+                raise AssertionError(errors.read()[-3000:])
 
 
 def _finish(processes, deadline):
