@@ -108,7 +108,8 @@ def test_fsdp_2_gives_the_same_statistics(sharded, name):
 
 @pytest.mark.parametrize("kind", ["plain", "tied and capped"])
 def test_advantages_equal_the_cores_from_float64_forwards(paths, tmp_path, kind):
-    trainer = sharded_rank.trainer_of(paths[kind], str(tmp_path), settings={"max_steps": 2})
+    settings = {"max_steps": 2, "advantage_estimator_kwargs": {"tau": 0.01}}
+    trainer = sharded_rank.trainer_of(paths[kind], str(tmp_path), settings=settings)
     trainer.train()
     inputs = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
@@ -129,5 +130,5 @@ def test_advantages_equal_the_cores_from_float64_forwards(paths, tmp_path, kind)
         rewards.double(), torch.arange(len(ids)) // 4, seen["completion_mask"], **statistics._asdict()
     )
     result = trainer.credit_estimator(rollouts)
-    assert result.weights.std() > 0.1
-    assert torch.allclose(seen["advantages"].double(), result.advantages, atol=1e-3)
+    assert result.weights.std() > 0.05
+    assert torch.allclose(seen["advantages"].double(), result.advantages, atol=1e-4)
