@@ -90,12 +90,22 @@ class CreditGRPOConfig(GRPOConfig):
         metadata={"help": "The file for them, JSON lines. Not set: credit.jsonl in output_dir."},
     )
 
+    statistics_memory_mb: float = field(
+        default=256.0,
+        metadata={
+            "help": "Megabytes (10^6 bytes) that scoring sampled tokens may take beside the models: sets how "
+            "many rows policy and reference are run on at a time, at least one."
+        },
+    )
+
     def __post_init__(self) -> None:
         recipes.fill(self)
         self.mask_truncated_completions = bool(self.mask_truncated_completions)
         super().__post_init__()
         estimator_of(self)
         _check(self)
+        if not self.statistics_memory_mb > 0:
+            raise ValueError(f"statistics_memory_mb={self.statistics_memory_mb}; expected a positive number")
 
 
 def estimator_of(args: Any) -> credit.Estimator | None:

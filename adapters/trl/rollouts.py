@@ -39,11 +39,10 @@ def of_tokens(
     trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
 ) -> dict[str, Tensor]:
     """The fields [B, T] that the estimator needs, or `every` one that is there, of this process' rows."""
-    needs, args, fields = trainer.credit_estimator.needs, trainer.args, dict[str, Tensor]()
+    needs, fields = trainer.credit_estimator.needs, dict[str, Tensor]()
     if options.needs_statistics(trainer.credit_estimator):
         started = time.perf_counter()
-        size = args.per_device_train_batch_size if mode == "train" else args.per_device_eval_batch_size
-        scores = scoring.statistics(trainer, output, mask, size)
+        scores = scoring.statistics(trainer, output, mask)
         fields |= {name: field for name, field in scores.items() if every or name in needs}
         trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
     if "rollout_log_probs" in needs:

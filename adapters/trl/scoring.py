@@ -1,17 +1,19 @@
 """Token statistics of sampled completions, from hidden states that TRL's own forward made."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import is_peft_model
 from torch.distributed.tensor import DTensor
+from torch.nn.functional import pad
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
 from credit.adapters.fields import OF_THE_REFERENCE
+from credit.adapters.trl.micro_batches import chunk_on, micro_batches
 from credit.adapters.trl.options import needs_reference
 
 Tensor = torch.Tensor
@@ -26,26 +28,37 @@ class Head(NamedTuple):
     soft_cap: float | None
 
 
-def statistics(trainer: Any, output: dict[str, Tensor], mask: Tensor, batch_size: int) -> dict[str, Tensor]:
+def refuse_layout(trainer: Any) -> None:
+    """A ValueError for FSDP 1, whose flat parameters are freed with the forward that TRL reads them in."""
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version == 1:
+        raise ValueError(
+            f"{trainer.credit_estimator.name} needs statistics of every token, which this adapter computes "
+            "under FSDP 2 but not under FSDP 1; set fsdp_version: 2 in accelerate's config"
+        )
+
+
+def statistics(trainer: Any, output: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
     """The statistics [B, T] of TRL's generated batch, as fields of Rollouts; 0 outside the mask.
 
     Policy and reference see the same micro-batches in the same layout, in eval mode and without
     gradient; only the hidden states of chosen tokens meet the heads, so no [B, T, V] tensor is made.
     Without a reference to compare with, its fields are left out.
     """
+    prompt_width = output["prompt_ids"].shape[1]
     input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
     attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+    batches = micro_batches(trainer, prompt_width, output["completion_mask"])
     parts = []
     with torch.no_grad(), _evaluating(trainer.model, trainer.args.gradient_checkpointing_kwargs):
-        for start in range(0, len(mask), batch_size):
-            rows = slice(start, start + batch_size)
-            parts.append(_score(trainer, input_ids[rows], attention_mask[rows], mask[rows].bool()))
-    fields = {
-        name: torch.cat([getattr(part, name) for part in parts]) for name in credit.TokenStatistics._fields
-    }
-    if not needs_reference(trainer.credit_estimator):
-        fields = {name: field for name, field in fields.items() if name not in OF_THE_REFERENCE}
-    return fields
+        for rows, width in batches:
+            columns = slice(prompt_width + width)
+            chosen = mask[rows, :width].bool()
+            part = _score(trainer, input_ids[rows, columns], attention_mask[rows, columns], chosen)
+            parts.append([pad(field, (0, mask.shape[1] - width)) for field in part])
+    back = torch.cat([rows for rows, _ in batches]).argsort()
+    whole = credit.TokenStatistics(*(torch.cat(field)[back] for field in zip(*parts, strict=True)))
+    without = () if needs_reference(trainer.credit_estimator) else OF_THE_REFERENCE
+    return {name: field for name, field in whole._asdict().items() if name not in without}
 
 
 def _score(trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor) -> credit.TokenStatistics:
@@ -54,7 +67,7 @@ def _score(trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
     if needs_reference(trainer.credit_estimator):
         with _reference(trainer) as model:
             reference_hidden, reference = _hidden(trainer, model, input_ids, attention_mask, mask)
-    with maybe_gather_lm_head_ctx(policy.weight, policy.bias, reference.weight, reference.bias):
+    with _gathered(policy.weight, policy.bias, reference.weight, reference.bias):
         chosen = credit.token_statistics_from_hidden(
             policy_hidden,
             _whole(policy.weight),
@@ -66,6 +79,7 @@ def _score(trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
             reference_bias=_whole(reference.bias),
             scale=policy.scale,
             soft_cap=policy.soft_cap,
+            chunk=chunk_on(policy_hidden.device),
         )
     return credit.TokenStatistics(*(_scatter(field, mask) for field in chosen))
 
@@ -133,6 +147,18 @@ def _evaluating(model: Any, gradient_checkpointing_kwargs: Any) -> Iterator[None
             yield
     finally:
         model.train(training)
+
+
+@contextmanager
+def _gathered(*parameters: Any) -> Iterator[None]:
+    """Parameters as ZeRO-3 gathers them, one after the other.
+
+    Of several at once, DeepSpeed waits for the last only, which is too early for the others on gloo.
+    """
+    with ExitStack() as stack:
+        for parameter in parameters:
+            stack.enter_context(maybe_gather_lm_head_ctx(parameter))
+        yield
 
 
 def _whole(parameter: Any) -> Any:

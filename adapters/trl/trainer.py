@@ -9,7 +9,17 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 import credit
-from credit.adapters.trl import logs, options, records, resuming, rewards, reweighting, rollouts, sampling
+from credit.adapters.trl import (
+    logs,
+    options,
+    records,
+    resuming,
+    rewards,
+    reweighting,
+    rollouts,
+    sampling,
+    scoring,
+)
 from credit.adapters.trl.config import estimator_of
 from credit.adapters.trl.prompts import PromptStream
 
@@ -60,6 +70,8 @@ class CreditMixin:
         if ref_model is not None:
             self._attach_reference(ref_model)
         rewards.set_up(self)
+        if options.needs_statistics(self.credit_estimator):
+            scoring.refuse_layout(self)
         if self.credit_estimator is not None:
             if self._is_vlm:
                 options.refuse_images(self.credit_estimator, self.args)

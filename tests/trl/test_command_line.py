@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from trl import ModelConfig, TrlParser
 
+from credit.adapters.trl import CreditGRPOConfig
 from credit.lens.prompts import read_prompts
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +43,7 @@ bf16: false
 gradient_checkpointing: false
 max_steps: 2
 num_generations: 4
-per_device_train_batch_size: 8
+per_device_train_batch_size: 4
 max_completion_length: 8
 logging_steps: 1
 save_strategy: steps
@@ -54,7 +57,16 @@ advantage_estimator_kwargs:
 """
 
 
-def test_trls_script_takes_the_estimator_from_yaml_and_flags(model_path, tmp_path):
+DDP = str(ROOT / "examples/trl/accelerate/ddp.yaml")
+ON_CPU = ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
+LAUNCHERS = {
+    "python": ["-m"],
+    "accelerate": ["-m", "accelerate.commands.launch", "--config_file", DDP, *ON_CPU, "-m"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_trls_script_takes_the_estimator_from_yaml_and_flags(model_path, tmp_path, launcher):
     (tmp_path / "my_rewards.py").write_text(
         "def low_digits(completions, **_):\n    return [sum(c < '5' for c in t) / 8 for t in completions]\n"
     )
@@ -63,7 +75,7 @@ def test_trls_script_takes_the_estimator_from_yaml_and_flags(model_path, tmp_pat
     config = tmp_path / "run.yaml"
     config.write_text(CONFIG.format(model=model_path, data=data, out=tmp_path / "out"))
     flags = ["--config", str(config), "--advantage_estimator_kwargs", '{"tau": 0.25}']
-    run(["-m", "credit.adapters.trl", *flags], tmp_path)
+    run([*LAUNCHERS[launcher], "credit.adapters.trl", *flags], tmp_path)
     state = json.loads((tmp_path / "out/checkpoint-2/trainer_state.json").read_text())
     steps = [entry for entry in state["log_history"] if "grad_norm" in entry]
     assert [entry["credit/deviation_max"] for entry in steps][0] == 0.0
@@ -91,3 +103,19 @@ def test_the_demo_runs_and_leaves_a_plot(tmp_path, task):
     assert (tmp_path / "run/trained/config.json").exists()
     held_out = read_prompts(tmp_path / "run/held-out.jsonl")  # what the lens shows the model on
     assert all({"prompt", "answer"} == set(line) for line in held_out)
+
+
+@pytest.mark.parametrize("name", ["one_gpu", "ddp", "zero3", "fsdp2"])
+def test_the_examples_configs_are_accelerates(name):
+    path = ROOT / f"examples/trl/accelerate/{name}.yaml"
+    config = load_config_from_file(str(path))
+    assert config.num_processes == (1 if name == "one_gpu" else 8)
+    assert config.mixed_precision == "bf16"
+
+
+def test_the_gpu_example_settings_are_ours_and_trls():
+    flags = ["--config", str(ROOT / "examples/trl/gsm8k.yaml"), "--use_cpu", "true", "--bf16", "false"]
+    config, model = TrlParser((CreditGRPOConfig, ModelConfig)).parse_args_and_config(flags)
+    assert config.statistics_memory_mb == 256
+    assert config.advantage_estimator_kwargs == {"effective_fraction": 0.5}
+    assert model.model_name_or_path == "Qwen/Qwen2.5-0.5B-Instruct"

@@ -1,16 +1,18 @@
 """What the adapter refuses, and that it does so before it loads a model."""
 
-import inspect
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
+import trl.trainer.utils
 from transformers import ProcessorMixin
 from trl import GRPOTrainer
 
 import credit
+from credit.adapters.trl import contracts, scoring
 
 NOWHERE = "/nowhere/no-model"
 
@@ -25,6 +27,7 @@ NOWHERE = "/nowhere/no-model"
         ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),
         ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
+        ({"estimator": "dgpo", "statistics_memory_mb": 0}, "statistics_memory_mb=0; expected a positive"),
         ({"estimator": "dgpo", "sync_ref_model": True, "extra": {"ref_model": object()}}, "sync_ref_model"),
     ],
 )
@@ -99,12 +102,31 @@ def test_equal_loss_options_are_not_reported(make_trainer, caplog):
 
 
 @pytest.mark.parametrize(
-    ("method", "parameters"),
+    ("owner", "name", "found"),
     [
-        ("_generate_and_score_completions", ["self", "inputs"]),
-        ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
-        ("_compute_loss", ["self", "model", "inputs"]),
+        (GRPOTrainer, "_compute_loss", r"_compute_loss takes \(self\) in trl 1.16"),
+        (trl.trainer.utils, "use_adapter", r"utils.use_adapter takes \(self\) in trl 1.16"),
     ],
 )
-def test_the_hooked_signatures_are_those_known(method, parameters):
-    assert list(inspect.signature(getattr(GRPOTrainer, method)).parameters) == parameters
+def test_a_trl_with_other_functions_is_refused(monkeypatch, owner, name, found):
+    contracts.check()
+    monkeypatch.setattr(owner, name, lambda self: None)
+    with pytest.raises(ImportError, match=f"{found}.*; credit supports trl ==1.16"):
+        contracts.check()
+
+
+@pytest.mark.parametrize("owner", ["trl.trainer.utils:use_adapter", "trl.models.utils"])
+def test_a_trl_without_a_function_is_refused(monkeypatch, owner):
+    monkeypatch.setitem(contracts.FUNCTIONS, f"{owner}_of_old", {"any": "self"})
+    with pytest.raises(ImportError, match="_of_old.*; credit supports trl ==1.16"):
+        contracts.check()
+
+
+def test_fsdp_1_is_refused():
+    plugin = SimpleNamespace(fsdp_version=1)
+    accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
+    trainer = SimpleNamespace(is_fsdp_enabled=True, accelerator=accelerator, credit_estimator=credit.DGPO())
+    with pytest.raises(ValueError, match="dgpo needs statistics .* fsdp_version: 2"):
+        scoring.refuse_layout(trainer)
+    plugin.fsdp_version = 2
+    scoring.refuse_layout(trainer)

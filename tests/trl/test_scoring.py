@@ -4,55 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_model
 import torch
 from accelerate import Accelerator
-from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GraniteConfig,
-    GraniteForCausalLM,
-)
+from small_models import cohere, gemma2, granite, qwen2
 from trl.trainer.utils import add_fused_lm_head
 
 import credit
 from credit.adapters.trl import scoring
 
-SMALL = {
-    "vocab_size": 40,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-
-
-def qwen2(seed):
-    return tiny_model.small_qwen2(40, hidden_size=32, layers=2, seed=seed)
-
-
-def gemma2(seed):
-    torch.manual_seed(seed)
-    return Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=2.0))
-
-
-def cohere(seed):
-    torch.manual_seed(seed)
-    return CohereForCausalLM(CohereConfig(**SMALL, logit_scale=0.25))
-
-
-def granite(seed):
-    torch.manual_seed(seed)
-    return GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=0.3))
-
 
 @pytest.mark.parametrize("make", [qwen2, gemma2, cohere, granite])
-@pytest.mark.parametrize("batch_size", [2, 5])
-def test_statistics_equal_a_float64_forward(make, batch_size):
+@pytest.mark.parametrize("budget_mb", [1e-6, 256.0])  # a row at a time, and all of them
+def test_statistics_equal_a_float64_forward(make, budget_mb):
     policy, reference = make(0), make(1)
     for model in (policy, reference):
         add_fused_lm_head(model, temperature=0.7)
@@ -61,7 +24,7 @@ def test_statistics_equal_a_float64_forward(make, batch_size):
         ref_model=reference.eval(),
         accelerator=Accelerator(cpu=True),
         temperature=0.7,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None),
+        args=SimpleNamespace(gradient_checkpointing_kwargs=None, statistics_memory_mb=budget_mb),
         credit_estimator=credit.DGPO(),
     )
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +40,7 @@ def test_statistics_equal_a_float64_forward(make, batch_size):
         "completion_ids": ids[:, 6:],
         "completion_mask": attention[:, 6:],
     }
-    fields = scoring.statistics(trainer, output, mask, batch_size)
+    fields = scoring.statistics(trainer, output, mask)
     expected = in_float64(policy, reference, ids, attention, 0.7)
     chosen = mask.bool().numpy()
     for name, values in expected.items():

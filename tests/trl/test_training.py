@@ -186,15 +186,6 @@ def test_dropout_does_not_make_the_policy_deviate_from_itself(train, tmp_path):
     assert trainer.model.training
 
 
-def test_lora_compares_with_the_policy_without_it(train):
-    peft = pytest.importorskip("peft")
-    lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    trainer, log = train("dgpo", extra={"peft_config": lora})
-    assert trainer.ref_model is None
-    assert log[0]["credit/deviation_max"] == 0.0
-    assert log[2]["credit/deviation_mean"] > 0
-
-
 def test_a_row_without_a_reward_leaves_the_batch(train):
     calls = []
 

@@ -1,0 +1,61 @@
+"""Rows of one forward of the scoring pass: as many as a budget of memory holds, in step on all ranks."""
+
+from itertools import accumulate
+from math import ceil
+from typing import Any, NamedTuple
+
+import torch
+
+Tensor = torch.Tensor
+CHUNK = 8192  # vocabulary entries per tile of logits on a GPU, whose kernels hold one tile of each model
+CHUNK_ON_CPU = CHUNK // 4  # where folding holds about four
+STATES = 8  # of hidden size, alive at once: residual, norm, attention's inputs and output, both models' last
+
+
+class MicroBatch(NamedTuple):
+    """Rows of the generated batch, and the columns of their completions that are not all padding."""
+
+    rows: Tensor
+    width: int
+
+
+def micro_batches(trainer: Any, prompt_width: int, completion_mask: Tensor) -> list[MicroBatch]:
+    """The generated batch in parts of equal size, rows of similar length together.
+
+    Every rank gets the same number of parts, since under ZeRO-3 and FSDP each forward is a collective.
+    """
+    count, longest = completion_mask.shape
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    size = rows_per_forward(
+        model.config.get_text_config(),
+        prompt_width + longest,
+        model.dtype.itemsize,
+        trainer.args.statistics_memory_mb,
+    )
+    own = torch.tensor([ceil(count / size)], device=trainer.accelerator.device)
+    parts = int(trainer.accelerator.gather(own).max())
+    columns = torch.arange(1, longest + 1, device=completion_mask.device)
+    lengths, order = (completion_mask * columns).amax(dim=1).sort()
+    split = order.tensor_split(parts)
+    ends, widths = accumulate(map(len, split)), lengths.tolist()
+    return [MicroBatch(rows, max(1, widths[end - 1])) for rows, end in zip(split, ends, strict=True)]
+
+
+def chunk_on(device: torch.device) -> int:
+    """Vocabulary entries per tile, such that scoring a token takes the same memory on CPU and GPU."""
+    return CHUNK_ON_CPU if device.type == "cpu" else CHUNK
+
+
+def rows_per_forward(config: Any, width: int, item_size: int, budget_mb: float) -> int:
+    """Rows of `width` tokens that a forward without gradient and its scoring hold in the budget; at least 1.
+
+        bytes per token = item_size (8 D + 3 F) + 2 * 4 chunk
+
+    for hidden size D, the three arrays of size F of an MLP, and tiles of both models' logits in float32.
+    What sharded training gathers (a layer, the lm_heads) comes on top, as in any other forward.
+    """
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    inner = max(inner) if isinstance(inner, (list, tuple)) else inner
+    tile = 2 * 4 * min(CHUNK, config.vocab_size)
+    per_token = item_size * (STATES * config.hidden_size + 3 * inner) + tile
+    return max(1, int(budget_mb * 1e6 / (per_token * width)))

@@ -1,0 +1,223 @@
+"""Step time of DGPO in TRL beside stock GRPO, with and without KL, on one model in one run; writes JSON.
+
+    python benchmarks/trl_step.py                    # this CPU, a small model
+    python benchmarks/trl_step.py --device cuda      # 0.5B parameters, bf16, length 2048; a training curve
+
+Weights are drawn on the spot. Completions of the timed steps are given, of random lengths, so that a step is
+scoring and learning alone; what generating them takes is timed once, and stands beside. The arms take turns.
+The curve has real generation, and a reward that any model can learn: tokens of the vocabulary's first half.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from typing import Any, NamedTuple
+
+import memory
+import numpy as np
+import random_model
+import torch
+from datasets import Dataset
+from token_statistics import MB, RESULTS, cpu_name
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
+
+
+class Size(NamedTuple):
+    """A model and its batch."""
+
+    vocabulary: int
+    hidden: int
+    inner: int
+    layers: int
+    prompt: int
+    completion: int
+    rows: int
+    micro_batch: int
+    steps: int
+    curve_steps: int
+    curve_completion: int
+
+
+SIZES = {
+    "cpu": Size(8192, 128, 512, 4, 32, 224, 8, 4, 4, 0, 0),
+    "cuda": Size(151_936, 1024, 4864, 24, 128, 1920, 16, 4, 6, 40, 96),
+}
+WARM_UP = 2
+ARMS = {
+    "GRPO": (GRPOTrainer, GRPOConfig, {}),
+    "GRPO with KL": (GRPOTrainer, GRPOConfig, {"beta": 0.04}),
+    "DGPO": (
+        CreditGRPOTrainer,
+        CreditGRPOConfig,
+        {"advantage_estimator": "dgpo", "advantage_estimator_kwargs": {"effective_fraction": 0.5}},
+    ),
+}
+
+
+class Clock(TrainerCallback):
+    """Seconds of every step, and the peak of memory after the first ones."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.seconds = device, []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == WARM_UP:
+            self.before = memory.start(self.device)
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.peak = memory.highest(self.device)
+        self.seconds.append(time.perf_counter() - self.started)
+
+
+def given_completions(size: Size) -> Any:
+    """A rollout_func of random completions, the same for every arm, of an eighth of the length or more."""
+
+    def rollouts(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        rng = np.random.default_rng(trainer.state.global_step)
+        lengths = rng.integers(size.completion // 8, size.completion + 1, len(prompts))
+        ids = [[*rng.integers(2, size.vocabulary, n - 1).tolist(), 1] for n in lengths]
+        return {
+            "prompt_ids": trainer.processing_class(prompts)["input_ids"],
+            "completion_ids": ids,
+            "logprobs": None,
+        }
+
+    return rollouts
+
+
+def first_half(size: Size) -> Any:
+    """The share of tokens from the first half of the vocabulary."""
+
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        return [float(np.mean(np.asarray(ids) < size.vocabulary // 2)) for ids in completion_ids]
+
+    return reward
+
+
+def trainer_of(arm: str, size: Size, device: str, path: str, **settings: Any) -> Any:
+    """One arm's trainer."""
+    kind, config, own = ARMS[arm]
+    rollout_func = settings.pop("rollout_func", None)
+    rng = np.random.default_rng(0)
+    words = rng.integers(2, size.vocabulary, (512, size.prompt))
+    settings.setdefault("model_init_kwargs", {"dtype": "float32" if device == "cpu" else "bfloat16"})
+    args = config(
+        output_dir=f"{path}/out",
+        use_cpu=device == "cpu",
+        bf16=device != "cpu",
+        gradient_checkpointing=device != "cpu",
+        per_device_train_batch_size=size.micro_batch,
+        gradient_accumulation_steps=size.rows // size.micro_batch,
+        num_generations=8,
+        loss_type="grpo",
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        **(own | settings),
+    )
+    trainer = kind(
+        path,
+        first_half(size),
+        args=args,
+        train_dataset=Dataset.from_dict({"prompt": [" ".join(map(str, row)) for row in words]}),
+        rollout_func=rollout_func,
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def timed(arm: str, size: Size, device: str, path: str) -> dict[str, Any]:
+    """Steps of one arm over given completions."""
+    clock = Clock(device)
+    settings = {
+        "max_steps": WARM_UP + size.steps,
+        "max_completion_length": size.completion,
+        "learning_rate": 1e-6,
+    }
+    trainer = trainer_of(arm, size, device, path, rollout_func=given_completions(size), **settings)
+    trainer.add_callback(clock)
+    trainer.train()
+    scoring = [entry.get("credit/statistics_seconds", 0.0) for entry in trainer.state.log_history[WARM_UP:-1]]
+    extra = (clock.peak - clock.before) / MB
+    return {"seconds": clock.seconds[WARM_UP:], "scoring": scoring, "peak_extra_mb": extra}
+
+
+def generation(size: Size, device: str, path: str) -> float:
+    """Seconds to sample one batch at full length with transformers."""
+    trainer = trainer_of("GRPO", size, device, path, max_completion_length=size.completion)
+    ids = torch.randint(2, size.vocabulary, (size.rows, size.prompt), device=trainer.accelerator.device)
+    started = time.perf_counter()
+    with torch.no_grad():
+        trainer.model.eval().generate(ids, max_new_tokens=size.completion, do_sample=True, eos_token_id=None)
+    memory.highest(device)
+    return time.perf_counter() - started
+
+
+def curve(arm: str, size: Size, device: str, path: str) -> list[dict[str, float]]:
+    """Reward and what the weights do, step by step, with real generation."""
+    settings = {"max_steps": size.curve_steps, "max_completion_length": size.curve_completion}
+    weights = {"dtype": "float32"}  # steps this small round away in bfloat16
+    trainer = trainer_of(arm, size, device, path, learning_rate=3e-5, model_init_kwargs=weights, **settings)
+    trainer.train()
+    names = ("step", "reward", "loss", "step_time", "credit/deviation_mean", "credit/weight_std")
+    return [
+        {n: entry[n] for n in names if n in entry} for entry in trainer.state.log_history if "loss" in entry
+    ]
+
+
+def main(device: str, rounds: int) -> None:
+    """Prints and writes step times, memory and, on a GPU, the curve."""
+    size = SIZES[device]
+    with tempfile.TemporaryDirectory() as path:
+        parameters = random_model.save(path, size, device)
+        runs = [(arm, timed(arm, size, device, path)) for _ in range(rounds) for arm in ARMS]
+        generating = generation(size, device, path)
+        curves = {arm: curve(arm, size, device, path) for arm in ("GRPO", "DGPO") if size.curve_steps}
+    table = {arm: summary([run for name, run in runs if name == arm]) for arm in ARMS}
+    for row in table.values():
+        row["ratio_to_grpo_with_kl"] = row["step_seconds"] / table["GRPO with KL"]["step_seconds"]
+        print(row)
+    name = cpu_name() if device == "cpu" else torch.cuda.get_device_name()
+    facts = {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "parameters": parameters,
+    }
+    facts |= {"size": size._asdict(), "rounds": rounds, "generation_seconds": generating}
+    out = RESULTS / f"trl_step_{device}.json"
+    out.write_text(json.dumps({**facts, "arms": table, "curves": curves}, indent=1) + "\n")
+    print(
+        f"{name}, {parameters / 1e6:.0f}M parameters; generating takes {generating:.1f} s; written to {out}"
+    )
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over an arm's steps of all rounds."""
+    seconds = [s for run in runs for s in run["seconds"]]
+    return {
+        "step_seconds": float(np.median(seconds)),
+        "step_seconds_p20_p80": [float(q) for q in np.quantile(seconds, [0.2, 0.8])],
+        "statistics_seconds": float(np.median([s for run in runs for s in run["scoring"]])),
+        "peak_extra_mb": max(run["peak_extra_mb"] for run in runs),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", choices=sorted(SIZES))
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    main(options.device, options.rounds)
