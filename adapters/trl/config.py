@@ -89,7 +89,6 @@ class CreditGRPOConfig(GRPOConfig):
         default=None,
         metadata={"help": "The file for them, JSON lines. Not set: credit.jsonl in output_dir."},
     )
-
     statistics_memory_mb: float = field(
         default=256.0,
         metadata={
@@ -104,8 +103,6 @@ class CreditGRPOConfig(GRPOConfig):
         super().__post_init__()
         estimator_of(self)
         _check(self)
-        if not self.statistics_memory_mb > 0:
-            raise ValueError(f"statistics_memory_mb={self.statistics_memory_mb}; expected a positive number")
 
 
 def estimator_of(args: Any) -> credit.Estimator | None:
@@ -129,6 +126,8 @@ def _check(args: CreditGRPOConfig) -> None:
                 raise ValueError(f"{name} is set, but advantage_estimator is not")
     if args.dynamic_sampling not in (None, *SAMPLING):
         raise ValueError(f"dynamic_sampling is {args.dynamic_sampling!r}; expected {', '.join(SAMPLING)}")
+    if not args.statistics_memory_mb > 0:
+        raise ValueError(f"statistics_memory_mb is {args.statistics_memory_mb}; expected a positive number")
     for name in ("max_sampling_rounds", "record_steps", "record_completions"):
         value = getattr(args, name)
         if value is not None and value < 1:
