@@ -107,14 +107,14 @@ def _over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], C
     return total, peak
 
 
-def whiten(values: Array, mask: Array) -> Array:
-    """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with correction 1."""
+def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
+    """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with the given correction."""
     xp = namespace(values)
     count = xp.sum(xp.astype(mask, values.dtype))
     centred = values
     for _ in range(2):  # as in groups.centre: equal values give exactly 0
         centred = xp.where(mask, centred - mean(centred, mask), 0.0)
-    variance = xp.sum(centred * centred) / xp.clip(count - 1.0, min=1.0)
+    variance = xp.sum(centred * centred) / xp.clip(count - correction, min=1.0)
     return centred / xp.sqrt(variance + 1e-8)
 
 
