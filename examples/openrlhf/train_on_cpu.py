@@ -39,7 +39,6 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",  # else Ray starts a process for each CPU it is told of
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TORCH_EXTENSIONS_DIR": os.path.join(sys.prefix, "torch_extensions"),  # what DeepSpeed compiles
 }
 
 

@@ -64,7 +64,9 @@ def test_the_length_penalties_are_openrlhfs(parse):
     for a, b in zip(*both(parse, "rloo", ["credit_rloo"], 1, *more), strict=True):
         assert torch.equal(a.rewards, b.rewards)
         assert torch.equal(a.info["reward"], b.info["reward"])
-        torch.testing.assert_close(a.info["group_reward_std"], b.info["group_reward_std"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            a.info["group_reward_std"], b.info["group_reward_std"], rtol=1e-5, atol=1e-6
+        )
         rows = a.action_mask.bool()
         torch.testing.assert_close(b.advantages[rows], a.advantages[rows], rtol=1e-6, atol=2e-6)
 

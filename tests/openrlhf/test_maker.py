@@ -77,7 +77,9 @@ def test_a_turn_is_an_unbroken_run_of_the_mask(computed):
     made, _ = computed("dgpo", "--credit.within", "turn", "--credit.tau", "0.1", holes=True)
     for experience in made:
         numbers = batches.turns(experience.action_mask.bool())
-        for row, turn, each in zip(experience.advantages, numbers, experience.action_mask.bool(), strict=True):
+        for row, turn, each in zip(
+            experience.advantages, numbers, experience.action_mask.bool(), strict=True
+        ):
             means = [row[each & (turn == k)].mean() for k in turn[each].unique()]
             torch.testing.assert_close(torch.stack(means), means[0].expand(len(means)), rtol=1e-5, atol=1e-6)
 

@@ -41,7 +41,10 @@ class NeedsRollouts(credit.GRPO):
     ("flags", "message"),
     [
         ([NAME, "dgop"], "invalid choice: 'dgop' (choose from"),
-        ([NAME, "group_norm", "--credit.tau", "1"], "--credit.tau is set, but --algo.advantage.estimator group_norm"),
+        (
+            [NAME, "group_norm", "--credit.tau", "1"],
+            "--credit.tau is set, but --algo.advantage.estimator group_norm",
+        ),
         ([NAME, "grpo", "--credit.tau", "1"], "unknown setting 'tau'; GRPO has correction, eps"),
         ([NAME, "grpo", "--credit.preset", "openrhlf"], "unknown preset 'openrhlf'"),
         ([NAME, "grpo", "--credit.reference", "a/model"], "--credit.reference has no effect with grpo"),
@@ -52,11 +55,20 @@ class NeedsRollouts(credit.GRPO):
         ([NAME, "needs_baselines"], "needs baseline_rewards, which OpenRLHF does not provide"),
         ([NAME, "needs_rollouts"], "set --algo.advantage.is_correction_level token"),
         ([*DGPO, "--rollout.n_samples_per_prompt", "1"], "set --rollout.n_samples_per_prompt to 2 or more"),
-        ([NAME, "credit_rloo", "--rollout.n_samples_per_prompt", "1"], "with a single one every advantage is 0"),
+        (
+            [NAME, "credit_rloo", "--rollout.n_samples_per_prompt", "1"],
+            "with a single one every advantage is 0",
+        ),
         ([*DGPO, "--algo.kl.init_coef", "0.01"], "set --algo.kl.init_coef 0, or add --algo.kl.use_loss"),
         ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),
-        ([NAME, "grpo", "--algo.advantage.no_std_norm"], "scales the rewards itself (credit_dr_grpo does not"),
-        ([NAME, "reinforce_plus_plus", "--reward.clip_range", "-1", "1"], "with no A_i to clip; leave it out"),
+        (
+            [NAME, "grpo", "--algo.advantage.no_std_norm"],
+            "scales the rewards itself (credit_dr_grpo does not",
+        ),
+        (
+            [NAME, "reinforce_plus_plus", "--reward.clip_range", "-1", "1"],
+            "with no A_i to clip; leave it out",
+        ),
         ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
         ([*DGPO, "--ds.ring_attn_size", "2"], "set --ds.ring_attn_size 1, or take an estimator of rewards"),
         ([*DGPO, "--ds.tensor_parallel_size", "2"], "set --ds.tensor_parallel_size 1, or take an estimator"),

@@ -22,7 +22,10 @@ print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
 @pytest.mark.parametrize(
     ("setup", "classes"),
     [
-        ("from credit.adapters.openrlhf import hook; hook.install()", "CreditExperienceMaker CreditSamplesGenerator"),
+        (
+            "from credit.adapters.openrlhf import hook; hook.install()",
+            "CreditExperienceMaker CreditSamplesGenerator",
+        ),
         ("", "RemoteExperienceMaker SamplesGenerator"),
     ],
 )
