@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-ON_CPU = Path(__file__).parents[2] / "examples" / "openrlhf" / "on_cpu"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 pytest.importorskip("openrlhf")
-sys.path.insert(0, str(ON_CPU))  # stand-ins for flash-attn and vLLM
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/openrlhf/on_cpu"))  # flash-attn and vLLM
 
 import openrlhf.utils
 import ray

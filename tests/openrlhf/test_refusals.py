@@ -1,8 +1,10 @@
 """What the adapter refuses on the command line, with reason and way out, before Ray starts."""
 
 import logging
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import Literal
 
 import openrlhf.trainer.ray.ppo_actor as ppo_actor
@@ -150,6 +152,22 @@ def test_differing_loss_options_are_reported(parse, caplog):
         assert part in text
     assert not report(parse, caplog, *DGPO, "--actor.loss_agg_mode", "seq-mean-token-mean")
     assert "(fixed_horizon)" in report(parse, caplog, NAME, "credit_dr_grpo")
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples/openrlhf/estimators").glob("*.txt"))
+LACKING = {
+    "dr_grpo": "loss_agg_mode=token-mean (fixed_horizon)",
+    "rloo": "loss_agg_mode=token-mean (sequence_sum)",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_flags_are_those_of_the_papers(parse, caplog, path):
+    flags = shlex.split(path.read_text(), comments=True)
+    assert parse(*flags).credit.estimator.name == path.stem
+    reported = report(parse, caplog, *flags)
+    assert reported.count("=") == reported.count(LACKING.get(path.stem, "nothing"))
+    assert ("fixed_horizon" in reported or "sequence_sum" in reported) == (path.stem in LACKING)
 
 
 PRETEND = """
