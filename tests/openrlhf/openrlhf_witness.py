@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import deepspeed
+import openrlhf.trainer.ppo_utils.experience_maker  # noqa: F401  (before credit's, which replaces its class)
 import torch
 
 import credit
