@@ -1,5 +1,6 @@
 """OpenRLHF's policy worker, which also scores tokens against a reference of its own."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,6 +10,7 @@ from openrlhf.trainer.ray import ppo_actor
 
 from credit.adapters import versions
 from credit.adapters.openrlhf import statistics
+from credit.adapters.openrlhf.settings import Choice
 
 # The class under Ray's decorator, which cannot be subclassed itself.
 Base = ppo_actor.PolicyModelActor.__ray_actor_class__
@@ -35,11 +37,17 @@ class CreditPolicyModelActor(Base):
         choice = strategy.args.credit
         self._credit_fields = choice.statistics if choice else ()
         self._credit_statistics: list[dict[str, Tensor]] = []
-        self._credit_reference = None
-        self._credit_compares = choice is not None and choice.compares
-        lora = strategy.args.ds.lora.rank > 0
-        if self._credit_compares and (choice.reference or not lora):
-            self._credit_reference = frozen(strategy, choice.reference or pretrain)
+        if self._credit_fields:
+            self._credit_reference = self._reference(choice, pretrain)
+
+    def _reference(self, choice: Choice, pretrain: str) -> Callable[[], AbstractContextManager[Any]]:
+        """Gives the model that is the reference while the context lasts; None if none is compared with."""
+        if not choice.compares:
+            return nullcontext
+        if choice.reference is None and self.strategy.args.ds.lora.rank > 0:
+            return lambda: statistics.without_adapter(self.actor)
+        model = frozen(self.strategy, choice.reference or pretrain)
+        return lambda: nullcontext(model)
 
     def forward(
         self,
@@ -57,16 +65,10 @@ class CreditPolicyModelActor(Base):
         batch = [each.to(device) for each in (sequences, action_mask, attention_mask)]
         self.actor.eval()
         with torch.no_grad():
-            log_probs, found = statistics.score(self.actor, self._reference_pass, *batch)
+            log_probs, found = statistics.score(self.actor, self._credit_reference, *batch)
         self.actor.train()
         self._credit_statistics.append({name: found[name].to("cpu") for name in self._credit_fields})
         return log_probs.to("cpu")
-
-    def _reference_pass(self) -> AbstractContextManager[Any]:
-        """The model that is the reference while the context lasts; None if none is compared with."""
-        if self._credit_reference is not None or not self._credit_compares:
-            return nullcontext(self._credit_reference)
-        return statistics.without_adapter(self.actor)
 
     def take_credit(self) -> tuple[list[dict[str, Tensor]], float]:
         """The statistics of the micro-batches since the last call, and training progress in [0, 1]."""
