@@ -67,7 +67,7 @@ def train(tmp_path):
     return run
 
 
-def model(folder, weights=None):
+def model(folder, weights=None, zero_3=False):
     """The Hugging Face model in the precision that OpenRLHF runs it in, with saved weights."""
     made = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
     if weights is not None and any("lora_" in name for name in weights):
@@ -75,7 +75,10 @@ def model(folder, weights=None):
     if weights is not None:
         unknown = made.load_state_dict(weights, strict=False).unexpected_keys
         assert not unknown
-    return made.bfloat16().eval()  # as DeepSpeed has it: the rotary embedding's buffers too
+    for parameter in made.parameters():
+        parameter.data = parameter.data.bfloat16()
+    # Under ZeRO-3 DeepSpeed casts the rotary embedding's buffers too.
+    return made.bfloat16().eval() if zero_3 else made.eval()
 
 
 @torch.no_grad()
@@ -145,9 +148,9 @@ def test_synchronous_training_on_two_ranks_with_zero_3(train, tmp_path, other, m
     batches, printed = train(f"--actor.num_gpus_per_node 2 --ds.zero_stage 3 --credit.reference {other}")
     assert [batch["progress"] for batch in batches] == [0.0, 0.5]
     monkeypatch.setattr(torch.nn.functional, "linear", linear_of_zero_3)
-    reference = model(other)
+    reference = model(other, zero_3=True)
     for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
-        policy = model(tmp_path / "model", weights)
+        policy = model(tmp_path / "model", weights, zero_3=True)
         assert largest_error(batch, policy, reference) < 5e-6
         assert largest_error(batch, policy, reference, tau=2 * TAU) > 1e-2  # another tau is another thing
         assert metric(batch, "deviation_mean") > 1e-3
