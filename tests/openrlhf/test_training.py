@@ -166,13 +166,15 @@ def test_synchronous_training_on_two_ranks_with_zero_3(train, tmp_path, other, m
 def test_packing_with_dynamic_batches_on_two_ranks(train, tmp_path, other):
     batches, _ = train(
         "--actor.num_gpus_per_node 2 --ds.packing_samples --train.dynamic_batch_enable "
-        f"--train.max_tokens_per_gpu 64 --rollout.max_tokens_per_gpu 96 --credit.reference {other}"
+        f"--train.max_tokens_per_gpu 64 --rollout.max_tokens_per_gpu 64 --credit.reference {other}"
     )
     reference = model(other)
     assert len({len(e["index"]) for batch in batches for e in batch["experiences"]}) > 1
     for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
-        # bfloat16 rounds packed rows otherwise than padded ones.
-        assert largest_error(batch, model(tmp_path / "model", weights), reference) < 2e-2
+        policy = model(tmp_path / "model", weights)
+        # bfloat16 rounds packed rows otherwise than the padded ones here; tau makes that 20 times larger.
+        assert largest_error(batch, policy, reference) < 2e-2
+        assert largest_error(batch, policy, reference, tau=2 * TAU) > 5e-2
 
 
 def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
