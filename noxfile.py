@@ -3,7 +3,14 @@
 import nox
 
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["core", "trl", "verl"]
+nox.options.sessions = ["core", "trl", "verl", "openrlhf"]
+
+# What OpenRLHF and DeepSpeed import on a CPU, of all that they ask for; ninja, setuptools and wheel build.
+OPENRLHF = (
+    *("accelerate", "aiohttp", "datasets", "einops", "peft", "pillow", "pylatexenc", "ray[default]", "sympy"),
+    *("tensorboard", "torchdata", "transformers", "hjson", "msgpack", "psutil", "py-cpuinfo", "tqdm"),
+    *("ninja", "setuptools", "wheel"),
+)
 
 
 def install(session: nox.Session, constraints: str, *requirements: str) -> None:
@@ -18,7 +25,15 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("pytest", "-n", "2", "--ignore=tests/trl", "--ignore=tests/verl", *session.posargs)
+    session.run(
+        "pytest",
+        "-n",
+        "2",
+        "--ignore=tests/trl",
+        "--ignore=tests/verl",
+        "--ignore=tests/openrlhf",
+        *session.posargs,
+    )
 
 
 @nox.session
@@ -43,6 +58,17 @@ def verl(session: nox.Session) -> None:
     """verl's whole pipeline on a CPU with our estimators, on a tiny model."""
     install(session, "verl", "-e", ".[verl]", "pytest")
     session.run("pytest", "tests/verl", "-W", "default", "--disable-warnings", *session.posargs)
+
+
+@nox.session
+def openrlhf(session: nox.Session) -> None:
+    """OpenRLHF's whole command line on a CPU with our estimators, on a tiny model."""
+    install(session, "openrlhf", "-e", ".[torch]", "pytest", *OPENRLHF)
+    # OpenRLHF asks for flash-attn, which needs CUDA to be built; on a CPU a stand-in takes its place.
+    session.install("-c", "constraints/openrlhf.txt", "--no-deps", "openrlhf")
+    build = ("--no-deps", "--no-build-isolation")
+    session.install("-c", "constraints/openrlhf.txt", *build, "deepspeed", env={"DS_BUILD_OPS": "0"})
+    session.run("pytest", "tests/openrlhf", "-W", "default", "--disable-warnings", *session.posargs)
 
 
 @nox.session

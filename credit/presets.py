@@ -7,5 +7,5 @@ from typing import Any
 PRESETS: dict[str, dict[str, Any]] = {
     "trl": {"correction": 1, "eps": 1e-4},
     "verl": {"correction": 1, "eps": 1e-6},
-    "openrlhf": {"correction": 1, "eps": 1e-9},
+    "openrlhf": {"correction": 1, "eps": 1e-9, "whiten_correction": 0},
 }

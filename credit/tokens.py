@@ -108,8 +108,8 @@ def over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Ca
     return total, peak
 
 
-def whiten(values: Array, mask: Array) -> Array:
-    """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with correction 1."""
+def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
+    """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with the given correction."""
     xp = namespace(values)
     count = xp.sum(xp.astype(mask, values.dtype))
     centred = values
@@ -117,7 +117,7 @@ def whiten(values: Array, mask: Array) -> Array:
         centred = xp.where(mask, centred - mean(centred, mask), 0.0)
     unit = xp.clip(xp.max(xp.abs(centred)), min=1.0)  # so that the squares of large values fit
     centred = centred / unit
-    variance = xp.sum(centred * centred) / xp.clip(count - 1.0, min=1.0)
+    variance = xp.sum(centred * centred) / xp.clip(count - correction, min=1.0)
     return centred / xp.sqrt(variance + (1e-4 / unit) ** 2)
 
 

@@ -7,8 +7,8 @@ from torch.utils.data import IterableDataset
 from transformers import ProcessorMixin
 
 import credit
-from credit.adapters import differences
-from credit.adapters.fields import OF_THE_REFERENCE, PROVIDED, STATISTICS
+from credit.adapters import differences, fields
+from credit.adapters.fields import PROVIDED
 from credit.adapters.trl import recipes, rewards
 
 logger = logging.getLogger(__name__)
@@ -24,12 +24,12 @@ _AGGREGATIONS = {
 
 def needs_statistics(estimator: credit.Estimator | None) -> bool:
     """Whether the policy has to be run once more over the sampled tokens."""
-    return estimator is not None and bool(set(estimator.needs) & set(STATISTICS))
+    return estimator is not None and bool(fields.statistics(estimator))
 
 
 def needs_reference(estimator: credit.Estimator | None) -> bool:
     """Whether the reference has to be run as well."""
-    return estimator is not None and bool(set(estimator.needs) & set(OF_THE_REFERENCE))
+    return estimator is not None and fields.compares(estimator)
 
 
 def refuse(

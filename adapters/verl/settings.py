@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import credit
-from credit.adapters.fields import OF_THE_REFERENCE, STATISTICS
+from credit.adapters import fields
 
 PREFIX = "credit_"  # verl keeps plain names such as grpo for itself
 Divergence = Literal["exact", "binary"]
@@ -19,12 +19,12 @@ class Choice(NamedTuple):
     @property
     def statistics(self) -> tuple[str, ...]:
         """What the estimator needs of every token, from the models."""
-        return tuple(name for name in self.estimator.needs if name in STATISTICS)
+        return fields.statistics(self.estimator)
 
     @property
     def reference(self) -> bool:
         """Whether a reference model has to be run."""
-        return bool(set(self.statistics) & set(OF_THE_REFERENCE))
+        return fields.compares(self.estimator)
 
 
 def is_ours(name: Any) -> bool:

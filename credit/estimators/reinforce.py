@@ -30,6 +30,8 @@ class ReinforcePlusPlus(Estimator):
     loss: PolicyLoss = TOKEN_MEAN
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    whiten_correction: Literal[0, 1] = 1
+    """1 for the sample variance, 0 for the population's (OpenRLHF)."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -44,7 +46,8 @@ class ReinforcePlusPlus(Estimator):
         each = xp.where(last, rewards[:, None], 0.0)
         if self.kl_coefficient:
             each = each - self.kl_coefficient * (rollouts.log_probs - rollouts.reference_log_probs)
-        return tokens.whiten(tokens.returns_to_go(each, mask, self.gamma), mask), mask
+        returns = tokens.returns_to_go(each, mask, self.gamma)
+        return tokens.whiten(returns, mask, self.whiten_correction), mask
 
 
 class ReinforcePlusPlusBaseline(Estimator):
@@ -59,12 +62,14 @@ class ReinforcePlusPlusBaseline(Estimator):
     row_local: ClassVar[bool] = False
     name: Literal["reinforce_plus_plus_baseline"] = "reinforce_plus_plus_baseline"
     loss: PolicyLoss = TOKEN_MEAN
+    whiten_correction: Literal[0, 1] = 1
+    """1 for the sample variance, 0 for the population's (OpenRLHF)."""
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         rewards, mask = one_reward(self, rollouts), rollouts.mask
         centred = groups.centre(rewards, rollouts.groups, rollouts.valid)
         every = namespace(rewards).where(mask, centred[:, None], 0.0)
-        return tokens.whiten(every, mask), mask
+        return tokens.whiten(every, mask, self.whiten_correction), mask
 
 
 class GDPO(Estimator):

@@ -27,7 +27,7 @@ NOWHERE = "/nowhere/no-model"
         ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),
         ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
-        ({"estimator": "dgpo", "statistics_memory_mb": 0}, "statistics_memory_mb=0; expected a positive"),
+        ({"estimator": "dgpo", "statistics_memory_mb": 0}, "statistics_memory_mb is 0; expected a positive"),
         ({"estimator": "dgpo", "sync_ref_model": True, "extra": {"ref_model": object()}}, "sync_ref_model"),
     ],
 )

@@ -1,0 +1,107 @@
+"""OpenRLHF's command line with credit's estimators and a flag --credit.* for each of their settings."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+from openrlhf.utils.config import hierarchize
+
+import credit
+from credit.adapters.openrlhf import options
+from credit.adapters.openrlhf.settings import PREFIX, Choice, choose
+from credit.estimator import kinds
+from credit.presets import PRESETS
+
+ESTIMATOR = "--algo.advantage.estimator"
+PLUGIN = "--credit.plugin"
+
+
+def accepting(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Callable[..., Any]:
+    """ArgumentParser.parse_args that knows credit's flags wherever OpenRLHF's estimator flag is known.
+
+    The parsed `credit` is a Choice, or None for an estimator of OpenRLHF's own. `chosen` is called for
+    one of credit's. What cannot work ends the program here, before Ray starts.
+    """
+
+    @wraps(parse_args)
+    def parse(parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        action = parser._option_string_actions.get(ESTIMATOR)
+        if action is None:
+            return parse_args(parser, args, namespace)
+        names = _extend(parser, action, args)
+        parsed = parse_args(parser, args, namespace)
+        try:
+            parsed.credit = _choice(parsed, names)
+        except ValueError as error:
+            parser.error(str(error))
+        if parsed.credit is not None:
+            chosen()
+        return parsed
+
+    return parse
+
+
+def command_line_names(taken: Any) -> dict[str, str]:
+    """credit's estimators by their names as flags: where OpenRLHF has the name, ours is credit_<name>."""
+    return {PREFIX + name if name in taken else name: name for name in credit.names()}
+
+
+def _extend(parser: argparse.ArgumentParser, action: argparse.Action, args: Any) -> dict[str, str]:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_plugin(early)
+    for module in early.parse_known_args(args)[0].plugin:
+        import_module(module)  # may define estimators, which are choices then
+    names = command_line_names(list(action.choices))
+    action.choices = [*action.choices, *names]
+    _add_plugin(parser)
+    _add(parser, "reference", "checkpoint of the reference; default: the actor's (LoRA: its base)")
+    _add(parser, "preset", f"constants of a framework: {', '.join(sorted(PRESETS))}")
+    for setting, owners in _settings().items():
+        _add(parser, setting, "; ".join(f"{name}: {default}" for name, default in owners.items()))
+    return names
+
+
+def _add_plugin(parser: argparse.ArgumentParser) -> None:
+    explanation = "modules that define estimators of your own; Ray's workers have to find them too"
+    parser.add_argument(PLUGIN, dest="plugin", nargs="+", default=[], metavar="MODULE", help=explanation)
+
+
+def _add(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:
+    parser.add_argument(
+        f"--credit.{name}",
+        metavar="VALUE",
+        default=argparse.SUPPRESS,
+        help=explanation.replace("%", "%%"),
+    )
+
+
+def _settings() -> dict[str, dict[str, Any]]:
+    """Every setting of the estimators with its default by estimator; `loss` is OpenRLHF's own flags."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in sorted(kinds().items()):
+        for setting, field in kind.model_fields.items():
+            if setting not in ("name", "loss"):
+                default = "required" if field.is_required() else field.default
+                found.setdefault(setting, {})[name] = default
+    return found
+
+
+def _choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choice | None:
+    """What the parsed flags choose, taken out of them; refused if it cannot work."""
+    del parsed.plugin
+    given = {name: vars(parsed).pop(name) for name in list(vars(parsed)) if name.startswith("credit.")}
+    name = getattr(parsed, ESTIMATOR.removeprefix("--"))
+    if name not in names:
+        if given:
+            raise ValueError(
+                f"--{min(given)} is set, but {ESTIMATOR} {name} is not one of credit's; set one of "
+                f"{', '.join(names)}, or leave --credit.* out"
+            )
+        return None
+    choice = choose(names[name], {flag.removeprefix("credit."): value for flag, value in given.items()})
+    args = hierarchize(parsed)
+    options.refuse(choice, args)
+    options.report_differences(choice, args)
+    return choice

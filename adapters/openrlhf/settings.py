@@ -1,0 +1,40 @@
+"""What the command line chooses; it travels in OpenRLHF's args to every worker."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import credit
+from credit.adapters import fields
+
+PREFIX = "credit_"  # where OpenRLHF has an estimator of the same name
+
+
+class Choice(NamedTuple):
+    """An estimator, and the checkpoint of its reference if not the actor's own."""
+
+    estimator: credit.Estimator
+    reference: str | None = None
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """What the estimator needs of every token, from the models."""
+        return fields.statistics(self.estimator)
+
+    @property
+    def compares(self) -> bool:
+        """Whether a reference model has to be run."""
+        return fields.compares(self.estimator)
+
+
+def choose(name: str, settings: Mapping[str, Any]) -> Choice:
+    """The estimator of that name; `settings` may hold `reference` and `preset`.
+
+    Raises:
+        ValueError: an unknown setting or a wrong value; the known ones are listed.
+    """
+    settings = dict(settings)
+    reference = settings.pop("reference", None)
+    choice = Choice(credit.parse({"name": name, **settings}), reference)
+    if reference is not None and not choice.compares:
+        raise ValueError(f"--credit.reference has no effect with {name}; leave it out")
+    return choice

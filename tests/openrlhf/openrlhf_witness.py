@@ -1,0 +1,72 @@
+"""A user's own estimator, as --credit.plugin brings it, that also writes down what the workers saw.
+
+Ray's workers import this file with the estimator. The trainer's process then saves every batch of
+experiences, and each policy worker the weights that scored it, into the folder WITNESS.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import deepspeed
+import openrlhf.trainer.ppo_utils.experience_maker  # noqa: F401  (before credit's, which replaces its class)
+import torch
+
+import credit
+from credit.adapters.openrlhf import maker, statistics
+
+SAVED = ("sequences", "attention_mask", "action_mask", "rewards", "scores", "index", "advantages", "info")
+
+
+class Witness(credit.DGPO):
+    """DGPO that also says how its weights average."""
+
+    name: Literal["witness"] = "witness"
+
+    def token_metrics(self, rollouts, weights):
+        found = super().token_metrics(rollouts, weights)
+        return found | {"weights_mean": credit.tokens.mean(weights, rollouts.mask)}
+
+
+def recorded(compute):
+    """compute_advantages_and_returns that saves the experiences, their statistics and the progress."""
+
+    def record(self, experiences):
+        found = [dict(experience.credit) for experience in experiences]
+        result = compute(self, experiences)
+        self.credit_count = getattr(self, "credit_count", 0) + 1
+        fields = [{name: getattr(experience, name) for name in SAVED} for experience in result]
+        saved = {"experiences": fields, "statistics": found, "progress": self.credit_progress}
+        torch.save(saved, folder() / f"batch_{self.credit_count}.pt")
+        return result
+
+    return record
+
+
+def witnessed(score):
+    """statistics.score that saves the policy's weights before it scores with new ones."""
+
+    def save(policy, *batch):
+        engine = policy.model
+        path = folder() / f"policy_{engine.global_steps}.pt"
+        if getattr(engine, "credit_saved", None) != engine.global_steps:
+            engine.credit_saved = engine.global_steps
+            with deepspeed.zero.GatheredParameters(
+                list(engine.module.parameters()), enabled=engine.zero_optimization_stage() == 3
+            ):
+                weights = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
+            if torch.distributed.get_rank() == 0:
+                torch.save(weights, path)
+        return score(policy, *batch)
+
+    return save
+
+
+def folder():
+    return Path(os.environ["WITNESS"])
+
+
+maker.CreditExperienceMaker.compute_advantages_and_returns = recorded(
+    maker.CreditExperienceMaker.compute_advantages_and_returns
+)
+statistics.score = witnessed(statistics.score)

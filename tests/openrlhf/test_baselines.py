@@ -1,0 +1,77 @@
+"""The baselines against OpenRLHF's own, by its experience maker, wherever a prompt's rewards differ."""
+
+import openrlhf_cases as cases
+import pytest
+import torch
+
+from credit.adapters.openrlhf.maker import CreditExperienceMaker
+
+# OpenRLHF's name, and what is asked of ours.
+PAIRS = {
+    "group_norm": ["grpo", "--credit.preset", "openrlhf"],
+    "rloo": ["credit_rloo"],
+    "dr_grpo": ["credit_dr_grpo"],
+    "reinforce": ["reinforce_plus_plus", "--credit.preset", "openrlhf"],
+    "reinforce_baseline": ["reinforce_plus_plus_baseline", "--credit.preset", "openrlhf"],
+}
+WHITENED = ("reinforce", "reinforce_baseline")
+
+
+def both(parse, theirs, ours, seed, *more, **shape):
+    """Experiences with OpenRLHF's advantages, and the same ones with ours."""
+    with_theirs = cases.experiences(seed, **shape)
+    args = parse("--algo.advantage.estimator", theirs, *more)
+    cases.maker(args).compute_advantages_and_returns(with_theirs)
+    with_ours = cases.experiences(seed, **shape)
+    args = parse("--algo.advantage.estimator", *ours, *more)
+    maker = cases.maker(args, CreditExperienceMaker)
+    maker.credit_progress = 0.0
+    maker.compute_advantages_and_returns(with_ours)
+    return with_theirs, with_ours
+
+
+@pytest.mark.parametrize("theirs", PAIRS)
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_openrlhfs_own(parse, theirs, seed):
+    for a, b in zip(*both(parse, theirs, PAIRS[theirs], seed, holes=seed % 2 == 1), strict=True):
+        mask = a.action_mask.bool()
+        differ = torch.tensor(a.index) >= cases.N
+        whole = theirs in WHITENED  # whose equal rewards give no residue, or are whitened as any
+        rows = mask if whole else mask & differ[:, None]
+        assert rows.any()
+        torch.testing.assert_close(b.advantages[rows], a.advantages[rows], rtol=1e-6, atol=1e-6)
+        assert b.advantages[rows].abs().max() > 0.1
+        assert (b.advantages[~mask] == 0).all()
+        assert torch.equal(b.returns, b.advantages)
+        if not whole:
+            assert (b.advantages[~differ] == 0).all()
+
+
+@pytest.mark.parametrize("clip", [(-0.5, 0.3), (-2.0, 0.0)])
+def test_the_clip_range_acts_on_a_i_as_openrlhfs(parse, clip):
+    made = both(parse, "group_norm", PAIRS["group_norm"], 3, "--reward.clip_range", *clip)
+    largest = 0.0
+    for a, b in zip(*made, strict=True):
+        rows = a.action_mask.bool() & (torch.tensor(a.index) >= cases.N)[:, None]
+        torch.testing.assert_close(b.advantages[rows], a.advantages[rows], rtol=0, atol=1e-6)
+        torch.testing.assert_close(b.info["return"], a.info["return"], rtol=0, atol=2e-6)
+        largest = max(largest, b.advantages.max().item())
+    assert largest == pytest.approx(clip[1])
+
+
+def test_the_length_penalties_are_openrlhfs(parse):
+    more = ["--reward.overlong_buffer_len", 4, "--rollout.max_new_tokens", 7]
+    for a, b in zip(*both(parse, "rloo", ["credit_rloo"], 1, *more), strict=True):
+        assert torch.equal(a.rewards, b.rewards)
+        assert torch.equal(a.info["reward"], b.info["reward"])
+        torch.testing.assert_close(
+            a.info["group_reward_std"], b.info["group_reward_std"], rtol=1e-5, atol=1e-6
+        )
+        rows = a.action_mask.bool()
+        torch.testing.assert_close(b.advantages[rows], a.advantages[rows], rtol=1e-6, atol=2e-6)
+
+
+def test_without_the_hook_openrlhfs_maker_refuses_our_estimators(parse):
+    args = parse("--algo.advantage.estimator", "dgpo")
+    with pytest.raises(Exception, match="advantage_estimator dgpo"):
+        cases.maker(args).compute_advantages_and_returns(cases.experiences(0))

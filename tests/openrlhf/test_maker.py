@@ -1,0 +1,95 @@
+"""Advantages of experiences against the core's, whatever the layout of the micro-batches."""
+
+import openrlhf_cases as cases
+import pytest
+import torch
+
+import credit
+from credit.adapters.openrlhf import batches
+from credit.adapters.openrlhf.maker import CreditExperienceMaker
+
+
+@pytest.fixture
+def computed(parse):
+    """Experiences with advantages by flags of ours; their statistics are those of the cases."""
+
+    def run(*given, seed=0, progress=0.25, **shape):
+        made = cases.experiences(seed, **shape)
+        found = cases.statistics(made)
+        for experience, fields in zip(made, found, strict=True):
+            experience.credit = fields
+        maker = cases.maker(parse("--algo.advantage.estimator", *given), CreditExperienceMaker)
+        maker.credit_progress = progress
+        maker.compute_advantages_and_returns(made)
+        return made, found
+
+    return run
+
+
+def alone(estimator, made, found, progress=0.25):
+    """The core's credit for the samples in order, each on its action tokens."""
+    masks = [experience.action_mask.bool() for experience in made]
+    lengths = torch.tensor([int(row.sum()) for row in cases.by_sample(made, masks)])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+
+    def padded(name):
+        rows = cases.by_sample(made, [fields[name] for fields in found])
+        chosen = [row[m] for row, m in zip(rows, cases.by_sample(made, masks), strict=True)]
+        return torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+
+    rewards = torch.stack(cases.by_sample(made, [experience.rewards for experience in made]))
+    groups = torch.arange(len(rewards)) // cases.N
+    fields = {name: padded(name) for name in found[0]}
+    rollouts = credit.Rollouts(rewards, groups, mask, progress=torch.tensor(progress), **fields)
+    return estimator(rollouts), lengths
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_dgpo_equals_the_core(computed, holes):
+    made, found = computed("dgpo", "--credit.tau", "0.1", "--credit.kappa", "0.5", holes=holes)
+    result, lengths = alone(credit.DGPO(tau=0.1, kappa=0.5), made, found)
+    rows = cases.by_sample(made, [experience.advantages for experience in made])
+    masks = cases.by_sample(made, [experience.action_mask.bool() for experience in made])
+    for row, mask, expected, length in zip(rows, masks, result.advantages, lengths, strict=True):
+        torch.testing.assert_close(row[mask], expected[:length], rtol=1e-5, atol=1e-6)
+        assert (row[~mask] == 0).all()
+    for experience in made:
+        assert not hasattr(experience, "credit")
+        assert experience.kl is None
+        for name, value in result.metrics.items():
+            logged = experience.info[f"credit/{name}"]
+            assert logged.shape == (len(experience.index),)
+            torch.testing.assert_close(logged, value.expand_as(logged), rtol=1e-5, atol=1e-6)
+    assert result.metrics["weight_std"] > 0.1
+
+
+def test_a_schedule_follows_progress(computed):
+    made, found = computed("dgpo", "--credit.tau", '{"start": 1.0, "end": 0.1}', progress=0.5)
+    result, _ = alone(credit.DGPO(tau=0.55), made, found)
+    logged = made[0].info["credit/weight_std"][0]
+    torch.testing.assert_close(logged, result.metrics["weight_std"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_turn_is_an_unbroken_run_of_the_mask(computed):
+    mask = torch.tensor([[0, 1, 1, 0, 0, 1, 0, 1], [1, 0, 1, 1, 0, 0, 0, 0]]).bool()
+    found = batches.turns(mask)
+    assert found[mask].tolist() == [0, 0, 1, 2, 0, 1, 1]
+    made, _ = computed("dgpo", "--credit.within", "turn", "--credit.tau", "0.1", holes=True)
+    for experience in made:
+        numbers = batches.turns(experience.action_mask.bool())
+        for row, turn, each in zip(
+            experience.advantages, numbers, experience.action_mask.bool(), strict=True
+        ):
+            means = [row[each & (turn == k)].mean() for k in turn[each].unique()]
+            torch.testing.assert_close(torch.stack(means), means[0].expand(len(means)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_response_without_tokens_changes_nothing(computed):
+    made = cases.experiences(2)
+    for experience in made:
+        experience.action_mask = torch.zeros_like(experience.action_mask)
+    batch = batches.Batch(made, cases.N)
+    rollouts = batch.rollouts(credit.GRPO(), [{}] * len(made), 0.0)
+    advantages, metrics = batches.assign(credit.GRPO(), rollouts, (-10, 10))
+    batch.hand_out(advantages, metrics, rollouts)
+    assert all((experience.advantages == 0).all() for experience in made)

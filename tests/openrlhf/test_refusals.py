@@ -1,0 +1,199 @@
+"""What the adapter refuses on the command line, with reason and way out, before Ray starts."""
+
+import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import openrlhf.trainer.ray.ppo_actor as ppo_actor
+import pytest
+
+import credit
+from credit.adapters import versions
+from credit.adapters.openrlhf import options
+from credit.adapters.openrlhf.settings import Choice
+
+NAME = "--algo.advantage.estimator"
+DGPO = [NAME, "dgpo"]
+
+
+class NeedsBaselines(credit.GRPO):
+    """Needs what OpenRLHF does not have."""
+
+    name: Literal["needs_baselines"] = "needs_baselines"
+
+    @property
+    def needs(self):
+        return ("baseline_rewards",)
+
+
+class NeedsRollouts(credit.GRPO):
+    """Needs the log-probs of the engine that sampled."""
+
+    name: Literal["needs_rollouts"] = "needs_rollouts"
+
+    @property
+    def needs(self):
+        return ("rollout_log_probs",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([NAME, "dgop"], "invalid choice: 'dgop' (choose from"),
+        (
+            [NAME, "group_norm", "--credit.tau", "1"],
+            "--credit.tau is set, but --algo.advantage.estimator group_norm",
+        ),
+        ([NAME, "grpo", "--credit.tau", "1"], "unknown setting 'tau'; GRPO has correction, eps"),
+        ([NAME, "grpo", "--credit.preset", "openrhlf"], "unknown preset 'openrhlf'"),
+        ([NAME, "grpo", "--credit.reference", "a/model"], "--credit.reference has no effect with grpo"),
+        ([NAME, "grpo", "--credit.tua", "1"], "unrecognized arguments: --credit.tua"),
+        ([*DGPO, "--credit.tau", "-1"], "greater than 0"),
+        ([*DGPO, "--credit.tau", "hot"], "tau"),
+        ([NAME, "mix"], "parts"),
+        ([NAME, "needs_baselines"], "needs baseline_rewards, which OpenRLHF does not provide"),
+        ([NAME, "needs_rollouts"], "set --algo.advantage.is_correction_level token"),
+        ([*DGPO, "--rollout.n_samples_per_prompt", "1"], "set --rollout.n_samples_per_prompt to 2 or more"),
+        (
+            [NAME, "credit_rloo", "--rollout.n_samples_per_prompt", "1"],
+            "with a single one every advantage is 0",
+        ),
+        ([*DGPO, "--algo.kl.init_coef", "0.01"], "set --algo.kl.init_coef 0, or add --algo.kl.use_loss"),
+        ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),
+        (
+            [NAME, "grpo", "--algo.advantage.no_std_norm"],
+            "scales the rewards itself (credit_dr_grpo does not",
+        ),
+        (
+            [NAME, "reinforce_plus_plus", "--reward.clip_range", "-1", "1"],
+            "with no A_i to clip; leave it out",
+        ),
+        ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
+        ([*DGPO, "--ds.ring_attn_size", "2"], "set --ds.ring_attn_size 1, or take an estimator of rewards"),
+        ([*DGPO, "--ds.tensor_parallel_size", "2"], "set --ds.tensor_parallel_size 1, or take an estimator"),
+        ([*DGPO, "--data.max_images_per_prompt", "1"], "with images take an estimator of rewards alone"),
+    ],
+)
+def test_it_is_refused_on_the_command_line(parse, capsys, flags, message):
+    with pytest.raises(SystemExit) as ended:
+        parse(*flags)
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "estimator"),
+    [
+        (DGPO, credit.DGPO()),
+        ([*DGPO, "--credit.tau", "0.1", "--credit.preset", "openrlhf"], credit.DGPO(tau=0.1, eps=1e-9)),
+        ([*DGPO, "--algo.kl.init_coef", "0.01", "--algo.kl.use_loss"], credit.DGPO()),
+        ([*DGPO, "--reward.clip_range", "-1", "1"], credit.DGPO()),
+        ([*DGPO, "--credit.tau", '{"start": 1, "end": 0.1}'], credit.DGPO(tau={"start": 1, "end": 0.1})),
+        ([NAME, "grpo", "--ds.ring_attn_size", "2", "--actor.num_gpus_per_node", "8"], credit.GRPO()),
+        ([NAME, "credit_rloo"], credit.RLOO()),
+        ([NAME, "reinforce_plus_plus", "--rollout.n_samples_per_prompt", "1"], credit.ReinforcePlusPlus()),
+        ([NAME, "needs_rollouts", "--algo.advantage.is_correction_level", "token"], NeedsRollouts()),
+        (
+            [NAME, "mix", "--credit.parts", '[[0.7, "grpo"], [0.3, {"name": "dgpo", "tau": 0.2}]]'],
+            credit.Mix(parts=[(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.2))]),
+        ),
+    ],
+)
+def test_what_is_not_refused(parse, flags, estimator):
+    args = parse(*flags)
+    assert args.credit.estimator == estimator
+    assert args.algo.advantage.estimator == flags[1]
+
+
+@pytest.mark.parametrize("name", ["group_norm", "rloo", "dr_grpo"])
+def test_openrlhfs_own_estimators_stay_its_own(parse, name):
+    args = parse(NAME, name)
+    assert args.credit is None
+    assert args.algo.advantage.estimator == name
+
+
+def test_a_plugin_brings_an_estimator(parse, tmp_path, monkeypatch):
+    (tmp_path / "my_estimators.py").write_text(
+        "from typing import Literal\nimport credit\n\n\n"
+        "class Mine(credit.DGPO):\n    name: Literal['mine'] = 'mine'\n    strength: float = 2.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    args = parse(NAME, "mine", "--credit.plugin", "my_estimators", "--credit.strength", "3")
+    assert args.credit.estimator.name == "mine"
+    assert args.credit.estimator.strength == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "learns"),
+    [("grpo", False), ("rloo", False), ("lite_ppo", False), ("max_rl", False), ("pass_at_k", False)]
+    + [("dgpo", False), ("top_entropy", False), ("gtpo", True), ("reinforce_plus_plus", True)],
+)
+def test_single_responses_teach_only_what_has_no_group_baseline(name, learns):
+    assert options.learns_from_single_responses(credit.get(name)) == learns
+
+
+def report(parse, caplog, *flags):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="credit"):
+        parse(*flags)
+    return " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
+
+
+def test_differing_loss_options_are_reported(parse, caplog):
+    text = report(parse, caplog, *DGPO, "--actor.dual_clip", "3", "--actor.policy_loss_type", "gspo")
+    for part in (
+        "--actor.loss_agg_mode=token-mean (seq-mean-token-mean)",
+        "--actor.dual_clip=3.0 (None)",
+        "--actor.policy_loss_type=gspo (ppo)",
+    ):
+        assert part in text
+    assert not report(parse, caplog, *DGPO, "--actor.loss_agg_mode", "seq-mean-token-mean")
+    assert "(fixed_horizon)" in report(parse, caplog, NAME, "credit_dr_grpo")
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples/openrlhf/estimators").glob("*.txt"))
+LACKING = {
+    "dr_grpo": "loss_agg_mode=token-mean (fixed_horizon)",
+    "rloo": "loss_agg_mode=token-mean (sequence_sum)",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_flags_are_those_of_the_papers(parse, caplog, path):
+    flags = shlex.split(path.read_text(), comments=True)
+    assert parse(*flags).credit.estimator.name == path.stem
+    reported = report(parse, caplog, *flags)
+    assert reported.count("=") == reported.count(LACKING.get(path.stem, "nothing"))
+    assert ("fixed_horizon" in reported or "sequence_sum" in reported) == (path.stem in LACKING)
+
+
+PRETEND = """
+import importlib.metadata as metadata
+real = metadata.version
+metadata.version = lambda name: {version!r} if name == "openrlhf" else real(name)
+import credit.adapters.openrlhf
+"""
+
+
+@pytest.mark.parametrize("version", ["0.9.10", "0.10.3", "0.12.0"])
+def test_another_openrlhf_is_refused(version):
+    code = PRETEND.format(version=version)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"ImportError: credit supports openrlhf >=0.10.4,<0.12 and found {version}" in done.stderr
+
+
+def test_a_changed_signature_is_refused_by_name():
+    worker = ppo_actor.PolicyModelActor.__ray_actor_class__
+    with pytest.raises(ImportError, match="PolicyModelActor.forward takes .self, sequences, action_mask, "):
+        versions.check_signature("openrlhf", worker, "forward", "self", "sequences")
+
+
+def test_a_choice_says_what_it_needs():
+    assert Choice(credit.DGPO()).statistics == ("deviation", "normalized_entropy")
+    assert Choice(credit.DGPO()).compares
+    assert Choice(credit.TopEntropy()).statistics == ("normalized_entropy",)
+    assert not Choice(credit.TopEntropy()).compares
+    assert not Choice(credit.GRPO()).statistics

@@ -1,0 +1,206 @@
+"""OpenRLHF's whole command line on a CPU, by the example's own command, against plain models in float64."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+HERE = Path(__file__).parent
+SCRIPT = HERE.parents[1] / "examples" / "openrlhf" / "train_on_cpu.py"
+TIMEOUT = 900  # seconds; a run takes about 45 on two free cores
+TAU, KAPPA, EPS = 0.05, 1.0, 1e-6
+SMALL = (
+    "--algo.advantage.estimator witness --credit.plugin openrlhf_witness --rollout.batch_size 4 "
+    "--rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 4 --rollout.max_new_tokens 12 "
+    "--rollout.temperature 0.8 --train.batch_size 8 --train.micro_batch_size 4 --data.max_samples 8 "
+    f"--actor.adam.lr 2e-3 --reward.remote_url {HERE / 'openrlhf_reward.py'} "
+)
+LORA = "--ds.lora.rank 4 --ds.lora.alpha 16"
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The folder of a model beside the actor's, for a reference that deviates from the first step on."""
+    path = tmp_path_factory.mktemp("other")
+    tiny_model.small_qwen2(len(tiny_model.character_tokenizer()), seed=1).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Trains by the example's command; the saved batches, and what was printed."""
+
+    def run(flags, estimator="dgpo"):
+        command = [sys.executable, str(SCRIPT), "--estimator", estimator, "--warm-up", "0.0"]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
+            "WITNESS": str(tmp_path),
+        }
+        process = subprocess.Popen(
+            [*command, "--output", str(tmp_path), *SMALL.split(), *flags.split()],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            printed, _ = process.communicate(timeout=TIMEOUT)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in its session
+        assert process.returncode == 0, printed[-6000:]
+        assert "CreditExperienceMaker: the advantages are those of Witness" in printed
+        paths = sorted(tmp_path.glob("batch_*.pt"))
+        return [torch.load(path, weights_only=False) for path in paths], printed
+
+    return run
+
+
+def model(folder, weights=None, zero_3=False):
+    """The Hugging Face model in the precision that OpenRLHF runs it in, with saved weights."""
+    made = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
+    if weights is not None and any("lora_" in name for name in weights):
+        made = get_peft_model(made, LoraConfig(r=4, lora_alpha=16, target_modules="all-linear"))
+    if weights is not None:
+        unknown = made.load_state_dict(weights, strict=False).unexpected_keys
+        assert not unknown
+    for parameter in made.parameters():
+        parameter.data = parameter.data.bfloat16()
+    # Under ZeRO-3 DeepSpeed casts the rotary embedding's buffers too.
+    return made.bfloat16().eval() if zero_3 else made.eval()
+
+
+@torch.no_grad()
+def log_probs(network, experience):
+    """log p [B, A, V] in float64 of the logits of one micro-batch."""
+    attention = experience["attention_mask"]
+    positions = (attention.cumsum(-1) - 1).masked_fill(attention == 0, 1)
+    logits = network(experience["sequences"], attention_mask=attention, position_ids=positions).logits
+    return (logits[:, :-1].double() / 0.8).log_softmax(-1)
+
+
+def recomputed(batch, policy, reference, tau):
+    """DGPO's advantages of every experience, from its definition, in float64."""
+    rewards = np.concatenate([e["rewards"].double().numpy() for e in batch["experiences"]])
+    groups = np.concatenate([e["index"] for e in batch["experiences"]]) // 4
+    of_row = {}
+    for group in set(groups):
+        own = rewards[groups == group]
+        of_row[group] = own.mean(), own.std(ddof=1) + EPS
+    a = np.array([(r - of_row[g][0]) / of_row[g][1] for r, g in zip(rewards, groups, strict=True)])
+    rows = iter(a)
+    for experience in batch["experiences"]:
+        lp, lq = log_probs(policy, experience), log_probs(reference, experience)
+        d = ((lp / 2).exp() - (lq / 2).exp()).square().sum(-1) / 2
+        h = -(lp.exp() * lp).sum(-1) / np.log(lp.shape[-1])
+        mask = experience["action_mask"].bool()
+        score = (d * h**KAPPA / tau).masked_fill(~mask, -float("inf"))
+        weights = score.softmax(-1) * mask.sum(-1, keepdim=True)
+        yield torch.tensor([next(rows) for _ in mask])[:, None] * weights
+
+
+def largest_error(batch, policy, reference, tau=TAU):
+    """Of the advantages, over a batch; they are exactly 0 outside of the mask."""
+    largest = 0.0
+    for experience, expected in zip(
+        batch["experiences"], recomputed(batch, policy, reference, tau), strict=True
+    ):
+        mask = experience["action_mask"].bool()
+        assert (experience["advantages"][~mask] == 0).all()
+        largest = max(largest, (experience["advantages"] - expected)[mask].abs().max().item())
+    return largest
+
+
+def metric(batch, name):
+    values = torch.cat([experience["info"][f"credit/{name}"] for experience in batch["experiences"]])
+    assert values.unique().numel() == 1
+    return values[0].item()
+
+
+def steps(printed):
+    """What OpenRLHF logged at its global steps, as text."""
+    return re.findall(r"Global step \d+: (\{.*\})", printed)
+
+
+def weights_of(tmp_path, batches, per_batch):
+    """The policy's saved weights for each batch, by the number of optimiser steps before it."""
+    return [torch.load(tmp_path / f"policy_{per_batch * i}.pt") for i in range(len(batches))]
+
+
+def linear_of_zero_3(values, weight, bias=None):
+    """DeepSpeed's linear under ZeRO-3, which rounds to bfloat16 before it adds the bias."""
+    product = values.matmul(weight.t())
+    return product if bias is None else product + bias
+
+
+def test_synchronous_training_on_two_ranks_with_zero_3(train, tmp_path, other, monkeypatch):
+    batches, printed = train(f"--actor.num_gpus_per_node 2 --ds.zero_stage 3 --credit.reference {other}")
+    assert [batch["progress"] for batch in batches] == [0.0, 0.5]
+    monkeypatch.setattr(torch.nn.functional, "linear", linear_of_zero_3)
+    reference = model(other, zero_3=True)
+    for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
+        policy = model(tmp_path / "model", weights, zero_3=True)
+        assert largest_error(batch, policy, reference) < 5e-6
+        assert largest_error(batch, policy, reference, tau=2 * TAU) > 1e-2  # another tau is another thing
+        assert metric(batch, "deviation_mean") > 1e-3
+        assert metric(batch, "weights_mean") == pytest.approx(1.0, abs=1e-6)
+    logged = steps(printed)
+    assert len(logged) == 2
+    for line in logged:
+        for name in ("credit/weight_std", "credit/deviation_max", "actor_grad_norm", "group_reward_std"):
+            assert f"'{name}'" in line
+        assert "nan" not in line
+
+
+def test_packing_with_dynamic_batches_on_two_ranks(train, tmp_path, other):
+    batches, _ = train(
+        "--actor.num_gpus_per_node 2 --ds.packing_samples --train.dynamic_batch_enable "
+        f"--train.max_tokens_per_gpu 64 --rollout.max_tokens_per_gpu 64 --credit.reference {other}"
+    )
+    reference = model(other)
+    assert len({len(e["index"]) for batch in batches for e in batch["experiences"]}) > 1
+    for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
+        policy = model(tmp_path / "model", weights)
+        # bfloat16 rounds packed rows otherwise than the padded ones here; tau makes that 20 times larger.
+        assert largest_error(batch, policy, reference) < 2e-2
+        assert largest_error(batch, policy, reference, tau=2 * TAU) > 5e-2
+
+
+def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
+    batches, _ = train(LORA)
+    assert metric(batches[0], "deviation_max") == 0.0
+    assert metric(batches[0], "weight_max") == 1.0
+    assert metric(batches[1], "deviation_mean") > 1e-6
+    weights = weights_of(tmp_path, batches, 2)[1]
+    policy, reference = model(tmp_path / "model", weights), model(tmp_path / "model")
+    assert largest_error(batches[1], policy, reference) < 5e-6
+
+
+def test_asynchronous_training_with_filtered_prompts_and_overlong_penalty(train, tmp_path):
+    batches, printed = train(
+        "--train.async_enable --algo.dynamic_filtering_enable --data.max_samples 24 "
+        "--reward.overlong_buffer_len 4 --reward.overlong_penalty_factor 0.5",
+    )
+    assert metric(batches[0], "deviation_max") == 0.0  # starts at its reference
+    assert metric(batches[-1], "deviation_mean") > 1e-6
+    assert "Filtered out: avg_reward=nan" in printed
+    reference = model(tmp_path / "model")
+    for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
+        scores = torch.cat([e["scores"] for e in batch["experiences"]])
+        groups = torch.tensor([i for e in batch["experiences"] for i in e["index"]]) // 4
+        for group in groups.unique():
+            assert scores[groups == group].unique().numel() > 1
+        rewards = torch.cat([e["rewards"] for e in batch["experiences"]])
+        assert (rewards < scores - 0.1).any()  # overlong
+        assert largest_error(batch, model(tmp_path / "model", weights), reference) < 5e-6
