@@ -1,0 +1,172 @@
+"""A tiny Llama on four host devices, and runs of Tunix over it."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("tunix")
+import jax
+import numpy as np
+import optax
+import qwix
+import tiny_llama
+from flax import nnx
+from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
+from tunix.rl.rollout.base_rollout import RolloutConfig
+
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
+
+PROMPTS = ("12>", "3>", "407>", "95>")
+GROUP = 4
+TOKENS = 12
+ROLES = (Role.ACTOR, Role.REFERENCE, Role.ROLLOUT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(tmp_path_factory):
+    """Tunix compiles anew for every cluster; the programs are the same."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def mesh_of(*shape, first=0):
+    devices = np.array(jax.devices()[first : first + int(np.prod(shape))])
+    return jax.sharding.Mesh(devices.reshape(shape), ("fsdp", "tp"))
+
+
+def llama(seed=0):
+    return tiny_llama.small_llama(16, embed_dim=32, layers=2, seed=seed)
+
+
+def low_digits(completions, **_):
+    """A reward that varies within almost every group: the share of low digits."""
+    return [sum(c in "01234" for c in text) / max(len(text), 1) for text in completions]
+
+
+def with_lora(model):
+    provider = qwix.LoraProvider(module_path=".*(q_proj|kv_proj|down_proj)", rank=4, alpha=8.0)
+    return qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(0), **model.get_model_input())
+
+
+@pytest.fixture
+def make_cluster():
+    """Builds a cluster; unknown keywords are settings of Tunix's RolloutConfig."""
+
+    def make(
+        shape=(1, 1),
+        *,
+        base=None,
+        lora=False,
+        reference=True,
+        meshes=None,
+        steps=3,
+        cluster=None,
+        training=None,
+        **sampling,
+    ):
+        base = llama() if base is None else base
+        actor, other = (with_lora(base), base) if lora else (base, tiny_llama.copy_of(base))
+        sampling = {
+            "max_tokens_to_generate": TOKENS,
+            "max_prompt_length": 8,
+            "kv_cache_size": 32,
+            "temperature": 1.0,
+            **sampling,
+        }
+        config = ClusterConfig(
+            role_to_mesh=dict.fromkeys(ROLES, mesh_of(*shape)) | (meshes or {}),
+            training_config=RLTrainingConfig(
+                actor_optimizer=optax.sgd(0.5),
+                eval_every_n_steps=1000,
+                **({"max_steps": steps} | (training or {})),
+            ),
+            rollout_config=RolloutConfig(**sampling),
+            **(cluster or {}),
+        )
+        tokenizer = tiny_llama.CharacterTokenizer()
+        models = RLCluster(
+            actor=actor, reference=other if reference else None, tokenizer=tokenizer, cluster_config=config
+        )
+        models.steps = steps
+        return models
+
+    return make
+
+
+@dataclass
+class Run:
+    """What a training run left behind: an entry per step."""
+
+    cluster: Any
+    log: list[dict[str, float]] = field(default_factory=list)
+    examples: list[Any] = field(default_factory=list)  # what the learner gave to Tunix
+    actors: list[Any] = field(default_factory=list)  # the weights that sampled
+
+    def weights(self):
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(self.cluster.actor_trainer.model))]
+
+
+@pytest.fixture
+def train(make_cluster):
+    """Trains, and returns what every step did; `config` is a learner's config or its settings."""
+
+    def run(estimator, kind=CreditGRPOLearner, *, reward=low_digits, prompts=2, config=None, **settings):
+        if config is None or isinstance(config, dict):
+            given = {"num_generations": GROUP, "beta": 0.0, **(config or {})}
+            config = CreditGRPOConfig(estimator=estimator, **given)
+        found = Run(make_cluster(**settings))
+
+        class Witness(kind):
+            def _generate_and_compute_advantage(self, *arguments, **named):
+                state = nnx.state(self.rl_cluster.actor_trainer.model)
+                found.actors.append(jax.tree.map(np.array, state))
+                found.examples.append(super()._generate_and_compute_advantage(*arguments, **named))
+                return found.examples[-1]
+
+        found.cluster.with_external_metrics_logger(lambda buffer: found.log.append(combined(buffer)))
+        learner = Witness(found.cluster, config, reward)
+        learner.train(batches(found.cluster, prompts))
+        found.log = [entry for entry in found.log if "rewards/score/mean" in entry]
+        return found
+
+    return run
+
+
+def batches(cluster, prompts):
+    """As many prompts a step, and for each step a seed."""
+    for step in range(cluster.steps):
+        cluster.cluster_config.rollout_config.seed = step
+        chosen = [PROMPTS[(step + i) % len(PROMPTS)] for i in range(prompts)]
+        yield {"prompts": np.array(chosen)}
+
+
+def combined(buffer):
+    return {
+        name: float(combine(np.asarray(values)))
+        for name, (values, combine) in buffer.metrics.items()
+        if combine is not None and np.asarray(values).dtype.kind in "fi"
+    }
+
+
+@pytest.fixture
+def example():
+    """Token ids as Tunix's sampler leaves them: prompts padded on the left, completions on the right."""
+
+    def make(rows, tokens, vocabulary, prompt=5):
+        rng = np.random.default_rng(0)
+        ids = rng.integers(3, vocabulary, (rows, prompt + tokens)).astype(np.int32)
+        ids[0, :3] = 0
+        ids[1, prompt + 2 :] = 0
+        completion = jax.numpy.asarray(ids[:, prompt:])
+        return SimpleNamespace(
+            prompt_ids=jax.numpy.asarray(ids[:, :prompt]), completion_ids=completion, completion_mask=completion != 0
+        )
+
+    return make
