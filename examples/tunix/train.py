@@ -70,6 +70,12 @@ def parse() -> argparse.Namespace:
     return own
 
 
+def mesh_of(fsdp: int, tp: int) -> jax.sharding.Mesh:
+    """The devices as Tunix's models want them: sharded by the compiler."""
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((fsdp, tp), ("fsdp", "tp"), axis_types=axis_types)
+
+
 def small_problem(own: argparse.Namespace) -> Problem:
     """The small model, warmed up, and problems to train on and to hold out."""
     tokenizer = tiny_llama.CharacterTokenizer()
@@ -164,7 +170,7 @@ def main() -> None:
     """Warm-up, accuracy before, RL, accuracy after, table and plot."""
     own = parse()
     config = algorithm(own)
-    mesh = jax.make_mesh(tuple(map(int, own.mesh.split(","))), ("fsdp", "tp"))
+    mesh = mesh_of(*map(int, own.mesh.split(",")))
     problem = your_problem(own, mesh) if own.model else small_problem(own)
     reward = arithmetic.last_number_match if own.model else arithmetic.exact_match
     models = cluster(own, problem, mesh)

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("tunix")
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import qwix
@@ -20,7 +21,9 @@ import tiny_llama
 from flax import nnx
 from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
+from tunix.sft import utils
 
+import credit
 from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
 
 PROMPTS = ("12>", "3>", "407>", "95>")
@@ -36,17 +39,28 @@ def compile_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def mesh_of(*shape, first=0):
+def mesh(*shape, first=0):
     devices = np.array(jax.devices()[first : first + int(np.prod(shape))])
     return jax.sharding.Mesh(devices.reshape(shape), ("fsdp", "tp"))
+
+
+@pytest.fixture(scope="session")
+def low_digits():
+    return share_of_low_digits
+
+
+@pytest.fixture
+def mesh_of():
+    """Meshes of the four devices by their shape."""
+    return mesh
 
 
 def llama(seed=0):
     return tiny_llama.small_llama(16, embed_dim=32, layers=2, seed=seed)
 
 
-def low_digits(completions, **_):
-    """A reward that varies within almost every group: the share of low digits."""
+def share_of_low_digits(completions, **_):
+    """A reward that varies within almost every group."""
     return [sum(c in "01234" for c in text) / max(len(text), 1) for text in completions]
 
 
@@ -55,7 +69,7 @@ def with_lora(model):
     return qwix.apply_lora_to_model(model, provider, rngs=nnx.Rngs(0), **model.get_model_input())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cluster():
     """Builds a cluster; unknown keywords are settings of Tunix's RolloutConfig."""
 
@@ -81,7 +95,7 @@ def make_cluster():
             **sampling,
         }
         config = ClusterConfig(
-            role_to_mesh=dict.fromkeys(ROLES, mesh_of(*shape)) | (meshes or {}),
+            role_to_mesh=dict.fromkeys(ROLES, mesh(*shape)) | (meshes or {}),
             training_config=RLTrainingConfig(
                 actor_optimizer=optax.sgd(0.5),
                 eval_every_n_steps=1000,
@@ -110,14 +124,21 @@ class Run:
     actors: list[Any] = field(default_factory=list)  # the weights that sampled
 
     def weights(self):
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(self.cluster.actor_trainer.model))]
+        """The trained weights."""
+        return jax.tree.leaves(nnx.state(self.cluster.actor_trainer.model))
+
+    def models(self, step):
+        """The actor that sampled at a step, and its reference, on the host."""
+        actor = nnx.split(self.cluster.actor_trainer.model)[0], self.actors[step]
+        reference = nnx.split(self.cluster.inference_worker.get_model("reference"))
+        return [nnx.merge(graph, jax.tree.map(np.array, state)) for graph, state in (actor, reference)]
 
 
 @pytest.fixture
 def train(make_cluster):
     """Trains, and returns what every step did; `config` is a learner's config or its settings."""
 
-    def run(estimator, kind=CreditGRPOLearner, *, reward=low_digits, prompts=2, config=None, **settings):
+    def run(estimator, kind=CreditGRPOLearner, *, reward=share_of_low_digits, prompts=2, config=None, **settings):
         if config is None or isinstance(config, dict):
             given = {"num_generations": GROUP, "beta": 0.0, **(config or {})}
             config = CreditGRPOConfig(estimator=estimator, **given)
@@ -164,9 +185,36 @@ def example():
         ids = rng.integers(3, vocabulary, (rows, prompt + tokens)).astype(np.int32)
         ids[0, :3] = 0
         ids[1, prompt + 2 :] = 0
-        completion = jax.numpy.asarray(ids[:, prompt:])
+        completion = jnp.asarray(ids[:, prompt:])
         return SimpleNamespace(
-            prompt_ids=jax.numpy.asarray(ids[:, :prompt]), completion_ids=completion, completion_mask=completion != 0
+            prompt_ids=jnp.asarray(ids[:, :prompt]), completion_ids=completion, completion_mask=completion != 0
         )
 
     return make
+
+
+@pytest.fixture
+def in_float64():
+    """The statistics of two models by a plain forward, read in float64."""
+    return statistics_in_float64
+
+
+def statistics_in_float64(models, example, temperature=1.0):
+    """log p, log q, H / log V and d [B, T] of two models."""
+    ids = np.concatenate([example.prompt_ids, example.completion_ids], axis=1)
+    present, before = jnp.asarray(ids != 0), example.prompt_ids.shape[1]
+    inputs = utils.build_positions_from_mask(present), None, utils.make_causal_attn_mask(present)
+    lp, lq = (
+        _log_softmax(np.asarray(model(jnp.asarray(ids), *inputs)[0], np.float64)[:, before - 1 : -1] / temperature)
+        for model in models
+    )
+    next_ids = np.asarray(example.completion_ids)[..., None]
+    entropy = -(np.exp(lp) * lp).sum(-1) / np.log(lp.shape[-1])
+    deviation = 0.5 * np.square(np.exp(lp / 2) - np.exp(lq / 2)).sum(-1)
+    chosen = (np.take_along_axis(log, next_ids, -1)[..., 0] for log in (lp, lq))
+    return dict(zip(credit.TokenStatistics._fields, (*chosen, entropy, deviation), strict=True))
+
+
+def _log_softmax(x):
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))

@@ -1,39 +1,15 @@
 """The adapter's statistics against plain forwards of Tunix's models, read in float64."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_llama
 from flax import nnx
 from tunix.models.qwen2 import model as qwen2
-from tunix.sft import utils
 
 import credit
 from credit.adapters.tunix import statistics
 
 FIELDS = credit.TokenStatistics._fields
-
-
-def in_float64(models, example, temperature=1.0):
-    """log p, log q, H / log V and d [B, T] of two models."""
-    ids = np.concatenate([example.prompt_ids, example.completion_ids], axis=1)
-    present, before = jnp.asarray(ids != 0), example.prompt_ids.shape[1]
-    inputs = utils.build_positions_from_mask(present), None, utils.make_causal_attn_mask(present)
-    lp, lq = (
-        _log_softmax(np.asarray(model(jnp.asarray(ids), *inputs)[0], np.float64)[:, before - 1 : -1] / temperature)
-        for model in models
-    )
-    next_ids = np.asarray(example.completion_ids)[..., None]
-    entropy = -(np.exp(lp) * lp).sum(-1) / np.log(lp.shape[-1])
-    deviation = 0.5 * np.square(np.exp(lp / 2) - np.exp(lq / 2)).sum(-1)
-    chosen = (np.take_along_axis(log, next_ids, -1)[..., 0] for log in (lp, lq))
-    return dict(zip(FIELDS, (*chosen, entropy, deviation), strict=True))
-
-
-def _log_softmax(x):
-    x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def scored(mesh, models, example, temperature=1.0, vocabulary=("tp",)):
@@ -68,7 +44,7 @@ def small_llama(vocabulary, seed):
 @pytest.mark.parametrize(
     ("make", "vocabulary"), [(small_llama, 16), (small_llama, 19), (small_qwen2, 16)], ids=["llama", "odd", "qwen2"]
 )
-def test_statistics_equal_float64_on_every_mesh(mesh_of, example, shape, make, vocabulary):
+def test_statistics_equal_float64_on_every_mesh(mesh_of, in_float64, example, shape, make, vocabulary):
     models = make(vocabulary, 0), make(vocabulary, 1)
     batch = example(5, 7, vocabulary)
     expected = in_float64(models, batch, temperature=0.7)
@@ -130,7 +106,7 @@ def test_rows_follow_tunix_data_axes(mesh_of, make_cluster, axes, rows, vocabula
     assert (place.rows, place.vocabulary) == (rows, vocabulary)
 
 
-def test_every_device_may_look_at_rows_of_its_own(mesh_of, example):
+def test_every_device_may_look_at_rows_of_its_own(mesh_of, in_float64, example):
     models = small_llama(16, 0), small_llama(16, 1)
     batch = example(6, 5, 16)
     mesh = mesh_of(2, 2)
@@ -142,4 +118,3 @@ def test_every_device_may_look_at_rows_of_its_own(mesh_of, example):
     expected = in_float64(models, batch)["deviation"]
     mask = np.asarray(batch.completion_mask)
     assert np.abs(np.asarray(found.deviation) - expected)[mask].max() < 1e-6
-    assert len(jax.devices()) == 4
