@@ -85,7 +85,7 @@ def actor_context(cluster: Any) -> Iterator[None]:
         yield
 
 
-@partial(jax.jit, static_argnames=("graphs", "ids", "place"))
+@partial(jax.jit, static_argnames=("ids", "place"))
 def scored(
     graphs: tuple[Any, ...],
     states: tuple[Any, ...],
@@ -95,11 +95,12 @@ def scored(
     place: Layout,
 ) -> credit.TokenStatistics:
     """The statistics of policy and reference (or of the policy and itself) for rows [B, ...]."""
-    models = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
 
     def score(part: tuple[Array, Array, Array]) -> credit.TokenStatistics:
         prompt, completion, mask = part
         before = prompt.shape[1] - 1
+        # qwix changes its modules when they are called, which a loop allows to those made within.
+        models = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
         logits = [_logits(model, prompt, completion, ids) for model in models]
         # The ids are moved to the logits that predict them: a slice of the logits would be a copy.
         next_ids = jnp.pad(completion, ((0, 0), (before, 1)))

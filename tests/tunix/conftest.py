@@ -203,16 +203,19 @@ def statistics_in_float64(models, example, temperature=1.0):
     """log p, log q, H / log V and d [B, T] of two models."""
     ids = np.concatenate([example.prompt_ids, example.completion_ids], axis=1)
     present, before = jnp.asarray(ids != 0), example.prompt_ids.shape[1]
-    inputs = utils.build_positions_from_mask(present), None, utils.make_causal_attn_mask(present)
-    lp, lq = (
-        _log_softmax(np.asarray(model(jnp.asarray(ids), *inputs)[0], np.float64)[:, before - 1 : -1] / temperature)
-        for model in models
-    )
+    inputs = utils.build_positions_from_mask(present), utils.make_causal_attn_mask(present)
+    logits = (np.asarray(_forward(model, jnp.asarray(ids), *inputs), np.float64) for model in models)
+    lp, lq = (_log_softmax(x[:, before - 1 : -1] / temperature) for x in logits)
     next_ids = np.asarray(example.completion_ids)[..., None]
     entropy = -(np.exp(lp) * lp).sum(-1) / np.log(lp.shape[-1])
     deviation = 0.5 * np.square(np.exp(lp / 2) - np.exp(lq / 2)).sum(-1)
     chosen = (np.take_along_axis(log, next_ids, -1)[..., 0] for log in (lp, lq))
     return dict(zip(credit.TokenStatistics._fields, (*chosen, entropy, deviation), strict=True))
+
+
+@nnx.jit
+def _forward(model, ids, positions, attention_mask):
+    return model(ids, positions, None, attention_mask)[0]
 
 
 def _log_softmax(x):
