@@ -3,7 +3,7 @@
 import nox
 
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["core", "trl", "verl"]
+nox.options.sessions = ["core", "trl", "verl", "tunix"]
 
 
 def install(session: nox.Session, constraints: str, *requirements: str) -> None:
@@ -18,7 +18,8 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("pytest", "-n", "2", "--ignore=tests/trl", "--ignore=tests/verl", *session.posargs)
+    ignored = (f"--ignore=tests/{name}" for name in ("trl", "verl", "tunix"))
+    session.run("pytest", "-n", "2", *ignored, *session.posargs)
 
 
 @nox.session
@@ -34,6 +35,14 @@ def verl(session: nox.Session) -> None:
     """verl's whole pipeline on a CPU with our estimators, on a tiny model."""
     install(session, "verl", "-e", ".[verl]", "pytest")
     session.run("pytest", "tests/verl", "-W", "default", "--disable-warnings", *session.posargs)
+
+
+@nox.session
+def tunix(session: nox.Session) -> None:
+    """Tunix's real learner with our estimators, on a tiny model and four host devices."""
+    # Of what Tunix asks for, training imports half: no datasets, transformers, numba or sympy.
+    session.install("--no-deps", "-r", "constraints/tunix.txt", "-e", ".")
+    session.run("pytest", "tests/tunix", "-W", "default", "--disable-warnings", *session.posargs)
 
 
 @nox.session

@@ -22,7 +22,9 @@ class CreditGRPOLearner(GRPOLearner):
     per token here.
     """
 
-    def __init__(self, rl_cluster: Any, algo_config: CreditGRPOConfig, *positional: Any, **named: Any) -> None:
+    def __init__(
+        self, rl_cluster: Any, algo_config: CreditGRPOConfig, *positional: Any, **named: Any
+    ) -> None:
         if not isinstance(algo_config, CreditGRPOConfig):
             raise ValueError(f"algo_config is a {type(algo_config).__name__}; expected a CreditGRPOConfig")
         options.refuse(algo_config, rl_cluster)
@@ -91,7 +93,7 @@ class CreditGRPOLearner(GRPOLearner):
             raise ValueError(
                 f"the completions were sampled {updates - sampler} updates ago by weights that are no longer "
                 f"at hand, so {self.algo_config.estimator.name} cannot score them; give Role.ROLLOUT the "
-                "actor's mesh and rollout_engine='vanilla', or set mini_batch_size to the dataset's batch size"
+                "actor's mesh and rollout_engine='vanilla', or set mini_batch_size to the data's batch size"
             )
 
     def _log(self, metrics: dict[str, Any], mode: Mode) -> None:

@@ -57,15 +57,19 @@ def small_llama(vocab_size: int, embed_dim: int = 128, layers: int = 3, seed: in
         norm_eps=1e-5,
     )
     model = Llama3(config, rngs=nnx.Rngs(params=seed))
-    # Tunix leaves the MLPs at zero, as a checkpoint fills them.
-    state, tree = jax.tree.flatten(nnx.state(model, nnx.Param))
-    keys = jax.random.split(jax.random.key(seed), len(state))
+    draw(model, embed_dim**-0.5, seed)
+    return model
+
+
+def draw(model: nnx.Module, scale: float, seed: int) -> None:
+    """Draws all matrices anew: Tunix, which fills its models from checkpoints, leaves the MLPs at zero."""
+    leaves, tree = jax.tree.flatten(nnx.state(model, nnx.Param))
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
     drawn = [
-        embed_dim**-0.5 * jax.random.normal(key, leaf.shape, leaf.dtype) if leaf.ndim > 1 else leaf
-        for key, leaf in zip(keys, state, strict=True)
+        scale * jax.random.normal(key, leaf.shape, leaf.dtype) if leaf.ndim > 1 else leaf
+        for key, leaf in zip(keys, leaves, strict=True)
     ]
     nnx.update(model, jax.tree.unflatten(tree, drawn))
-    return model
 
 
 def copy_of(model: nnx.Module) -> nnx.Module:
@@ -80,7 +84,9 @@ def warm_up(model: Llama3, task: str, target: float, seed: int, max_steps: int =
     optimizer = nnx.Optimizer(model, optax.adamw(1e-3, weight_decay=0.01), wrt=nnx.Param)
     with tqdm(range(max_steps), desc=f"warm-up to {target:.0%}", unit="step") as bar:
         for _ in bar:
-            right = float(_step(model, optimizer, *_supervised(tokenizer, problems(task, 128, rng.randrange(2**31)))))
+            right = float(
+                _step(model, optimizer, *_supervised(tokenizer, problems(task, 128, rng.randrange(2**31))))
+            )
             bar.set_postfix(right=f"{right:.2f}")
             if right >= target:
                 break
@@ -92,7 +98,9 @@ def _step(model: Llama3, optimizer: nnx.Optimizer, ids: jax.Array, mask: jax.Arr
 
     def loss(model: Llama3) -> tuple[jax.Array, jax.Array]:
         present = ids != PAD
-        logits, _ = model(ids, utils.build_positions_from_mask(present), None, utils.make_causal_attn_mask(present))
+        logits, _ = model(
+            ids, utils.build_positions_from_mask(present), None, utils.make_causal_attn_mask(present)
+        )
         log_probs = credit.selected_log_probs(logits[:, :-1], ids[:, 1:]) * mask[:, 1:]
         return -log_probs.sum() / mask.sum(), jnp.exp(log_probs.sum(axis=1)).mean()
 

@@ -126,7 +126,7 @@ def cluster(own: argparse.Namespace, problem: Problem, mesh: jax.sharding.Mesh) 
         mini_batch_size=own.prompts,
     )
     config = ClusterConfig(
-        role_to_mesh={role: mesh for role in (Role.ACTOR, Role.REFERENCE, Role.ROLLOUT)},
+        role_to_mesh=dict.fromkeys((Role.ACTOR, Role.REFERENCE, Role.ROLLOUT), mesh),
         training_config=training,
         rollout_config={
             Mode.TRAIN: RolloutConfig(temperature=1.0, top_p=1.0, **sampling),

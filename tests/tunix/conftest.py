@@ -3,7 +3,11 @@
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+# Programs of this size take longer to optimise than to run.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=4 "
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -19,6 +23,7 @@ import optax
 import qwix
 import tiny_llama
 from flax import nnx
+from tunix.models.qwen2 import model as qwen2
 from tunix.rl.rl_cluster import ClusterConfig, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
 from tunix.sft import utils
@@ -55,8 +60,27 @@ def mesh_of():
     return mesh
 
 
-def llama(seed=0):
-    return tiny_llama.small_llama(16, embed_dim=32, layers=2, seed=seed)
+@pytest.fixture(scope="session")
+def small_qwen2():
+    """Tunix's Qwen2, which takes packed sequences."""
+
+    def make(seed=0):
+        config = qwen2.ModelConfig(
+            num_layers=1,
+            vocab_size=16,
+            embed_dim=32,
+            hidden_dim=64,
+            num_heads=4,
+            head_dim=8,
+            num_kv_heads=2,
+            rope_theta=10_000,
+            norm_eps=1e-5,
+        )
+        model = qwen2.Qwen2(config, rngs=nnx.Rngs(params=seed))
+        tiny_llama.draw(model, 32**-0.5, seed)
+        return model
+
+    return make
 
 
 def share_of_low_digits(completions, **_):
@@ -85,7 +109,7 @@ def make_cluster():
         training=None,
         **sampling,
     ):
-        base = llama() if base is None else base
+        base = tiny_llama.small_llama(16, embed_dim=32, layers=1) if base is None else base
         actor, other = (with_lora(base), base) if lora else (base, tiny_llama.copy_of(base))
         sampling = {
             "max_tokens_to_generate": TOKENS,
@@ -138,7 +162,9 @@ class Run:
 def train(make_cluster):
     """Trains, and returns what every step did; `config` is a learner's config or its settings."""
 
-    def run(estimator, kind=CreditGRPOLearner, *, reward=share_of_low_digits, prompts=2, config=None, **settings):
+    def run(
+        estimator, kind=CreditGRPOLearner, *, reward=share_of_low_digits, prompts=2, config=None, **settings
+    ):
         if config is None or isinstance(config, dict):
             given = {"num_generations": GROUP, "beta": 0.0, **(config or {})}
             config = CreditGRPOConfig(estimator=estimator, **given)
@@ -187,7 +213,9 @@ def example():
         ids[1, prompt + 2 :] = 0
         completion = jnp.asarray(ids[:, prompt:])
         return SimpleNamespace(
-            prompt_ids=jnp.asarray(ids[:, :prompt]), completion_ids=completion, completion_mask=completion != 0
+            prompt_ids=jnp.asarray(ids[:, :prompt]),
+            completion_ids=completion,
+            completion_mask=completion != 0,
         )
 
     return make

@@ -10,7 +10,7 @@ from tunix.rl import function_registry
 from tunix.rl.rl_cluster import Role
 
 import credit
-from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, register
 from credit.adapters.tunix.estimators import advantages
 
 DGPO = {"estimator": "dgpo"}
@@ -52,7 +52,9 @@ def test_a_wrong_config_is_refused_when_it_is_made(settings, message):
         ),
     ],
 )
-def test_what_cannot_work_is_refused_when_the_learner_is_made(make_cluster, low_digits, config, cluster, message):
+def test_what_cannot_work_is_refused_when_the_learner_is_made(
+    make_cluster, low_digits, config, cluster, message
+):
     models = make_cluster(**cluster)
     with pytest.raises(ValueError, match=message):
         CreditGRPOLearner(models, CreditGRPOConfig(**config), low_digits)
@@ -60,7 +62,9 @@ def test_what_cannot_work_is_refused_when_the_learner_is_made(make_cluster, low_
 
 def test_actor_and_reference_on_different_meshes_are_refused(make_cluster, low_digits, mesh_of):
     models = make_cluster(meshes={Role.REFERENCE: mesh_of(1, 1, first=1)})
-    with pytest.raises(ValueError, match="lie on different meshes; give Role.ACTOR and Role.REFERENCE one mesh"):
+    with pytest.raises(
+        ValueError, match="lie on different meshes; give Role.ACTOR and Role.REFERENCE one mesh"
+    ):
         CreditGRPOLearner(models, CreditGRPOConfig(**DGPO), low_digits)
     CreditGRPOLearner(models, CreditGRPOConfig(estimator="grpo"), low_digits)
 
@@ -72,33 +76,33 @@ def test_another_config_is_refused(make_cluster, low_digits):
         CreditGRPOLearner(make_cluster(), GRPOConfig(), low_digits)
 
 
-def test_the_registry_has_every_estimator_and_says_what_it_lacks():
+def test_the_registry_has_every_estimator_and_says_what_one_lacks():
+    register()  # once more, for what other tests defined
     known = function_registry.default_registry.list_functions("advantage_estimator")
     assert {f"credit/{name}" for name in credit.names()} <= set(known)
     rewards = np.array([0.0, 1.0, 0.5, 0.5, 1.0, 3.0])
-    alone = []
-    for name in credit.names():
-        try:
-            result = advantages(name, rewards=rewards, num_generations=2)
-        except ValueError as error:
-            assert "use CreditGRPOLearner" in str(error) or "parts" in str(error)
-        else:
-            assert result.shape == (6,)
-            alone.append(name)
-    expected = {"dapo", "dr_grpo", "gdpo", "gpg", "grpo", "lite_ppo", "max_rl", "pass_at_k", "rloo"}
-    assert set(alone) == expected
+    alone = {"dapo", "dr_grpo", "gdpo", "gpg", "grpo", "lite_ppo", "max_rl", "pass_at_k", "rloo"}
+    for name in alone:
+        assert np.abs(advantages(name, rewards=rewards, num_generations=2)).max() > 0
+    for name in set(credit.names()) - alone - {"mix"}:
+        with pytest.raises(ValueError, match=f"credit/{name} needs .* use CreditGRPOLearner"):
+            advantages(name, rewards=rewards, num_generations=2)
 
 
 def test_one_group_does_not_pass_for_a_batch():
     function = function_registry.get_advantage_estimator("credit/lite_ppo")
     with pytest.raises(ValueError, match="the whole batch, but .* .the agentic learner, those of one group"):
         function(rewards=np.array([0.0, 1.0]), num_generations=2)
-    assert advantages("grpo", rewards=np.array([0.0, 1.0]), num_generations=2) == pytest.approx([-0.7071, 0.7071], abs=1e-4)
+    assert advantages("grpo", rewards=np.array([0.0, 1.0]), num_generations=2) == pytest.approx(
+        [-0.7071, 0.7071], abs=1e-4
+    )
 
 
 def test_the_agentic_learner_is_refused():
     name = CreditGRPOConfig(estimator="dgpo").advantage_estimator
-    with pytest.raises(ValueError, match="CreditGRPOLearner only; give other learners, the agentic one among them"):
+    with pytest.raises(
+        ValueError, match="CreditGRPOLearner only; give other learners, the agentic one among them"
+    ):
         function_registry.get_advantage_estimator(name)(rewards=np.zeros(2), num_generations=2)
     with pytest.raises(ValueError, match="credit/dgpo needs deviation and normalized_entropy"):
         advantages("dgpo", rewards=np.zeros(4), num_generations=2)
@@ -123,7 +127,11 @@ def test_differing_loss_options_are_reported_and_kept(make_cluster, low_digits, 
     with caplog.at_level(logging.WARNING, logger="credit.adapters.tunix.options"):
         learner = CreditGRPOLearner(make_cluster(), config, low_digits)
     (record,) = [r for r in caplog.records if r.name == "credit.adapters.tunix.options"]
-    for part in ("loss_agg_mode=token-mean (sequence-mean-token-mean)", "epsilon_c=3.0 (None)", "beta=0.04 (0.0)"):
+    for part in (
+        "loss_agg_mode=token-mean (sequence-mean-token-mean)",
+        "epsilon_c=3.0 (None)",
+        "beta=0.04 (0.0)",
+    ):
         assert part in record.getMessage()
     assert (learner.algo_config.loss_agg_mode, learner.algo_config.beta) == ("token-mean", 0.04)
 

@@ -8,8 +8,6 @@ import jax
 import numpy as np
 import pytest
 import tiny_llama
-from flax import nnx
-from tunix.models.qwen2 import model as qwen2
 from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
 from tunix.rl.rl_cluster import Mode, Role
 
@@ -79,7 +77,9 @@ def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, n
     config = CreditGRPOConfig(estimator={"name": name, **PARTS.get(name, {})}, num_generations=GROUP)
     learner = CreditGRPOLearner(cluster, config, low_digits)
     learner._rollout_micro_batch_size = learner._compute_logps_micro_batch_size = 2
-    example = learner._generate_and_compute_advantage({"prompts": ["12>"] * GROUP + ["3>"] * GROUP}, Mode.TRAIN)
+    example = learner._generate_and_compute_advantage(
+        {"prompts": ["12>"] * GROUP + ["3>"] * GROUP}, Mode.TRAIN
+    )
     advantages = np.asarray(example.advantages)
     assert advantages.shape == example.completion_mask.shape
     assert np.isfinite(advantages).all()
@@ -93,20 +93,8 @@ def test_lora_compares_with_the_model_without_it(train):
     assert run.log[2]["credit/weight_std"] > 0
 
 
-def test_packed_sequences_train(train):
-    config = qwen2.ModelConfig(
-        num_layers=2,
-        vocab_size=16,
-        embed_dim=32,
-        hidden_dim=64,
-        num_heads=4,
-        head_dim=8,
-        num_kv_heads=2,
-        rope_theta=10_000,
-        norm_eps=1e-5,
-    )
-    base = qwen2.Qwen2(config, rngs=nnx.Rngs(params=0))
-    run = train(SHARP, base=base, training={"max_seq_token_per_tpu": 64})
+def test_packed_sequences_train(train, small_qwen2):
+    run = train(SHARP, base=small_qwen2(), training={"max_seq_token_per_tpu": 64})
     assert len(run.log) >= 2
     assert run.log[-1]["credit/deviation_mean"] > 0
     assert all(math.isfinite(np.asarray(leaf).sum()) for leaf in run.weights())
@@ -136,7 +124,10 @@ def test_dapo_filters_groups_and_punishes_overlong_completions(train):
 
 
 def test_a_schedule_follows_the_training(train):
-    gates = [entry["credit/gate_mean"] for entry in train({"name": "dgpo", "kappa": {"start": 0.0, "end": 8.0}}).log]
+    gates = [
+        entry["credit/gate_mean"]
+        for entry in train({"name": "dgpo", "kappa": {"start": 0.0, "end": 8.0}}).log
+    ]
     assert gates[0] == 1.0
     assert gates == sorted(gates, reverse=True)
     assert gates[2] < gates[1]
