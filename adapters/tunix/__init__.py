@@ -12,23 +12,15 @@ from credit.adapters.tunix.config import CreditGRPOConfig  # noqa: E402
 from credit.adapters.tunix.estimators import register  # noqa: E402
 from credit.adapters.tunix.learner import CreditGRPOLearner  # noqa: E402
 
-# Tunix's main branch moves faster than its numbers.
-HOOKS = (
+# Tunix's main branch moves faster than its version.
+_IDS = ("prompt_tokens", "completion_tokens", "pad_id", "eos_id", "segment_ids", "segment_positions")
+_HOOKS = (
     (GRPOLearner, "_generate_and_compute_advantage", "self", "training_input", "mode"),
     (function_registry, "register_advantage_estimator", "name"),
-    (
-        common,
-        "process_ids",
-        "prompt_tokens",
-        "completion_tokens",
-        "pad_id",
-        "eos_id",
-        "segment_ids",
-        "segment_positions",
-    ),
+    (common, "process_ids", *_IDS),
 )
-for owner, name, *parameters in HOOKS:
-    versions.check_signature("google-tunix", owner, name, *parameters)
+for _hook in _HOOKS:
+    versions.check_signature("google-tunix", *_hook)
 register()
 
 __all__ = ["CreditGRPOConfig", "CreditGRPOLearner", "register"]

@@ -130,7 +130,8 @@ def _logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
     """The logits [b, P + T, V], by the forward that Tunix's loss runs."""
     tokens, positions, attention_mask, segments = common.process_ids(prompt, completion, ids.pad, ids.eos)
     inputs = {"positions": positions, "cache": None, "attention_mask": attention_mask}
-    if "segment_ids" in inspect.signature(model.__call__).parameters:
+    accepted = inspect.signature(model.__call__).parameters.values()
+    if any(each.name == "segment_ids" or each.kind is each.VAR_KEYWORD for each in accepted):
         inputs["segment_ids"] = segments
     return model(tokens, **inputs)[0]
 
@@ -138,16 +139,16 @@ def _logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
 def _compare(
     x: Array, y: Array, next_ids: Array, mask: Array, temperature: Array | float, place: Layout
 ) -> credit.TokenStatistics:
-    """Each device reads its own columns of the logits, where they can be cut evenly."""
+    """Each device reads its own rows, and its own columns where the vocabulary can be cut evenly."""
     devices = place.size(place.vocabulary)
-    if devices == 1 or x.shape[-1] % devices:
-        return credit.token_statistics(x, y, next_ids, temperature=temperature, mask=mask)
-    tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, place.vocabulary)
+    axes = place.vocabulary if devices > 1 and x.shape[-1] % devices == 0 else ()
+    tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, axes)
+    sharded = {"process_group": axes} if axes else {}
 
     def local(x: Array, y: Array, next_ids: Array, mask: Array) -> credit.TokenStatistics:
-        settings = {"temperature": temperature, "process_group": place.vocabulary}
-        return credit.token_statistics(x, y, next_ids, mask=mask, **settings)
+        return credit.token_statistics(x, y, next_ids, temperature=temperature, mask=mask, **sharded)
 
+    # On one device as well: a TPU's kernel is not cut by the compiler.
     inputs = (logits, logits, tokens, tokens)
     run = jax.shard_map(local, mesh=place.mesh, in_specs=inputs, out_specs=tokens, check_vma=False)
     return run(x, y, next_ids, mask)
