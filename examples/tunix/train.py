@@ -22,7 +22,6 @@ import qwix
 import report
 import tiny_llama
 from flax import nnx
-from tunix.models import automodel
 from tunix.rl.rl_cluster import ClusterConfig, Mode, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
@@ -90,6 +89,7 @@ def small_problem(own: argparse.Namespace) -> Problem:
 def your_problem(own: argparse.Namespace, mesh: jax.sharding.Mesh) -> Problem:
     """Your checkpoint on your mesh, and your data split into training and held-out pairs."""
     from transformers import AutoTokenizer
+    from tunix.models import automodel
 
     config = automodel.call_model_config(own.model)
     model = automodel.create_model_from_safe_tensors(own.model, own.checkpoint, config, mesh)
