@@ -3,7 +3,8 @@
 import nox
 
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["core", "trl", "verl", "openrlhf"]
+FRAMEWORKS = ("trl", "verl", "openrlhf", "tunix")
+nox.options.sessions = ["core", *FRAMEWORKS]
 
 # What OpenRLHF and DeepSpeed import on a CPU, of all that they ask for; ninja, setuptools and wheel build.
 OPENRLHF = (
@@ -25,15 +26,8 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run(
-        "pytest",
-        "-n",
-        "2",
-        "--ignore=tests/trl",
-        "--ignore=tests/verl",
-        "--ignore=tests/openrlhf",
-        *session.posargs,
-    )
+    ignored = (f"--ignore=tests/{name}" for name in FRAMEWORKS)
+    session.run("pytest", "-n", "2", *ignored, *session.posargs)
 
 
 @nox.session
@@ -69,6 +63,14 @@ def openrlhf(session: nox.Session) -> None:
     build = ("--no-deps", "--no-build-isolation")
     session.install("-c", "constraints/openrlhf.txt", *build, "deepspeed", env={"DS_BUILD_OPS": "0"})
     session.run("pytest", "tests/openrlhf", "-W", "default", "--disable-warnings", *session.posargs)
+
+
+@nox.session
+def tunix(session: nox.Session) -> None:
+    """Tunix's real learner with our estimators, on a tiny model and four host devices."""
+    # Of what Tunix asks for, training imports half: no datasets, transformers, numba or sympy.
+    session.install("--no-deps", "-r", "constraints/tunix.txt", "-e", ".")
+    session.run("pytest", "tests/tunix", "-W", "default", "--disable-warnings", *session.posargs)
 
 
 @nox.session

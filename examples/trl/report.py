@@ -6,7 +6,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from transformers import ProgressCallback
 
 import credit
 
@@ -15,15 +14,6 @@ CURVES = {
     "credit/deviation_mean": ("deviation", "squared Hellinger distance\nto the reference"),
     "credit/effective_token_fraction": ("effective token fraction", "(Σw)² / (T Σw²)"),
 }
-
-
-class Progress(ProgressCallback):
-    """The trainer's progress bar with the figures that matter, in place of a page of them."""
-
-    def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
-        shown = {"reward": "reward", "deviation": "credit/deviation_mean", "weight std": "credit/weight_std"}
-        if self.training_bar is not None:
-            self.training_bar.set_postfix({n: f"{logs[k]:.3g}" for n, k in shown.items() if k in logs})
 
 
 def table(

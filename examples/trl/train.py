@@ -50,6 +50,15 @@ DEFAULTS = {
 }
 
 
+class Progress(ProgressCallback):
+    """The trainer's progress bar with the figures that matter, in place of a page of them."""
+
+    def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
+        shown = {"reward": "reward", "deviation": "credit/deviation_mean", "weight std": "credit/weight_std"}
+        if self.training_bar is not None:
+            self.training_bar.set_postfix({n: f"{logs[k]:.3g}" for n, k in shown.items() if k in logs})
+
+
 def parse() -> tuple[argparse.Namespace, CreditGRPOConfig]:
     """This script's flags and, from the rest, TRL's config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -120,7 +129,7 @@ def main() -> None:
         }
 
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(report.Progress)
+    trainer.add_callback(Progress)
     before = measure()
     trainer.train()
     after = measure()

@@ -1,0 +1,154 @@
+"""Token statistics of sampled completions, from actor and reference under the actor's mesh."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.linen import partitioning
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tunix.rl import common
+from tunix.rl.rl_cluster import Role
+
+import credit
+from credit.adapters.fields import OF_THE_REFERENCE
+
+Array = Any
+
+
+class Layout(NamedTuple):
+    """Where rows and vocabulary of the logits lie: axes of the mesh, of which either may be none."""
+
+    mesh: Mesh
+    rows: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+
+    def size(self, axes: tuple[str, ...]) -> int:
+        """The number of devices along the axes."""
+        return prod(self.mesh.shape[axis] for axis in axes)
+
+
+class Ids(NamedTuple):
+    """The tokenizer's special ids, as Tunix's `process_ids` takes them."""
+
+    pad: int
+    eos: int
+
+
+def statistics(
+    cluster: Any, example: Any, fields: Sequence[str], temperature: float
+) -> credit.TokenStatistics:
+    """The statistics [B, T] of a TrainExample's completions; 0 outside its mask.
+
+    The reference is run only if `fields` read one. Each device looks at one row at a time, so that of
+    [B, T, V] logits only a row of each model is held.
+    """
+    with actor_context(cluster):
+        return scored(*arguments(cluster, example, fields, temperature))
+
+
+def arguments(cluster: Any, example: Any, fields: Sequence[str], temperature: float) -> tuple[Any, ...]:
+    """What `scored` takes."""
+    compare = bool(set(fields) & set(OF_THE_REFERENCE))
+    models = [cluster.actor_trainer.model]
+    if compare:
+        models.append(cluster.inference_worker.get_model("reference"))
+    graphs, states = zip(*(nnx.split(model) for model in models), strict=True)
+    ids = Ids(cluster.rollout.pad_id(), cluster.rollout.eos_id())
+    rows = example.prompt_ids, example.completion_ids, example.completion_mask
+    return graphs, states, rows, temperature, ids, layout(cluster.cluster_config)
+
+
+def layout(config: Any) -> Layout:
+    """Rows along the trainer's data axis, the vocabulary along the mesh's other axes."""
+    mesh = config.role_to_mesh[Role.ACTOR]
+    first = next(iter(config.training_config.data_sharding_axis), None) or ()
+    rows = (first,) if isinstance(first, str) else tuple(first)
+    return Layout(mesh, rows, tuple(axis for axis in mesh.axis_names if axis not in rows))
+
+
+@contextmanager
+def actor_context(cluster: Any) -> Iterator[None]:
+    """The actor's mesh and axis rules, which JAX keeps per thread; Tunix samples in one of its own."""
+    config = cluster.cluster_config
+    rules = (config.role_to_logical_axis_rule or {}).get(Role.ACTOR)
+    with ExitStack() as stack:
+        stack.enter_context(config.role_to_mesh[Role.ACTOR])
+        if rules is not None:
+            stack.enter_context(partitioning.axis_rules(rules))
+        yield
+
+
+@partial(jax.jit, static_argnames=("ids", "place"))
+def scored(
+    graphs: tuple[Any, ...],
+    states: tuple[Any, ...],
+    rows: tuple[Array, Array, Array],
+    temperature: Array | float,
+    ids: Ids,
+    place: Layout,
+) -> credit.TokenStatistics:
+    """The statistics of policy and reference (or of the policy and itself) for rows [B, ...]."""
+
+    def score(part: tuple[Array, Array, Array]) -> credit.TokenStatistics:
+        prompt, completion, mask = part
+        before = prompt.shape[1] - 1
+        # qwix changes its modules when they are called, which a loop allows to those made within.
+        models = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
+        logits = [_logits(model, prompt, completion, ids) for model in models]
+        # The ids are moved to the logits that predict them: a slice of the logits would be a copy.
+        next_ids = jnp.pad(completion, ((0, 0), (before, 1)))
+        chosen = jnp.pad(mask, ((0, 0), (before, 1)))
+        found = _compare(logits[0], logits[-1], next_ids, chosen, temperature, place)
+        return credit.TokenStatistics(*(field[:, before:-1] for field in found))
+
+    found = lax.map(score, tuple(_dealt(array, place) for array in rows))
+    return credit.TokenStatistics(*(_collected(field, len(rows[0])) for field in found))
+
+
+def _dealt(array: Array, place: Layout) -> Array:
+    """[B, ...] as [steps, devices, ...]: each device goes through its own rows."""
+    devices = place.size(place.rows)
+    padding = ((0, -len(array) % devices),) + ((0, 0),) * (array.ndim - 1)
+    padded = jnp.pad(array, padding, mode="edge")
+    dealt = padded.reshape(devices, -1, *array.shape[1:]).swapaxes(0, 1)
+    return lax.with_sharding_constraint(dealt, NamedSharding(place.mesh, PartitionSpec(None, place.rows)))
+
+
+def _collected(field: Array, count: int) -> Array:
+    """[steps, devices, T] as [B, T]."""
+    return field.swapaxes(0, 1).reshape(-1, field.shape[-1])[:count]
+
+
+def _logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
+    """The logits [b, P + T, V], by the forward that Tunix's loss runs."""
+    tokens, positions, attention_mask, segments = common.process_ids(prompt, completion, ids.pad, ids.eos)
+    inputs = {"positions": positions, "cache": None, "attention_mask": attention_mask}
+    accepted = inspect.signature(model.__call__).parameters.values()
+    if any(each.name == "segment_ids" or each.kind is each.VAR_KEYWORD for each in accepted):
+        inputs["segment_ids"] = segments
+    return model(tokens, **inputs)[0]
+
+
+def _compare(
+    x: Array, y: Array, next_ids: Array, mask: Array, temperature: Array | float, place: Layout
+) -> credit.TokenStatistics:
+    """Each device reads its own rows, and its own columns where the vocabulary can be cut evenly."""
+    devices = place.size(place.vocabulary)
+    axes = place.vocabulary if devices > 1 and x.shape[-1] % devices == 0 else ()
+    tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, axes)
+    sharded = {"process_group": axes} if axes else {}
+
+    def local(x: Array, y: Array, next_ids: Array, mask: Array) -> credit.TokenStatistics:
+        return credit.token_statistics(x, y, next_ids, temperature=temperature, mask=mask, **sharded)
+
+    # On one device as well: a TPU's kernel is not cut by the compiler.
+    inputs = (logits, logits, tokens, tokens)
+    run = jax.shard_map(local, mesh=place.mesh, in_specs=inputs, out_specs=tokens, check_vma=False)
+    return run(x, y, next_ids, mask)

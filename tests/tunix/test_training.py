@@ -1,0 +1,169 @@
+"""Tunix's real learner, training with credit's estimators on one device and on a mesh of four."""
+
+import math
+from types import SimpleNamespace
+from typing import Literal
+
+import jax
+import numpy as np
+import pytest
+import tiny_llama
+from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
+from tunix.rl.rl_cluster import Mode, Role
+
+import credit
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
+
+SHARP = {"name": "dgpo", "tau": 0.01}
+PARTS = {"mix": {"parts": [[0.7, {"name": "grpo"}], [0.3, SHARP]]}}
+GROUP = 4
+
+
+def same_weights(ours, theirs, tolerance=1e-6):
+    pairs = zip(ours.weights(), theirs.weights(), strict=True)
+    return all(np.abs(np.asarray(a) - np.asarray(b)).max() <= tolerance for a, b in pairs)
+
+
+def rewards_of(example):
+    """The share of low digits, from the ids that the learner gave to Tunix."""
+    low = np.isin(example.completion_ids, tiny_llama.CharacterTokenizer().encode("01234"))
+    text = np.asarray(example.completion_ids) >= 3
+    return low.sum(axis=1) / np.maximum(text.sum(axis=1), 1)
+
+
+def test_dgpo_trains_on_a_mesh_and_its_advantages_follow_from_float64(train, in_float64):
+    run = train(SHARP, shape=(2, 2))
+    assert run.cluster.actor_trainer.train_steps == len(run.log) == 3
+    assert all(len(leaf.sharding.device_set) == 4 for leaf in run.weights())
+    first, *later = run.log
+    assert (first["credit/deviation_max"], first["credit/weight_std"]) == (0.0, 0.0)
+    assert all(entry["credit/weight_std"] > 0.01 for entry in later)
+    for step, (entry, example) in enumerate(zip(run.log, run.examples, strict=True)):
+        assert entry["rewards/score/max"] > entry["rewards/score/min"]
+        assert entry["credit/zero_variance_groups"] == 0.0
+        mask = np.asarray(example.completion_mask)
+        fields = in_float64(run.models(step), example)
+        groups = np.arange(len(mask)) // GROUP
+        rollouts = credit.Rollouts(rewards_of(example), groups, mask, **fields)
+        expected = credit.parse(SHARP)(rollouts)
+        advantages = np.asarray(example.advantages)
+        assert np.abs(advantages - expected.advantages).max() < 1e-4
+        assert abs(entry["credit/deviation_mean"] - expected.metrics["deviation_mean"]) < 1e-6
+        assert abs(entry["credit/gate_mean"] - expected.metrics["gate_mean"]) < 1e-6
+        # The weights average 1: a response keeps the advantage that GRPO gives it.
+        plain = credit.GRPO()(rollouts).advantages
+        assert np.abs(advantages.sum(axis=1) - plain.sum(axis=1)).max() < 1e-4
+
+
+def test_dgpo_at_its_reference_is_grpo_and_grpo_is_tunix_own(train):
+    theirs = train(None, GRPOLearner, config=GRPOConfig(num_generations=GROUP, beta=0.0), steps=1)
+    named = GRPOConfig(num_generations=GROUP, beta=0.0, advantage_estimator="credit/grpo")
+    assert same_weights(train(None, GRPOLearner, config=named, steps=1), theirs)
+    grpo = train("grpo", steps=1)
+    assert same_weights(grpo, theirs)
+    assert same_weights(train(SHARP, steps=1), theirs)
+    assert np.asarray(grpo.examples[0].advantages).ndim == 2
+    assert not same_weights(grpo, SimpleNamespace(weights=lambda: jax.tree.leaves(grpo.actors[0])), 1e-3)
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster):
+    """One for all estimators, so that it is compiled once."""
+    return make_cluster()
+
+
+@pytest.mark.parametrize("name", [name for name in credit.names() if name != "remax"])
+def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, name):
+    config = CreditGRPOConfig(estimator={"name": name, **PARTS.get(name, {})}, num_generations=GROUP)
+    learner = CreditGRPOLearner(cluster, config, low_digits)
+    learner._rollout_micro_batch_size = learner._compute_logps_micro_batch_size = 2
+    example = learner._generate_and_compute_advantage(
+        {"prompts": ["12>"] * GROUP + ["3>"] * GROUP}, Mode.TRAIN
+    )
+    advantages = np.asarray(example.advantages)
+    assert advantages.shape == example.completion_mask.shape
+    assert np.isfinite(advantages).all()
+    assert np.abs(advantages).max() > 0
+
+
+def test_lora_compares_with_the_model_without_it(train):
+    run = train(SHARP, shape=(2, 2), lora=True)
+    assert run.log[0]["credit/deviation_max"] == 0.0
+    assert run.log[2]["credit/deviation_mean"] > 0
+    assert run.log[2]["credit/weight_std"] > 0
+
+
+def test_packed_sequences_train(train, small_qwen2):
+    run = train(SHARP, base=small_qwen2(), training={"max_seq_token_per_tpu": 64})
+    assert len(run.log) >= 2
+    assert run.log[-1]["credit/deviation_mean"] > 0
+    assert all(math.isfinite(np.asarray(leaf).sum()) for leaf in run.weights())
+
+
+def test_dapo_filters_groups_and_punishes_overlong_completions(train):
+    def flat_for_one_prompt(prompts, completions, **_):
+        pairs = zip(prompts, completions, strict=True)
+        return [0.5 if prompt == "12>" else len(set(text)) / 8 for prompt, text in pairs]
+
+    config = CreditGRPOConfig.dapo(num_generations=GROUP, overlong_cache=6, overlong_penalty=2.0)
+    assert (config.beta, config.epsilon_high, config.loss_agg_mode) == (0.0, 0.28, "token-mean")
+    run = train(None, reward=flat_for_one_prompt, config=config, steps=1)
+    (example,), (entry,) = run.examples, run.log
+    mask = np.asarray(example.completion_ids) != 0
+    kept = np.asarray(example.completion_mask)
+    assert not kept[:GROUP].any()
+    assert (kept[GROUP:] == mask[GROUP:]).all()
+    penalty = -2.0 * np.clip(mask.sum(axis=1) - 6, 0, 6) / 6
+    assert penalty.min() < 0
+    assert entry["credit/overlong_penalty_mean"] == pytest.approx(penalty.mean())
+    assert entry["credit/zero_variance_groups"] == 0.0 or penalty[:GROUP].std() == 0
+    texts = [tiny_llama.CharacterTokenizer().decode(row) for row in np.asarray(example.completion_ids)]
+    rewards = np.array(flat_for_one_prompt(["12>"] * GROUP + ["3>"] * GROUP, texts)) + penalty
+    expected = credit.DAPO()(credit.Rollouts(rewards, np.arange(8) // GROUP, mask)).advantages
+    assert np.abs(np.asarray(example.advantages) - expected).max() < 1e-5
+
+
+def test_a_schedule_follows_the_training(train):
+    gates = [
+        entry["credit/gate_mean"]
+        for entry in train({"name": "dgpo", "kappa": {"start": 0.0, "end": 8.0}}).log
+    ]
+    assert gates[0] == 1.0
+    assert gates == sorted(gates, reverse=True)
+    assert gates[2] < gates[1]
+
+
+def apart(mesh_of):
+    """A sampler on devices of its own, which Tunix then runs beside the trainer."""
+    return {
+        "shape": (1, 2),
+        "meshes": {Role.ROLLOUT: mesh_of(1, 2, first=2)},
+    }
+
+
+def test_a_sampler_on_its_own_mesh_is_followed_while_the_weights_agree(train, mesh_of):
+    run = train(SHARP, **apart(mesh_of), steps=2)
+    assert run.log[0]["credit/deviation_max"] == 0.0
+    assert run.log[1]["credit/deviation_mean"] > 0
+
+
+def test_weights_that_moved_since_the_sampling_are_refused(train, mesh_of):
+    settings = apart(mesh_of) | {"training": {"mini_batch_size": 2}}
+    with pytest.raises(ValueError, match="sampled 1 updates ago by weights that are no longer at hand"):
+        train(SHARP, **settings, prompts=4)
+    assert len(train("grpo", **settings, prompts=4, steps=2).log) >= 1
+
+
+def test_a_users_estimator_trains_by_its_name_without_a_reference(train):
+    class EntropyOnly(credit.Redistributing):
+        name: Literal["entropy_only"] = "entropy_only"
+
+        @property
+        def needs(self):
+            return ("normalized_entropy", *self.turn_fields)
+
+        def score(self, rollouts):
+            return rollouts.normalized_entropy
+
+    run = train({"name": "entropy_only", "tau": 0.01}, reference=False, steps=1)
+    assert run.log[0]["credit/weight_std"] > 0.01
