@@ -18,15 +18,23 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    session.run("pytest", "-n", "2", "--ignore=tests/trl", "--ignore=tests/verl", *session.posargs)
+    session.run(
+        "pytest",
+        "-n",
+        "2",
+        "--ignore=tests/trl",
+        "--ignore=tests/verl",
+        "--ignore=tests/study",
+        *session.posargs,
+    )
 
 
 @nox.session
 def trl(session: nox.Session) -> None:
-    """TRL's real trainer with our estimators, on a tiny model."""
-    install(session, "trl", "-e", ".[trl,demo]", "pytest", "peft")
+    """TRL's real trainer with our estimators, on a tiny model; and the study, on two short runs."""
+    install(session, "trl", "-e", ".[trl,demo,study]", "pytest", "peft")
     # The warnings here are the frameworks' own.
-    session.run("pytest", "tests/trl", "-W", "default", "--disable-warnings", *session.posargs)
+    session.run("pytest", "tests/trl", "tests/study", "-W", "default", "--disable-warnings", *session.posargs)
 
 
 @nox.session
@@ -41,3 +49,10 @@ def demo(session: nox.Session) -> None:
     """Trains a small language model with DGPO in TRL; flags after `--` go to examples/trl/train.py."""
     install(session, "trl", "-e", ".[trl,demo]")
     session.run("python", "examples/trl/train.py", *session.posargs)
+
+
+@nox.session
+def study(session: nox.Session) -> None:
+    """Compares estimators on small models; flags after `--` go to examples/study/run.py."""
+    install(session, "trl", "-e", ".[study]")
+    session.run("python", "examples/study/run.py", *session.posargs)

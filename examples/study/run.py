@@ -48,9 +48,10 @@ def main() -> None:
     """Works off the plan and reports."""
     own, plan = parse()
     done = pool.run(plan.units(), own.output, own.device, own.workers, own.time_limit)
-    report.make(own.output)
     if not done:
-        sys.exit("Not done yet: the same command goes on from here.")
+        print("Not done yet: the same command goes on from here.")
+    report.make(own.output)
+    sys.exit(0 if done else 1)
 
 
 if __name__ == "__main__":

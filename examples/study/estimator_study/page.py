@@ -27,10 +27,20 @@ def html(findings: Findings, pictures: list[Path], settings: dict) -> str:
     body += [_table(writing.table(findings)), *_failures(findings)]
     body += [_picture(path) for path in pictures]
     for cell in findings.cells:
-        body += [f"<h2>{cell[0].replace('_', ' ')}, length {cell[1]}</h2>", _table(_of_cell(findings, cell))]
+        body += [f"<h2>{cell[0].replace('_', ' ')}, length {cell[1]}</h2>", _warm_up(findings, cell)]
+        body.append(_table(_of_cell(findings, cell)))
     body += ["<h2>Settings</h2>", f"<pre>{escape(json.dumps(settings, indent=2))}</pre>"]
     head = f'<meta charset="utf-8"><title>Estimators compared</title><style>{STYLE}</style>'
     return f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n"
+
+
+def _warm_up(findings: Findings, cell: tuple[str, int]) -> str:
+    reached = [run.warm_up["accuracy"] for run in findings.runs if run.cell == cell and run.warm_up]
+    return (
+        f"<p>Sampled accuracy after the warm-up: {min(reached):.2f} to {max(reached):.2f}.</p>"
+        if reached
+        else ""
+    )
 
 
 def _of_cell(findings: Findings, cell: tuple[str, int]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
@@ -67,15 +68,20 @@ def _begin(queue: Any) -> None:
     global _steps
     _steps = queue
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Nobody would tell the worker of a killed study to stop, and the records bear a sudden end."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _work(unit: Unit, folder: Path, device: str, deadline: float) -> Standing:
     from estimator_study.work import work
 
-    parent = multiprocessing.parent_process()
-
     def stop() -> bool:
-        return time.time() > deadline or (parent is not None and not parent.is_alive())
+        return time.time() > deadline
 
     if not stop():
         work(unit, folder, device, stop, _steps.put)

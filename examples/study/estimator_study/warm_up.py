@@ -1,5 +1,7 @@
 """Supervised steps on right answers until sampling finds one often enough for RL to start from."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,37 +15,45 @@ LOOK_EVERY = 10
 LOOK_AT = 128  # held-out prompts
 
 
-def warm_up(unit: Unit, device: torch.device) -> tuple[Parameters, list[dict[str, float]]]:
-    """One model per seed [S, ...], and when each reached which accuracy.
+def warm_up(
+    unit: Unit, device: torch.device, stop: Callable[[], bool]
+) -> tuple[Parameters, list[dict[str, float]]] | None:
+    """One model per seed [S, ...], and when each reached which accuracy; None if stopped.
 
     A seed whose model never reaches the accuracy keeps the last one; the caller sees it by the number.
     """
     settings, seeds = unit.settings, unit.seeds
-    shape = sampling.shape_of(unit)
-    fresh = [models.initial(shape, torch.Generator().manual_seed(seed)) for seed in seeds]
+    fresh = [models.initial(sampling.shape_of(unit), torch.Generator().manual_seed(seed)) for seed in seeds]
     parameters = {name: p.to(device).requires_grad_() for name, p in models.stack(fresh).items()}
     optimizer = torch.optim.AdamW(parameters.values(), weight_decay=0.01)
-    ready: dict[int, tuple[Parameters, dict[str, float]]] = {}
+    ready: dict[int, tuple[Parameters, dict[str, float]]] = {}  # by number of the seed
     for step in range(settings.warm_up_steps + 1):
-        if step % LOOK_EVERY == 0 or step == settings.warm_up_steps:
-            accuracy = sampling.sample(unit, parameters, LOOK_AT, 1, "warm-up", held_out=True).rewards.mean(1)
-            for m in range(len(seeds)):
-                last = step == settings.warm_up_steps
-                if m not in ready and (accuracy[m] >= settings.warm_up_accuracy or last):
+        last = step == settings.warm_up_steps
+        if step % LOOK_EVERY == 0 or last:
+            found = sampling.sample(unit, parameters, LOOK_AT, 1, "warm-up", held_out=True)
+            for m, accuracy in enumerate(found.rewards.mean(1).tolist()):
+                if m not in ready and (accuracy >= settings.warm_up_accuracy or last):
                     model = {name: p.detach()[m : m + 1].clone() for name, p in parameters.items()}
-                    ready[m] = model, {"step": step, "accuracy": accuracy[m].item()}
+                    ready[m] = model, {"step": step, "accuracy": accuracy}
         if len(ready) == len(seeds):
             break
-        ids, mask = _examples(unit, step, device)
-        width = mask.shape[-1]
-        logits = models.logits(parameters, shape, ids[:, :, :-1])[:, :, -width:]
-        log_probs = credit.selected_log_probs(logits, ids[:, :, -width:]) * mask
-        (-log_probs.sum((1, 2)) / mask.sum((1, 2))).sum().backward()
+        if stop():
+            return None
+        _loss(unit, parameters, step).backward()
         optimizer.param_groups[0]["lr"] = settings.warm_up_rate * min(1.0, (step + 1) / RAMP)
         optimizer.step()
         optimizer.zero_grad()
     ordered = [ready[m] for m in range(len(seeds))]
     return models.stack([model for model, _ in ordered]), [record for _, record in ordered]
+
+
+def _loss(unit: Unit, parameters: Parameters, step: int) -> Tensor:
+    """Each model's mean negative log-prob of its answers' tokens, summed."""
+    ids, mask = _examples(unit, step, parameters["head"].device)
+    width = mask.shape[-1]
+    logits = models.logits(parameters, sampling.shape_of(unit), ids[:, :, :-1])[:, :, -width:]
+    log_probs = credit.selected_log_probs(logits, ids[:, :, -width:]) * mask
+    return (-log_probs.sum((1, 2)) / mask.sum((1, 2))).sum()
 
 
 def _examples(unit: Unit, step: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -37,7 +37,9 @@ def work(
 def _work(
     unit: Unit, journal: Journal, device: torch.device, stop: Callable[[], bool], done: Callable[[int], None]
 ) -> None:
-    state = journal.restore(device) or _begin(unit, journal, device)
+    state = journal.restore(device) or _begin(unit, journal, device, stop)
+    if state is None:
+        return
     saved = time.monotonic()
     while state.step < unit.settings.steps and state.alive:
         if stop() or time.monotonic() - saved > SAVE_EVERY:
@@ -55,8 +57,11 @@ def _work(
     journal.forget()
 
 
-def _begin(unit: Unit, journal: Journal, device: torch.device) -> State:
-    reference, warm_ups = warm_up(unit, device)
+def _begin(unit: Unit, journal: Journal, device: torch.device, stop: Callable[[], bool]) -> State | None:
+    warmed = warm_up(unit, device, stop)
+    if warmed is None:
+        return None
+    reference, warm_ups = warmed
     state = training.start(unit, reference)
     for run, (seed, _) in enumerate(unit.runs):
         reached = warm_ups[unit.seeds.index(seed)]
