@@ -20,7 +20,7 @@ MARKED = re.compile(r"(<!-- python examples/study/report.py -->\n).*?(<!-- end -
 
 
 def make(folder: Path) -> str:
-    """Writes index.html, summary.json and the pictures; returns table and sentences as Markdown."""
+    """Writes the page, the pictures and the numbers; returns table and sentences as Markdown."""
     findings = Findings(runs.load(folder))
     if not any(run.steps for run in findings.runs):
         raise SystemExit(f"{folder} holds no steps of a study yet")
@@ -29,7 +29,10 @@ def make(folder: Path) -> str:
         pictures.append(plots.save(plots.curves(findings.runs, task), folder / f"curves-{task}.png"))
     settings = journal.read(next(iter(sorted(folder.glob("*.jsonl")))))[0]
     settings = {key: settings[key] for key in ("settings", "estimators")}
-    (folder / "summary.json").write_text(json.dumps(settings | findings.as_json(), indent=1) + "\n")
+    summary = settings | {"differences from": findings.comparisons()}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    lines = ",\n".join(map(json.dumps, findings.numbers()))
+    (folder / "runs.json").write_text(f"[\n{lines}\n]\n")
     (folder / "index.html").write_text(page.html(findings, pictures, settings))
     text = writing.markdown(writing.table(findings))
     text += "\n\n" + "\n".join(f"- {sentence}" for sentence in writing.sentences(findings)) + "\n"
@@ -42,7 +45,7 @@ def publish(folder: Path, text: str) -> None:
     results = HERE / "results"
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir()
-    for path in (folder / "summary.json", *sorted(folder.glob("*.png"))):
+    for path in (folder / "summary.json", folder / "runs.json", *sorted(folder.glob("*.png"))):
         shutil.copy(path, results)
     README.write_text(MARKED.sub(lambda match: match[1] + text + match[2], README.read_text()))
 

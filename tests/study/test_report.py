@@ -27,9 +27,10 @@ def test_two_short_runs_and_their_report(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "2/2 runs, 0 failed" in done.stderr
     assert "8/8" in done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert [run["state"] for run in summary["runs"]] == ["finished", "finished"]
-    assert all(0.0 <= run["accuracy"] <= run["best_of_k"] <= 1.0 for run in summary["runs"])
+    found = json.loads((tmp_path / "runs.json").read_text())
+    assert [run["state"] for run in found] == ["finished", "finished"]
+    assert all(0.0 <= run["accuracy"] <= run["best_of_k"] <= 1.0 for run in found)
+    assert json.loads((tmp_path / "summary.json").read_text())["settings"]["steps"] == 4
     page = (tmp_path / "index.html").read_text()
     assert page.count("data:image/png;base64,") == len(list(tmp_path.glob("*.png"))) == 2
     assert "http" not in page
@@ -76,7 +77,7 @@ def test_failed_runs_are_shown_and_their_pairs_are_left_out():
     assert findings.against("grpo")["accuracy"]["other"].pairs == 3
     assert writing.table(findings)[2][-1] == "4, 1 FAILED"
     assert "1 failed" in writing.size(findings)
-    assert [run["failed"] for run in findings.as_json()["runs"]].count("it broke") == 1
+    assert [run["failed"] for run in findings.numbers()].count("it broke") == 1
 
 
 def test_pairs_are_by_seed():

@@ -48,19 +48,19 @@ class Findings:
             for key, measure in MEASURES.items()
         }
 
-    def as_json(self) -> dict[str, Any]:
-        """Numbers of every run and every comparison."""
+    def comparisons(self) -> dict[str, Any]:
+        """Every interval, as JSON has it: baseline -> tasks -> measure -> estimator."""
         return {
-            "estimators": {run.estimator: run.settings for run in self.runs},
-            "runs": [_run_as_json(run) for run in self.runs],
-            "against": {
-                baseline: {
-                    where: _intervals_as_json(self.against(baseline, cell)) for where, cell in self._places()
-                }
-                for baseline in (BASELINE, "dapo")
-                if baseline in self.names
-            },
+            baseline: {
+                where: _intervals_as_json(self.against(baseline, cell)) for where, cell in self._places()
+            }
+            for baseline in (BASELINE, "dapo")
+            if baseline in self.names
         }
+
+    def numbers(self) -> list[dict[str, Any]]:
+        """Every run with its measures, as JSON has it."""
+        return [_run_as_json(run) for run in self.runs]
 
     def _places(self) -> Iterator[tuple[str, tuple[str, int] | None]]:
         yield "all tasks", None

@@ -27,7 +27,9 @@ class Journal:
         self.file = self.path.open("a+b")
         fcntl.flock(self.file, fcntl.LOCK_EX)
         self.finished = standing(self.path.parent, self.unit).finished
-        if not (self.finished or self.checkpoint.exists()):
+        begun = bool(read(self.path)) and self.checkpoint.exists()
+        if not (self.finished or begun):
+            self.forget()
             self._cut(0)
             self.write([self.unit.description()])
         return self

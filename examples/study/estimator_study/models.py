@@ -17,7 +17,7 @@ class Shape:
     positions: int
     width: int = 64
     layers: int = 2
-    heads: int = 2
+    heads: int = 4
 
 
 def initial(shape: Shape, generator: torch.Generator) -> Parameters:

@@ -37,7 +37,7 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
 class Settings:
     """Of every run alike: the model, its warm-up, and what a step samples and trains on."""
 
-    steps: int = 100
+    steps: int = 80
     prompts: int = 8  # a step samples `prompts` x `samples` completions, for every estimator
     samples: int = 8
     updates: int = 2  # on each batch of completions
@@ -50,7 +50,7 @@ class Settings:
     warm_up_prompts: int = 128
     warm_up_rate: float = 2e-3
     evaluate_every: int = 10
-    evaluation_prompts: int = 64
+    evaluation_prompts: int = 32
     final_prompts: int = 256
     evaluation_samples: int = 8
 
@@ -100,7 +100,7 @@ class Plan:
         ]
 
 
-REDUCED = (("running_sums", 6), ("running_sums", 12), ("brackets", 10))
+REDUCED = (("running_sums", 4), ("running_sums", 8), ("brackets", 8))
 FULL = (
     *(("running_sums", length) for length in (6, 12, 18)),
     *(("addition_chain", length) for length in (2, 4, 6)),

@@ -1,17 +1,20 @@
 """The recorded runs, and the numbers that each comes down to."""
 
 import math
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from estimator_study import journal
 from estimator_study.training import Record
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One estimator on one task from one warm-up checkpoint."""
 
@@ -52,11 +55,15 @@ def _last(name: str) -> Callable[[Run], float | None]:
 
 
 def _mean(name: str) -> Callable[[Run], float | None]:
-    return lambda run: statistics.fmean(step[name] for step in run.steps)
+    return lambda run: fmean(step[name] for step in run.steps)
+
+
+def _variance(run: Run) -> float:
+    return float(np.var(run.norms, ddof=1))
 
 
 def _relative_variance(run: Run) -> float:
-    return statistics.variance(run.norms) / statistics.fmean(run.norms) ** 2
+    return _variance(run) / float(np.mean(run.norms)) ** 2
 
 
 MEASURES = {
@@ -64,11 +71,9 @@ MEASURES = {
     "best_of_k": Measure("best of k", _last("best_of_k")),
     "accuracy_over_training": Measure(
         "accuracy, mean over training",
-        lambda run: statistics.fmean(evaluation["accuracy"] for evaluation in run.evaluations[1:]),
+        lambda run: fmean(evaluation["accuracy"] for evaluation in run.evaluations[1:]),
     ),
-    "gradient_norm_variance": Measure(
-        "variance of the gradient norm", lambda run: statistics.variance(run.norms), by_ratio=True
-    ),
+    "gradient_norm_variance": Measure("variance of the gradient norm", _variance, by_ratio=True),
     "relative_gradient_norm_variance": Measure(
         "variance of the gradient norm / its mean²", _relative_variance, by_ratio=True
     ),
@@ -87,6 +92,7 @@ def load(folder: Path) -> list[Run]:
     return [run for path in sorted(folder.glob("*.jsonl")) for run in _of_file(path)]
 
 
+@cache
 def measured(run: Run, measure: Measure) -> float | None:
     """The number of a run that ended; None if it failed, is not finished, or the measure has no value."""
     if run.state != "finished":

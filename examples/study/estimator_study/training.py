@@ -1,5 +1,6 @@
 """RL steps of all runs of a unit, side by side: one batch of completions each, and the updates on it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from estimator_study.plan import Unit
 from estimator_study.sampling import Batch
 
 Record = dict[str, Any]
+OF_ESTIMATOR = ("weight_std", "effective_token_fraction", "zero_variance_groups")
+OF_LOSS = ("clip_fraction_low", "clip_fraction_high", "approx_kl")
 
 
 @dataclass
@@ -49,41 +52,44 @@ def start(unit: Unit, reference: Parameters) -> State:
 
 
 def step(state: State) -> list[Record]:
-    """One batch of completions for every run and the updates on it; a run that fails stays as it is."""
-    settings, unit = state.unit.settings, state.unit
-    batch = sampling.sample(unit, state.parameters, settings.prompts, settings.samples, f"step {state.step}")
+    """One batch of completions for every run and the updates on it; failed runs take no further part."""
+    settings = state.unit.settings
+    purpose = f"step {state.step}"
+    batch = sampling.sample(state.unit, state.parameters, settings.prompts, settings.samples, purpose)
     statistics = _statistics(state, batch)
     judged: dict[int, Judged] = {}
     for run in state.alive:
         try:
-            judged[run] = _judge(unit, run, batch, statistics)
+            judged[run] = _judge(state, run, batch, statistics)
         except Exception as error:  # an estimator's failure is a result, and the other runs go on
             state.failed[run] = f"{type(error).__name__}: {error}"
-    norms, losses = [], {}
+    norms, metrics = [], {}
     for _ in range(settings.updates):
-        losses = _update(state, batch, statistics, judged)
+        metrics = _update(state, batch, statistics, judged)
         norms.append(_apply(state).tolist())
     state.step += 1
     for run in state.alive:
-        if not all(abs(norm[run]) < float("inf") for norm in norms):
+        if not all(math.isfinite(norm[run]) for norm in norms):
             state.failed[run] = f"the gradient's norm was {[norm[run] for norm in norms]}"
-    entropies = sampling.entropy(batch)
+    seen = _seen(batch, statistics)
     return [
-        {
-            "step": state.step,
-            "gradient_norms": [norm[run] for norm in norms],
-            "reward": batch.rewards[run].mean().item(),
-            "entropy": entropies[run].item(),
-            "deviation": credit.tokens.mean(statistics.deviation[run], batch.mask[run]).item(),
-            "weight_std": judged[run].result.metrics["weight_std"].item(),
-            "effective_token_fraction": judged[run].result.metrics["effective_token_fraction"].item(),
-            "zero_variance_groups": judged[run].result.metrics["zero_variance_groups"].item(),
-            "clip_fraction": (losses[run]["clip_fraction_low"] + losses[run]["clip_fraction_high"]).item(),
-            "sampled_tokens": batch.mask[run].sum().item(),
-            "run": run,
-        }
+        {"run": run, "step": state.step, "gradient_norms": [norm[run] for norm in norms]}
+        | {name: values[run] for name, values in seen.items()}
+        | {name: judged[run].result.metrics[name].item() for name in OF_ESTIMATOR}
+        | {name: metrics[run][name].item() for name in OF_LOSS}
         for run in state.alive
     ]
+
+
+def _seen(batch: Batch, statistics: credit.TokenStatistics) -> dict[str, list[float]]:
+    """What the completions of each run look like, whatever its estimator."""
+    tokens = batch.mask.sum((1, 2))
+    return {
+        "reward": batch.rewards.mean(1).tolist(),
+        "entropy": sampling.entropy(batch).tolist(),
+        "deviation": (statistics.deviation.sum((1, 2)) / tokens).tolist(),
+        "sampled_tokens": tokens.tolist(),
+    }
 
 
 def _statistics(state: State, batch: Batch) -> credit.TokenStatistics:
@@ -98,11 +104,12 @@ def _statistics(state: State, batch: Batch) -> credit.TokenStatistics:
     return credit.token_statistics(batch.logits, logits, batch.ids, mask=batch.mask)
 
 
-def _judge(unit: Unit, run: int, batch: Batch, statistics: credit.TokenStatistics) -> Judged:
-    settings = unit.settings
+def _judge(state: State, run: int, batch: Batch, statistics: credit.TokenStatistics) -> Judged:
+    settings, unit, device = state.unit.settings, state.unit, batch.ids.device
     estimator = credit.parse(unit.estimators[unit.runs[run][1]])
-    groups = torch.arange(settings.prompts, device=batch.ids.device).repeat_interleave(settings.samples)
+    groups = torch.arange(settings.prompts, device=device).repeat_interleave(settings.samples)
     fields = {name: value[run] for name, value in statistics._asdict().items()}
+    fields["progress"] = torch.tensor(state.step / settings.steps, device=device)
     rollouts = credit.Rollouts(batch.rewards[run], groups, batch.mask[run], **fields)
     return Judged(estimator, estimator(rollouts), batch.mask[run] & estimator.keep(rollouts)[:, None])
 

@@ -11,7 +11,7 @@ from estimator_study.models import Parameters
 from estimator_study.plan import Unit
 
 RAMP = 50  # steps over which the learning rate rises
-LOOK_EVERY = 10
+LOOK_EVERY = 5
 LOOK_AT = 128  # held-out prompts
 
 
