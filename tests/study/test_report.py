@@ -23,6 +23,9 @@ def study(folder, *flags):
 
 
 def test_two_short_runs_and_their_report(tmp_path):
+    stopped = study(tmp_path, "--time-limit", "0.001")
+    assert stopped.returncode == 1
+    assert "the same command goes on from here" in stopped.stdout
     done = study(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2/2 runs, 0 failed" in done.stderr

@@ -102,10 +102,10 @@ class Plan:
 
 REDUCED = (("running_sums", 4), ("running_sums", 8), ("brackets", 8))
 FULL = (
-    *(("running_sums", length) for length in (6, 12, 18)),
-    *(("addition_chain", length) for length in (2, 4, 6)),
-    *(("sorting", length) for length in (6, 10, 14)),
-    *(("brackets", length) for length in (8, 14, 20)),
+    *(("running_sums", length) for length in (6, 10, 14)),
+    *(("addition_chain", length) for length in (2, 3, 4)),
+    *(("sorting", length) for length in (6, 9, 12)),
+    *(("brackets", length) for length in (8, 12, 16)),
 )
 PLANS = {
     "reduced": Plan(cells=REDUCED, seeds=8),
