@@ -74,6 +74,15 @@ def test_sentences_follow_the_intervals():
     assert "no difference found: same (+0.002 [" in said
 
 
+def test_the_papers_claim_is_held_against_the_interval():
+    claimed = bootstrap([np.log([0.55, 0.59, 0.62, 0.60])])
+    unchanged = bootstrap([np.log([0.95, 1.01, 1.02, 1.03])])
+    said = writing.claim({"dapo": claimed, "dgpo 0.5": claimed, "dgpo 0.1": unchanged})
+    assert said.endswith(
+        "-41 % of it, which is inside the interval of dgpo 0.5; below the interval of dgpo 0.1."
+    )
+
+
 def test_failed_runs_are_shown_and_their_pairs_are_left_out():
     values = [0.1, 0.2, 0.3, 0.4]
     findings = Findings(list(made_up({"grpo": values, "other": values}, failed={("other", 1)})))

@@ -98,7 +98,8 @@ def measured(run: Run, measure: Measure) -> float | None:
     if run.state != "finished":
         return None
     value = measure.of(run)
-    return None if value is None or not math.isfinite(value) else value
+    wrong = value is None or not math.isfinite(value) or (measure.by_ratio and value <= 0.0)
+    return None if wrong else value
 
 
 def _of_file(path: Path) -> Iterator[Run]:
