@@ -79,7 +79,7 @@ def test_the_papers_claim_is_held_against_the_interval():
     unchanged = bootstrap([np.log([0.95, 1.01, 1.02, 1.03])])
     said = writing.claim({"dapo": claimed, "dgpo 0.5": claimed, "dgpo 0.1": unchanged})
     assert said.endswith(
-        "-41 % of it, which is inside the interval of dgpo 0.5; below the interval of dgpo 0.1."
+        "41 % less of it, which is inside the interval of dgpo 0.5; below the interval of dgpo 0.1."
     )
 
 

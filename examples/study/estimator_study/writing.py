@@ -36,8 +36,8 @@ def sentences(findings: Findings) -> list[str]:
     said += [sentence(key, found[key], BASELINE) for key in ("accuracy", "accuracy_over_training")]
     if "dapo" in findings.names:
         said.append(sentence("accuracy", findings.against("dapo")["accuracy"], "dapo"))
-    said.append(sentence("gradient_norm_variance", found["gradient_norm_variance"], BASELINE))
-    said.append(claim(found["gradient_norm_variance"]))
+    norms = found["gradient_norm_variance"]
+    said.append(f"{sentence('gradient_norm_variance', norms, BASELINE)} {claim(norms)}")
     said.append(
         "DGPO's paper claims less mode collapse. "
         + " ".join(sentence(key, found[key], BASELINE) for key in ("entropy", "diversity"))
@@ -53,10 +53,9 @@ def claim(intervals: dict[str, Interval | None]) -> str:
         if interval is not None and name.startswith("dgpo"):
             place = "below" if log < interval.low else "above" if log > interval.high else "inside"
             places[place].append(name)
-    said = "; ".join(
-        f"{place} the interval of {', '.join(names)}" for place, names in places.items() if names
-    )
-    return f"DGPO's paper claims {100 * CLAIMED:+.0f} % of it, which is {said or 'not compared yet'}."
+    said = [f"{place} the interval of {', '.join(names)}" for place, names in places.items() if names]
+    less = f"{-100 * CLAIMED:.0f} % less"
+    return f"DGPO's paper claims {less} of it, which is {'; '.join(said) or 'not compared yet'}."
 
 
 def size(findings: Findings) -> str:
