@@ -47,6 +47,7 @@ def publish(folder: Path, text: str) -> None:
     results.mkdir()
     for path in (folder / "summary.json", folder / "runs.json", *sorted(folder.glob("*.png"))):
         shutil.copy(path, results)
+    text += "\n![paired differences from grpo](examples/study/results/differences.png)\n"
     README.write_text(MARKED.sub(lambda match: match[1] + text + match[2], README.read_text()))
 
 

@@ -100,6 +100,7 @@ def differences(found: dict[str, dict[str, Interval | None]]) -> Figure:
         axis.set_ylim(len(names) - 0.5, -0.5)
         axis.set_title(MEASURES[name].label + (", %" if MEASURES[name].by_ratio else ""), fontsize=10)
         axis.grid(alpha=0.25, axis="x")
+        axis.locator_params(axis="x", nbins=5)
     figure.suptitle(f"paired differences from {BASELINE}, with 95 % intervals", fontsize=11)
     return figure
 

@@ -15,12 +15,12 @@ CLAIMED = -0.41  # of the variance of the gradient norm, by DGPO's paper
 def table(findings: Findings) -> list[list[str]]:
     """A heading and a row per estimator; differences from the baseline are bold where zero is outside."""
     found = findings.against(BASELINE)
-    heading = ["estimator", "accuracy", *(f"Δ {MEASURES[key].label}" for key in IN_TABLE)]
-    rows = [[*heading, "effective fraction", "weight std", "runs"]]
+    heading = ["estimator", "runs", "accuracy", *(f"Δ {MEASURES[key].label}" for key in IN_TABLE)]
+    rows = [[*heading, "effective fraction", "weight std"]]
     for name in findings.names:
         cells = [shown(key, found[key].get(name)) if name != BASELINE else "" for key in IN_TABLE]
         effect = [_number(findings.mean(name, key)) for key in ("effective_token_fraction", "weight_std")]
-        rows.append([name, _number(findings.mean(name, "accuracy")), *cells, *effect, _count(findings, name)])
+        rows.append([name, _count(findings, name), _number(findings.mean(name, "accuracy")), *cells, *effect])
     return rows
 
 
@@ -73,14 +73,15 @@ def size(findings: Findings) -> str:
 
 
 def sentence(key: str, intervals: dict[str, Interval | None], baseline: str) -> str:
-    """Who is higher, who is lower, and where no difference was found."""
+    """Who is higher, who is lower, and where no difference was found; with numbers that no table shows."""
     measure = MEASURES[key]
     parts: dict[str, list[str]] = {"higher": [], "lower": [], "no difference found": [], "too few pairs": []}
     for name, interval in intervals.items():
         if interval is None:
             parts["too few pairs"].append(name)
         else:
-            parts[interval.verdict].append(f"{name} ({interval.shown(measure.by_ratio)})")
+            numbers = "" if baseline == BASELINE else f" ({interval.shown(measure.by_ratio)})"
+            parts[interval.verdict].append(name + numbers)
     said = "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in parts.items() if names)
     return f"{measure.label[0].upper()}{measure.label[1:]} against {baseline}: {said}."
 
