@@ -61,6 +61,16 @@ def test_sampling_with_a_cache_gives_the_logits_of_a_whole_forward(make_unit):
     torch.testing.assert_close(whole[:, :, -batch.ids.shape[-1] :], batch.logits, atol=1e-4, rtol=1e-4)
 
 
+def test_completions_in_parts_are_those_of_the_whole(make_unit, monkeypatch):
+    unit = make_unit(seeds=(0, 1))
+    state = random_state(unit)
+    whole = sampling.sample(unit, state.parameters, 5, 3, "test")
+    monkeypatch.setattr(sampling, "AT_ONCE", 4 * len(unit.runs))
+    parts = sampling.sample(unit, state.parameters, 5, 3, "test")
+    assert parts.texts == whole.texts
+    torch.testing.assert_close(parts.logits, whole.logits, atol=1e-4, rtol=1e-4)
+
+
 def test_a_run_does_not_depend_on_those_beside_it(make_unit):
     together = random_state(make_unit(seeds=(3, 4)))
     alone = random_state(make_unit(seeds=(4,)))

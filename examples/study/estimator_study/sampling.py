@@ -11,6 +11,8 @@ from estimator_study import models, tasks
 from estimator_study.models import Parameters, Shape
 from estimator_study.plan import Unit
 
+AT_ONCE = 8192  # completions of all models; attention on a GPU takes no batch beyond 65,535
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -57,7 +59,12 @@ def sample(
     ids = torch.stack([tasks.encode([prompt for prompt, _ in of_seed]) for of_seed in problems])
     ids = ids.repeat_interleave(repeats, dim=0).to(device)
     drawn = torch.stack(uniforms).repeat_interleave(repeats, dim=0).to(device)
-    chosen, logits, mask = models.sample(parameters, shape_of(unit), ids, drawn, tasks.END)
+    rows = max(1, AT_ONCE // len(ids))
+    parts = [
+        models.sample(parameters, shape_of(unit), *part, tasks.END)
+        for part in zip(ids.split(rows, dim=1), drawn.split(rows, dim=1), strict=True)
+    ]
+    chosen, logits, mask = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
     texts = [tasks.decode(row) for row in chosen]
     task = tasks.TASKS[unit.task]
     rewards = [
