@@ -26,25 +26,18 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    ignored = (f"--ignore=tests/{name}" for name in FRAMEWORKS)
+    ignored = (f"--ignore=tests/{name}" for name in (*FRAMEWORKS, "study"))
     session.run("pytest", "-n", "2", *ignored, *session.posargs)
 
 
 @nox.session
 def trl(session: nox.Session) -> None:
-    """TRL's real trainer with our estimators, and the lens on two models, all of them tiny."""
+    """TRL's real trainer with our estimators, the lens on two models, and the study on two short runs."""
     session.env["DS_BUILD_OPS"] = "0"  # DeepSpeed's compiled operators are for GPUs
-    install(session, "trl", "-e", ".[trl,demo]", "pytest", "peft", "deepspeed")
+    install(session, "trl", "-e", ".[trl,demo,study]", "pytest", "peft", "deepspeed")
     # The warnings here are the frameworks' own.
-    session.run(
-        "pytest",
-        "tests/trl",
-        "tests/lens/test_sampling.py",
-        "-W",
-        "default",
-        "--disable-warnings",
-        *session.posargs,
-    )
+    tests = ("tests/trl", "tests/lens/test_sampling.py", "tests/study")
+    session.run("pytest", *tests, "-W", "default", "--disable-warnings", *session.posargs)
 
 
 @nox.session
@@ -78,3 +71,10 @@ def demo(session: nox.Session) -> None:
     """Trains a small language model with DGPO in TRL; flags after `--` go to examples/trl/train.py."""
     install(session, "trl", "-e", ".[trl,demo]")
     session.run("python", "examples/trl/train.py", *session.posargs)
+
+
+@nox.session
+def study(session: nox.Session) -> None:
+    """Compares estimators on small models; flags after `--` go to examples/study/run.py."""
+    install(session, "trl", "-e", ".[study]")
+    session.run("python", "examples/study/run.py", *session.posargs)

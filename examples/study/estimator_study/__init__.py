@@ -1,0 +1,1 @@
+"""Estimators compared under equal compute, on small models made on the spot."""
