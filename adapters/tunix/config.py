@@ -25,7 +25,7 @@ class CreditGRPOConfig(GRPOConfig):
     epsilon_c: float | None = None
     """Dual clip; None: none."""
     filter_groups: bool = False
-    """Takes groups without signal out of the loss and of its normaliser (dapo)."""
+    """Takes groups whose rewards, before any penalty, are equal out of the loss and its normaliser (dapo)."""
     overlong_cache: int | None = None
     """Tokens before max_tokens_to_generate over which DAPO's overlong penalty grows; None: no penalty."""
     overlong_penalty: float = 1.0

@@ -49,20 +49,14 @@ def statistics(
     The reference is run only if `fields` read one. Each device looks at one row at a time, so that of
     [B, T, V] logits only a row of each model is held.
     """
-    with actor_context(cluster):
-        return scored(*arguments(cluster, example, fields, temperature))
-
-
-def arguments(cluster: Any, example: Any, fields: Sequence[str], temperature: float) -> tuple[Any, ...]:
-    """What `scored` takes."""
-    compare = bool(set(fields) & set(OF_THE_REFERENCE))
     models = [cluster.actor_trainer.model]
-    if compare:
+    if set(fields) & set(OF_THE_REFERENCE):
         models.append(cluster.inference_worker.get_model("reference"))
     graphs, states = zip(*(nnx.split(model) for model in models), strict=True)
     ids = Ids(cluster.rollout.pad_id(), cluster.rollout.eos_id())
     rows = example.prompt_ids, example.completion_ids, example.completion_mask
-    return graphs, states, rows, temperature, ids, layout(cluster.cluster_config)
+    with actor_context(cluster):
+        return scored(graphs, states, rows, temperature, ids, layout(cluster.cluster_config))
 
 
 def layout(config: Any) -> Layout:

@@ -22,6 +22,7 @@ import qwix
 import report
 import tiny_llama
 from flax import nnx
+from tqdm.auto import tqdm
 from tunix.rl.rl_cluster import ClusterConfig, Mode, RLCluster, RLTrainingConfig, Role
 from tunix.rl.rollout.base_rollout import RolloutConfig
 
@@ -156,14 +157,23 @@ def accuracy(models: RLCluster, problem: Problem, reward: Any, mode: Mode, size:
     return total / len(problem.held_out)
 
 
-def entry(buffer: Any) -> dict[str, float]:
-    """A line of the log from the metrics that Tunix buffered over a step."""
-    scalars = {
-        name: float(combine(np.asarray(values)))
-        for name, (values, combine) in buffer.metrics.items()
-        if name.startswith(("credit/", "rewards/score/"))
-    }
-    return {"step": buffer.global_steps, "reward": scalars.get("rewards/score/mean", 0.0), **scalars}
+def logged(models: RLCluster, bar: tqdm) -> list[dict[str, float]]:
+    """The log, which gets a line a step from the metrics that Tunix buffered over it."""
+    history: list[dict[str, float]] = []
+
+    def log(buffer: Any) -> None:
+        line = {
+            name: float(combine(np.asarray(values)))
+            for name, (values, combine) in buffer.metrics.items()
+            if name.startswith(("credit/", "rewards/score/"))
+        }
+        if line:
+            history.append({"step": buffer.global_steps, "reward": line["rewards/score/mean"], **line})
+            bar.update()
+            bar.set_postfix(reward=f"{history[-1]['reward']:.3g}")
+
+    models.with_external_metrics_logger(log)
+    return history
 
 
 def main() -> None:
@@ -174,10 +184,6 @@ def main() -> None:
     problem = your_problem(own, mesh) if own.model else small_problem(own)
     reward = arithmetic.last_number_match if own.model else arithmetic.exact_match
     models = cluster(own, problem, mesh)
-    history: list[dict[str, float]] = []
-    models.with_external_metrics_logger(
-        lambda buffer: history.append(entry(buffer)) if "rewards/score/mean" in buffer.metrics else None
-    )
     size = own.prompts * own.generations
 
     def measure() -> dict[str, float]:
@@ -186,7 +192,9 @@ def main() -> None:
 
     before = measure()
     learner = CreditGRPOLearner(models, config, reward_fns=reward)
-    learner.train(batches(own, problem, models.get_rollout_config(Mode.TRAIN)))
+    with tqdm(total=own.steps, desc=own.estimator, unit="step") as bar:
+        history = logged(models, bar)
+        learner.train(batches(own, problem, models.get_rollout_config(Mode.TRAIN)))
     after = measure()
     output = Path(own.output)
     output.mkdir(parents=True, exist_ok=True)

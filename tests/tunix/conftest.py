@@ -49,9 +49,7 @@ def mesh(*shape, first=0):
     return jax.sharding.Mesh(devices.reshape(shape), ("fsdp", "tp"))
 
 
-@pytest.fixture(scope="session")
-def low_digits():
-    return share_of_low_digits
+low_digits = pytest.fixture(lambda: share_of_low_digits, scope="session", name="low_digits")
 
 
 @pytest.fixture

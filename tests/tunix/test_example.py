@@ -16,8 +16,6 @@ def test_one_command_trains_reports_and_plots(monkeypatch, capsys, tmp_path):
         "--prompts": "2",
         "--generations": "4",
         "--eval-size": "8",
-        "--mesh": "2,2",
-        "--lora-rank": "2",
         "--output": str(tmp_path),
     }
     arguments = [word for pair in flags.items() for word in pair]
