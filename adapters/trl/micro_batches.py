@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 Tensor = torch.Tensor
-CHUNK = 8192  # vocabulary entries per tile of logits on a GPU, whose kernels hold one tile of each model
-CHUNK_ON_CPU = CHUNK // 4  # where folding holds about four
+CHUNK = 8192  # vocabulary entries per tile of logits
 STATES = 8  # of hidden size, alive at once: residual, norm, attention's inputs and output, both models' last
 
 
@@ -41,17 +40,13 @@ def micro_batches(trainer: Any, prompt_width: int, completion_mask: Tensor) -> l
     return [MicroBatch(rows, max(1, widths[end - 1])) for rows, end in zip(split, ends, strict=True)]
 
 
-def chunk_on(device: torch.device) -> int:
-    """Vocabulary entries per tile, such that scoring a token takes the same memory on CPU and GPU."""
-    return CHUNK_ON_CPU if device.type == "cpu" else CHUNK
-
-
 def rows_per_forward(config: Any, width: int, item_size: int, budget_mb: float) -> int:
     """Rows of `width` tokens that a forward without gradient and its scoring hold in the budget; at least 1.
 
         bytes per token = item_size (8 D + 3 F) + 2 * 4 chunk
 
-    for hidden size D, the three arrays of size F of an MLP, and tiles of both models' logits in float32.
+    for hidden size D, the three arrays of size F of an MLP, and a tile of each model's logits in float32.
+    Folding a tile takes a constant on top on a CPU, which cuts it to 512 tokens: some 100 MB at a large V.
     What sharded training gathers (a layer, the lm_heads) comes on top, as in any other forward.
     """
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size

@@ -13,7 +13,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
 from credit.adapters.fields import OF_THE_REFERENCE
-from credit.adapters.trl.micro_batches import chunk_on, micro_batches
+from credit.adapters.trl.micro_batches import CHUNK, micro_batches
 from credit.adapters.trl.options import needs_reference
 
 Tensor = torch.Tensor
@@ -79,7 +79,7 @@ def _score(trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
             reference_bias=_whole(reference.bias),
             scale=policy.scale,
             soft_cap=policy.soft_cap,
-            chunk=chunk_on(policy_hidden.device),
+            chunk=CHUNK,
         )
     return credit.TokenStatistics(*(_scatter(field, mask) for field in chosen))
 
