@@ -85,18 +85,24 @@ def test_the_papers_claim_is_held_against_the_interval():
 
 
 def test_failed_runs_are_shown_and_their_pairs_are_left_out():
-    values = [0.1, 0.2, 0.3, 0.4]
+    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     findings = Findings(list(made_up({"grpo": values, "other": values}, failed={("other", 1)})))
-    assert findings.against("grpo")["accuracy"]["other"].pairs == 3
-    assert writing.table(findings)[2][1] == "4, 1 FAILED"
+    assert findings.against("grpo")["accuracy"]["other"].pairs == 5
+    assert writing.table(findings)[2][1] == "6, 1 FAILED"
     assert "1 failed" in writing.size(findings)
     assert [run["failed"] for run in findings.numbers()].count("it broke") == 1
 
 
 def test_pairs_are_by_seed():
-    found = list(made_up({"grpo": [0.1, 0.5, 0.9], "other": [0.2, 0.6, 1.0]}))
+    base = np.array([0.1, 0.5, 0.9, 0.3, 0.2])
+    found = list(made_up({"grpo": base, "other": base + 0.1}))
     interval = comparing.compare(found, "other", "grpo", MEASURES["accuracy"])
     assert (interval.mean, interval.low, interval.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_few_pairs_give_no_interval():
+    found = list(made_up({"grpo": [0.1, 0.2, 0.3, 0.4], "other": [0.2, 0.3, 0.4, 0.5]}))
+    assert comparing.compare(found, "other", "grpo", MEASURES["accuracy"]) is None
 
 
 def test_ratios_are_shown_in_percent():

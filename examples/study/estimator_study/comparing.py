@@ -11,6 +11,7 @@ from estimator_study.runs import Measure, Run, measured
 
 LEVEL = 0.95
 RESAMPLES = 10_000
+FEWEST = 5  # pairs in a task: a bootstrap interval never leaves the range of what it resamples
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Interval:
 
 
 def compare(runs: list[Run], estimator: str, baseline: str, measure: Measure) -> Interval | None:
-    """The estimator against the baseline, paired by task and seed; None with fewer than two pairs in a task.
+    """The estimator against the baseline, paired by task and seed; None where a task has too few pairs.
 
     The mean over tasks of the mean over seeds; a task for which the measure has no value is left out.
     """
@@ -54,7 +55,7 @@ def compare(runs: list[Run], estimator: str, baseline: str, measure: Measure) ->
         if name == estimator and value is not None and other is not None:
             difference = math.log(value / other) if measure.by_ratio else value - other
             differences.setdefault(cell, []).append(difference)
-    if not differences or min(map(len, differences.values())) < 2:
+    if not differences or min(map(len, differences.values())) < FEWEST:
         return None
     return bootstrap([np.array(found) for found in differences.values()])
 

@@ -109,7 +109,9 @@ FULL = (
 )
 PLANS = {
     "reduced": Plan(cells=REDUCED, seeds=8),
-    "full": Plan(FULL, seeds=16, together=16, settings=Settings(steps=200, evaluation_prompts=128)),
+    "full": Plan(
+        FULL, seeds=16, together=16, settings=Settings(steps=200, evaluation_prompts=128, warm_up_steps=4000)
+    ),
     # For choosing settings, on seeds that the other plans do not use.
     "pilot": Plan(
         REDUCED,
