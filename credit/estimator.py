@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from credit import checks, metrics
 from credit.backends.arrays import inspectable, namespace, stop_gradient
-from credit.backends.rows import in_blocks
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
 from credit.schedule import Schedule
@@ -74,9 +73,11 @@ class Estimator(BaseModel):
         """
         given, rollouts = rollouts, prepare(self, rollouts, all_needs(self))
         xp = namespace(rollouts.rewards)
-        advantages, weights = in_blocks(_masked, *self.assign(rollouts), rollouts.mask)
+        advantages, weights = self.assign(rollouts)
+        weights = xp.where(rollouts.mask, xp.astype(weights, advantages.dtype), 0.0)
         found = metrics.of_groups(rollouts) | metrics.of_weights(weights, rollouts.mask)
         found |= self.token_metrics(rollouts, weights)
+        advantages = xp.where(rollouts.mask, advantages, 0.0)
         if not inspectable(given.groups):  # what has no group was left out, and its answer is NaN
             nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
             advantages = xp.where(nowhere, float("nan"), advantages)
@@ -85,16 +86,8 @@ class Estimator(BaseModel):
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
         advantages = self.advantages(rollouts)
-        if not self.row_local:
-            return _product(advantages, self.weights(rollouts, advantages))
-        given = [(name, field) for name, field in rollouts._asdict().items() if field is not None]
-        names = [name for name, field in given if field.ndim]
-
-        def of_rows(advantages: Array, *fields: Array) -> tuple[Array, Array]:
-            part = rollouts._replace(**dict(zip(names, fields, strict=True)))
-            return _product(advantages, self.weights(part, advantages))
-
-        return in_blocks(of_rows, advantages, *(field for _, field in given if field.ndim))
+        weights = self.weights(rollouts, advantages)
+        return advantages[:, None] * namespace(advantages).astype(weights, advantages.dtype), weights
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -206,16 +199,6 @@ def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) ->
     valid = (finite if rollouts.valid is None else rollouts.valid) & known
     rollouts = rollouts._replace(groups=xp.where(known, rollouts.groups, xp.zeros_like(rollouts.groups)))
     return _blank(rollouts._replace(valid=valid, mask=rollouts.mask & valid[:, None]))
-
-
-def _product(advantages: Array, weights: Array) -> tuple[Array, Array]:
-    return advantages[:, None] * namespace(advantages).astype(weights, advantages.dtype), weights
-
-
-def _masked(advantages: Array, weights: Array, mask: Array) -> tuple[Array, Array]:
-    xp = namespace(advantages)
-    weights = xp.astype(weights, advantages.dtype)
-    return xp.where(mask, advantages, 0.0), xp.where(mask, weights, 0.0)
 
 
 def _known(groups: Array) -> Array:

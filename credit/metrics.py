@@ -2,7 +2,6 @@
 
 from credit import groups, tokens
 from credit.backends.arrays import namespace
-from credit.backends.rows import in_blocks
 from credit.types import Array, Rollouts
 
 
@@ -21,25 +20,14 @@ def of_groups(rollouts: Rollouts) -> dict[str, Array]:
 def of_weights(weights: Array, mask: Array) -> dict[str, Array]:
     """Of weights that are 0 outside the mask; ESS / T = (sum w)^2 / (T sum w^2), averaged over responses."""
     xp = namespace(weights)
-    lengths, sums, squares, apart = in_blocks(_of_rows, weights, mask)
+    lengths = tokens.length(mask, weights.dtype)[:, 0]
+    sums, squares = xp.sum(weights, axis=-1), xp.sum(weights * weights, axis=-1)
     count = xp.clip(xp.sum(lengths), min=1.0)
-    own = sums / xp.clip(lengths, min=1.0) - xp.sum(sums) / count
-    some = squares != 0.0
-    fraction = xp.where(some, sums * sums / xp.where(some, lengths * squares, 1.0), 0.0)
-    responses = xp.clip(xp.sum(xp.astype(some, weights.dtype)), min=1.0)
+    apart = xp.where(mask, weights - xp.sum(sums) / count, 0.0)
+    fraction = sums * sums / xp.where(squares == 0.0, 1.0, lengths * squares)
     return {
         "weight_min": tokens.extreme(weights, mask, largest=False),
         "weight_max": tokens.extreme(weights, mask, largest=True),
-        "weight_std": xp.sqrt(xp.sum(apart + lengths * own * own) / count),
-        "effective_token_fraction": xp.sum(fraction) / responses,
+        "weight_std": xp.sqrt(xp.sum(apart * apart) / count),
+        "effective_token_fraction": tokens.mean(fraction, squares != 0.0),
     }
-
-
-def _of_rows(weights: Array, mask: Array) -> tuple[Array, ...]:
-    """Per response: its length, sum w, sum w^2, and sum (w - its mean)^2, [N] each."""
-    xp = namespace(weights)
-    lengths = tokens.length(mask, weights.dtype)
-    sums = xp.sum(weights, axis=-1, keepdims=True)
-    apart = xp.where(mask, weights - sums / xp.clip(lengths, min=1.0), 0.0)
-    squares = (xp.sum(each * each, axis=-1) for each in (weights, apart))
-    return lengths[:, 0], sums[:, 0], *squares

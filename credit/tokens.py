@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from credit.backends.arrays import group_max, group_sum, namespace
-from credit.backends.rows import in_blocks
 from credit.types import Array
 
 
@@ -157,23 +156,13 @@ def quantile(values: Array, mask: Array, q: float) -> Array:
 def mean(values: Array, mask: Array) -> Array:
     """Mean over all the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
-
-    def of_rows(values: Array, mask: Array) -> tuple[Array, Array]:
-        counts = xp.sum(xp.astype(mask, values.dtype), axis=-1)
-        return xp.sum(xp.where(mask, values, 0.0), axis=-1), counts
-
-    sums, counts = in_blocks(of_rows, values, mask)
-    return xp.sum(sums) / xp.clip(xp.sum(counts), min=1.0)
+    count = xp.sum(xp.astype(mask, values.dtype))
+    return xp.sum(xp.where(mask, values, 0.0)) / xp.clip(count, min=1.0)
 
 
 def extreme(values: Array, mask: Array, *, largest: bool) -> Array:
     """Largest or smallest value on the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
     none = -float("inf") if largest else float("inf")
-    furthest = xp.max if largest else xp.min
-
-    def of_rows(values: Array, mask: Array) -> tuple[Array]:
-        return (furthest(xp.where(mask, values, none), axis=-1),)
-
-    peak = furthest(in_blocks(of_rows, values, mask)[0])
+    peak = (xp.max if largest else xp.min)(xp.where(mask, values, none))
     return xp.where(peak == none, 0.0, peak)

@@ -15,7 +15,6 @@ from strategies import N, examples
 
 import credit
 from credit import DGPO, GRPO, GRPOS, MTGRPO, Rollouts
-from credit.backends import rows
 from credit.estimator import prepare
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
@@ -225,19 +224,6 @@ def test_an_empty_response_gets_zero_but_its_reward_counts(library, estimator):
     assert (result.advantages[0] == 0).all()
     np.testing.assert_allclose(result.advantages, expected, rtol=1e-5, atol=1e-6)
     assert result.metrics["invalid_rows"] == 0
-
-
-@every(SETTINGS)
-@pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
-def test_blocks_of_rows_change_nothing(library, estimator, monkeypatch):
-    rewards, groups = np.linspace(-1, 2, 12).astype(np.float32) ** 2, np.arange(12) // 4
-    mask = np.arange(7) < np.arange(12)[:, None] % 8
-    batch = small_batch(rewards, length=7, groups=groups, mask=mask, progress=np.array(0.5, np.float32))
-    whole = run(library, estimator, batch)
-    monkeypatch.setattr(rows, "BLOCK", 14)
-    assert_same(run(library, estimator, batch), whole, exactly=False)
-    empty = batch._replace(mask=np.zeros_like(mask))
-    assert (run(library, estimator, empty).advantages == 0).all()
 
 
 @every(NAMED)
