@@ -47,7 +47,7 @@ def _records_rollouts(advantage: Any) -> bool:
 
 def learns_from_single_responses(estimator: credit.Estimator) -> bool:
     """Whether groups of one get any advantage, tried on three of them."""
-    tokens = np.full((3, 2), 0.5, np.float32)
+    tokens = np.linspace(0.2, 0.8, 6, dtype=np.float32).reshape(3, 2)
     rewards, groups, mask = np.array([0, 1, 3], np.float32), np.arange(3), np.ones((3, 2), bool)
     needed = dict.fromkeys(all_needs(estimator), tokens)
     special = {"turns": np.zeros((3, 2), int), "progress": np.array(0.5, np.float32)}

@@ -129,7 +129,7 @@ def test_a_plugin_brings_an_estimator(parse, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "learns"),
     [("grpo", False), ("rloo", False), ("lite_ppo", False), ("max_rl", False), ("pass_at_k", False)]
-    + [("dgpo", False), ("top_entropy", False), ("gtpo", True), ("reinforce_plus_plus", True)],
+    + [("dgpo", False), ("top_entropy", False), ("gtpo", False), ("reinforce_plus_plus", True)],
 )
 def test_single_responses_teach_only_what_has_no_group_baseline(name, learns):
     assert options.learns_from_single_responses(credit.get(name)) == learns

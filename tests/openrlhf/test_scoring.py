@@ -18,7 +18,8 @@ def models(tmp_path_factory):
     """Folders of two small models."""
     folder = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
-        tiny_model.small_qwen2(16, hidden_size=32, layers=2, seed=seed).save_pretrained(folder / str(seed))
+        made = tiny_model.small_qwen2(16, hidden_size=32, layers=2, seed=seed)
+        made.bfloat16().save_pretrained(folder / str(seed))  # what Actor would round to
     return [str(folder / str(seed)) for seed in (0, 1)]
 
 
