@@ -4,8 +4,8 @@ from credit.estimator import Estimator
 
 STATISTICS = ("log_probs", "reference_log_probs", "normalized_entropy", "deviation")
 OF_THE_REFERENCE = ("reference_log_probs", "deviation")
-PROVIDED = (*STATISTICS, "rollout_log_probs", "progress")
-"""What both TRL's and verl's pipelines can fill in beside rewards, groups and mask."""
+PROVIDED = (*STATISTICS, "rollout_log_probs", "turns", "progress")
+"""What the pipelines of TRL, verl and OpenRLHF can fill in beside rewards, groups and mask."""
 
 
 def statistics(estimator: Estimator) -> tuple[str, ...]:

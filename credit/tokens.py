@@ -13,6 +13,18 @@ def length(mask: Array, dtype: object) -> Array:
     return xp.sum(xp.astype(mask, dtype), axis=-1, keepdims=True)
 
 
+def turns(mask: Array) -> Array:
+    """The turn of each token of the mask [N, T], for Rollouts.turns: unbroken runs, counted from 0 in a row.
+
+    What stands between two turns is not the policy's: outputs of tools, other speakers. 0 outside the mask.
+    """
+    xp = namespace(mask)
+    chosen = xp.astype(mask, xp.bool)
+    before = xp.concat([xp.zeros_like(chosen[:, :1]), chosen[:, :-1]], axis=1)
+    starts = xp.astype(chosen & ~before, xp.__array_namespace_info__().default_dtypes()["indexing"])
+    return xp.where(chosen, xp.cumulative_sum(starts, axis=1) - 1, 0)
+
+
 def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None) -> Array:
     """w_t = T exp(s_t / tau) / sum_j exp(s_j / tau) over the mask's tokens [N, T]; the mean is 1.
 

@@ -137,6 +137,14 @@ def test_turns_meet_their_own_target():
         np.testing.assert_allclose(fraction(part, np.ones((1, 4), bool)), 0.5, atol=1e-5)
 
 
+def test_a_turn_is_an_unbroken_run_of_the_mask(library):
+    mask = [[1, 1, 0, 0, 1, 1, 0, 1], [1] * 8, [0, 1, 0, 1, 1, 0, 0, 1], [0] * 8]
+    expected = [[0, 0, 0, 0, 1, 1, 0, 2], [0] * 8, [0, 0, 0, 1, 1, 0, 0, 2], [0] * 8]
+    for dtype in (bool, np.int64):
+        found = library.call(tokens.turns)(library.asarray(np.array(mask, dtype)))
+        assert library.numpy(found).tolist() == expected
+
+
 def test_turns_are_needed_where_asked_for():
     score, mask = scores(rows=2)
     with pytest.raises(ValueError, match="dgpo needs .*turns"):

@@ -44,7 +44,7 @@ class Batch:
             if name == "progress":
                 fields[name] = torch.tensor(progress)
             elif name == "turns":
-                fields[name] = self.gathered([turns(mask) for mask in self.masks])
+                fields[name] = self.gathered([credit.tokens.turns(mask) for mask in self.masks])
             elif name == "rollout_log_probs":
                 fields[name] = self.gathered([e.rollout_log_probs for e in self.experiences])
             else:
@@ -67,12 +67,6 @@ class Batch:
             experience.info |= {"return": mean[i], "group_reward_std": spread[i]}
             for name, value in metrics.items():
                 experience.info[f"credit/{name}"] = value.float().repeat(rows[i])
-
-
-def turns(mask: Tensor) -> Tensor:
-    """The number of each token's turn [B, A]: a turn is an unbroken run of the mask."""
-    before = torch.nn.functional.pad(mask, (1, 0))[:, :-1]
-    return (mask & ~before).cumsum(dim=1) - 1
 
 
 def assign(

@@ -22,7 +22,7 @@ _AGGREGATIONS = {"token-mean": "token_mean", "seq-mean-token-mean": "sequence_me
 def refuse(choice: Choice, args: Any) -> None:
     """A ValueError, before Ray starts, for what cannot work with this estimator."""
     estimator = choice.estimator
-    missing = [name for name in estimator.needs if name not in (*PROVIDED, "turns")]
+    missing = [name for name in estimator.needs if name not in PROVIDED]
     if missing:
         raise ValueError(f"{estimator.name} needs {', '.join(missing)}, which OpenRLHF does not provide")
     if "rollout_log_probs" in estimator.needs and not _records_rollouts(args.algo.advantage):

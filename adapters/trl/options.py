@@ -40,7 +40,7 @@ def refuse(
     **_: Any,
 ) -> None:
     """A ValueError for what cannot work with this estimator, before a model is loaded."""
-    missing = [name for name in estimator.needs if name not in (*PROVIDED, "turns")]
+    missing = [name for name in estimator.needs if name not in PROVIDED]
     if missing:
         raise ValueError(f"{estimator.name} needs {', '.join(missing)}, which TRL does not provide")
     if "rollout_log_probs" in estimator.needs and not args.use_vllm:

@@ -48,15 +48,8 @@ def of_tokens(
     if "rollout_log_probs" in needs:
         fields["rollout_log_probs"] = output["sampling_per_token_logps"]
     if "turns" in needs:
-        fields["turns"] = turns(output.get("tool_mask", torch.ones_like(mask)))
+        fields["turns"] = credit.tokens.turns(mask)
     return fields
-
-
-def turns(tool_mask: Tensor) -> Tensor:
-    """The turn of each token [B, T]: the policy's runs between outputs of tools, counted from 0."""
-    policy = tool_mask.bool()
-    before = torch.cat([torch.zeros_like(policy[:, :1]), policy[:, :-1]], dim=1)
-    return ((policy & ~before).cumsum(dim=1) - 1).clamp(min=0)
 
 
 def mask_of(output: dict[str, Tensor]) -> Tensor:

@@ -79,7 +79,8 @@ def advantages(
     if step is None:
         step = Step((), [False] * len(response_mask), {})
     needs = all_needs(chosen.estimator)
-    absent = [each for each in needs if each not in step.fields]
+    fields = step.fields | ({"turns": credit.tokens.turns(response_mask)} if "turns" in needs else {})
+    absent = [each for each in needs if each not in fields]
     if absent:
         raise ValueError(
             f"{name} needs {', '.join(absent)} of every token, which only a trainer of credit's "
@@ -90,7 +91,7 @@ def advantages(
         rewards=token_level_rewards.sum(dim=-1),
         groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(response_mask.device),
         mask=response_mask,
-        **{each: step.fields[each] for each in needs},
+        **{each: fields[each] for each in needs},
     )
     keys = [step.keys[row] for row in real] if step.keys else None
     result = sessions.assign(chosen.estimator, sessions.rows(rollouts, real), keys)

@@ -70,13 +70,10 @@ def test_a_schedule_follows_progress(computed):
     torch.testing.assert_close(logged, result.metrics["weight_std"], rtol=1e-5, atol=1e-6)
 
 
-def test_a_turn_is_an_unbroken_run_of_the_mask(computed):
-    mask = torch.tensor([[0, 1, 1, 0, 0, 1, 0, 1], [1, 0, 1, 1, 0, 0, 0, 0]]).bool()
-    found = batches.turns(mask)
-    assert found[mask].tolist() == [0, 0, 1, 2, 0, 1, 1]
+def test_each_turn_keeps_its_own_credit(computed):
     made, _ = computed("dgpo", "--credit.within", "turn", "--credit.tau", "0.1", holes=True)
     for experience in made:
-        numbers = batches.turns(experience.action_mask.bool())
+        numbers = credit.tokens.turns(experience.action_mask.bool())
         for row, turn, each in zip(
             experience.advantages, numbers, experience.action_mask.bool(), strict=True
         ):

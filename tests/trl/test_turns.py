@@ -84,17 +84,11 @@ def test_credit_stays_on_the_policys_tokens_and_in_its_turn(make_trainer, chat_m
     assert (advantages[tools] == 0).all()
     rows = advantages.sum(dim=1) / mask.sum(dim=1)
     assert (advantages - rows[:, None] * mask).abs().max() > 1e-2 * rows.abs().max()  # something moved
-    turns = rollouts.turns(batch["tool_mask"])
+    turns = credit.tokens.turns(mask)
     for row in torch.nonzero(tools.any(dim=1) & (rows != 0)).flatten():
         means = [advantages[row][(turns[row] == turn) & mask[row].bool()].mean() for turn in (0, 1)]
         kept = [torch.isclose(mean, rows[row], rtol=1e-4).item() for mean in means]
         assert kept == ([True, True] if within == "turn" else [False, False])
-
-
-def test_a_turn_is_a_run_between_outputs_of_tools():
-    mask = torch.tensor([[1, 1, 0, 0, 1, 1, 0, 1], [1, 1, 1, 1, 1, 1, 1, 1], [0, 1, 0, 1, 1, 0, 0, 1]])
-    expected = [[0, 0, 0, 0, 1, 1, 1, 2], [0] * 8, [0, 0, 0, 1, 1, 1, 1, 2]]
-    assert rollouts.turns(mask).tolist() == expected
 
 
 def test_without_tools_a_response_is_one_turn(train):

@@ -127,6 +127,20 @@ def test_advantages_equal_the_cores(settings):
     assert given.metrics == {f"credit/{name}": value.item() for name, value in result.metrics.items()}
 
 
+def test_each_turn_keeps_its_own_credit():
+    keys, scores, mask = batch(4)  # masks with holes, as tools leave them
+    fields = of_tokens(mask)
+    with step(keys, **fields):
+        dgpo = run("credit_dgpo", keys, scores, mask, {"credit": {"tau": 0.1, "within": "turn"}})
+        grpo = run("credit_grpo", keys, scores, mask)
+    turns = credit.tokens.turns(mask)
+    assert turns.max() > 1
+    for turn in range(int(turns.max()) + 1):
+        own = mask * (turns == turn)
+        torch.testing.assert_close((dgpo * own).sum(-1), (grpo * own).sum(-1), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(dgpo, grpo, atol=1e-2)
+
+
 def test_dgpo_spreads_a_sessions_advantage_over_each_of_its_outputs():
     keys, scores, mask = batch(5, outputs=3)
     fields = of_tokens(mask)

@@ -21,14 +21,14 @@ BINARY = [*SYNC, "+algorithm.credit.divergence=binary"]
 BYPASS = "algorithm.rollout_correction.bypass_mode=True"
 
 
-class NeedsTurns(credit.GRPO):
+class NeedsTokenRewards(credit.GRPO):
     """Needs what verl does not have."""
 
-    name: Literal["needs_turns"] = "needs_turns"
+    name: Literal["needs_token_rewards"] = "needs_token_rewards"
 
     @property
     def needs(self):
-        return ("turns",)
+        return ("token_rewards",)
 
 
 class NeedsRollouts(credit.GRPO):
@@ -65,7 +65,10 @@ def build(configured):
         ([*SYNC, "+algorithm.credit.tau=-1"], "greater than 0"),
         ([*SYNC, "+algorithm.credit.divergence=top_k"], "expected exact or binary"),
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
-        (["algorithm.adv_estimator=credit_needs_turns"], "needs turns, which verl does not provide"),
+        (
+            ["algorithm.adv_estimator=credit_needs_token_rewards"],
+            "needs token_rewards, which verl does not provide",
+        ),
         (
             ["algorithm.adv_estimator=credit_needs_rollouts", NO_LOG_PROBS],
             "set actor_rollout_ref.rollout.calculate_log_probs=True",
