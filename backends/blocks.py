@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +22,12 @@ ALONE = 2**20  # entries up to which one thread is faster than several
 
 
 class Block(NamedTuple):
-    """Where a block lies: leading indices, rows of the last leading axis, columns, and its part's number."""
+    """Where a block lies: leading indices, rows of the last leading axis, columns, and its part's number.
 
-    lead: tuple[int, ...]
+    Where whole rows are short the last leading index is a slice, and the block's rows are those of all.
+    """
+
+    lead: tuple[int | slice, ...]
     rows: slice
     columns: slice
     part: int
@@ -38,7 +42,9 @@ class Block(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+        slices = [index for index in (*self.lead, self.rows) if isinstance(index, slice)]
+        rows = prod(index.stop - index.start for index in slices)
+        return rows, self.columns.stop - self.columns.start
 
 
 def token_statistics(
@@ -76,11 +82,11 @@ selected_log_probs_from_hidden = partial(array_api.selected_log_probs_from_hidde
 
 
 def read(logits: Array, place: tuple[Any, ...], out: Array) -> Array:
-    """A block in the type of `out`, as a view where that is possible."""
+    """A block [R, V'] in the type and shape of `out`, as a view where that is possible."""
     block = logits[place]
-    if block.dtype == out.dtype:
-        return block
-    np.copyto(out, block, casting="unsafe")
+    if block.dtype == out.dtype and (block.ndim == 2 or block.flags.c_contiguous):
+        return block.reshape(out.shape)
+    np.copyto(out.reshape(block.shape), block, casting="unsafe")
     return out
 
 
@@ -114,9 +120,10 @@ def fold(
         wide = block_sums.padded(columns)
         buffers = [buffer[: rows * wide].reshape(rows, wide) for buffer in scratch]
         sides = [read(x, block.place, out[:, :columns]) for x, out in zip(logits, buffers[3:], strict=False)]
-        values = block_sums.sums(tuple(sides), half[block.tokens], buffers[:3], exponential)
+        values = block_sums.sums(tuple(sides), half[block.tokens].reshape(-1, 1), buffers[:3], exponential)
         for field, value in zip(states, values, strict=True):
-            field[(block.part, *block.tokens)] = value
+            own = field[(block.part, *block.tokens)]
+            own[...] = value.reshape(own.shape)
 
     over_threads(work, blocks, threads, (3 + len(logits), BLOCK + block_sums.STRETCH), half.dtype)
     with np.errstate(all="ignore"):
@@ -126,7 +133,16 @@ def fold(
 def cut(tokens: tuple[int, ...], size: int, entries: int, threads: int) -> Iterator[Block]:
     """Blocks of at most so many entries, enough for the threads; parts follow from the size alone."""
     width = min(size, entries)
-    step = max(1, min(entries // block_sums.padded(width), -(-tokens[-1] // (4 * threads))))
+    fitting = max(1, entries // block_sums.padded(width))
+    if len(tokens) > 1 and 2 * tokens[-1] <= fitting:  # short responses over a small vocabulary
+        *lead, count, length = tokens
+        step = max(1, min(fitting // max(1, length), -(-count // (4 * threads))))
+        for index in np.ndindex(*lead):
+            for start in range(0, count, step):
+                several = slice(start, min(start + step, count))
+                yield Block((*index, several), slice(0, length), slice(0, size), 0)
+        return
+    step = max(1, min(fitting, -(-tokens[-1] // (4 * threads))))
     for index in np.ndindex(tokens[:-1]):
         for row in range(0, tokens[-1], step):
             rows = slice(row, min(row + step, tokens[-1]))

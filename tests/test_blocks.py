@@ -121,3 +121,29 @@ def test_torch_reads_its_own_memory(rng, kind):
     x, y = (array.reshape(2, 4, 70_000)[:, :-1] for array in (x, y))
     actual = [field.numpy() for field in credit.token_statistics(x.requires_grad_(), y, ids)]
     assert_within_bounds(actual, x.detach().float().numpy(), y.float().numpy(), ids.numpy())
+
+
+@pytest.mark.parametrize("shape", [(5, 300, 11, 7), (700, 3, 24), (40, 2, 1000), (3, 1, 4, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_short_responses_share_a_block(shape, dtype):
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(*shape[:-2], shape[-2] + 1, shape[-1], generator=generator).to(getattr(torch, dtype))
+    ids = torch.randint(0, shape[-1], shape[:-1], generator=generator)
+    for x in (wide[..., :-1, :], wide[..., :-1, :].contiguous()):
+        assert len(list(blocks.cut(x.shape[:-1], shape[-1], blocks.BLOCK, 1))) <= 20
+        given, oracle = x.detach().clone().requires_grad_(), x.double().detach().requires_grad_()
+        found = credit.log_probs_and_entropy(given, ids)
+        log_p = torch.log_softmax(oracle, -1)
+        expected = log_p.gather(-1, ids[..., None])[..., 0], -(log_p.exp() * log_p).sum(-1)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+        sum(each.sin().sum() for each in found).backward()
+        sum(each.sin().sum() for each in expected).backward()
+        tolerance = 2e-2 if dtype == "bfloat16" else 1e-5
+        torch.testing.assert_close(given.grad.double(), oracle.grad, rtol=tolerance, atol=tolerance)
+        statistics = credit.token_statistics(x, x.flip(-1), ids)
+        p, q = (torch.softmax(side.double(), -1) for side in (x, x.flip(-1)))
+        torch.testing.assert_close(
+            statistics.deviation.double(), 1 - (p * q).sqrt().sum(-1), rtol=1e-4, atol=1e-6
+        )

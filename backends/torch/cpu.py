@@ -75,14 +75,16 @@ def _slope(x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor) -
     def work(block: blocks.Block, scratch: Any) -> None:
         rows, columns = block.shape
         t, p, wide = (buffer[: rows * columns].reshape(rows, columns) for buffer in scratch)
-        target = out[block.place] if isinstance(out, np.ndarray) else p
-        local = tokens[block.tokens][:, 0] - block.columns.start
+        # A view: blocks of several leading indices hold all columns of a gradient without gaps.
+        target = out[block.place].reshape(rows, columns) if isinstance(out, np.ndarray) else p
+        local = tokens[block.tokens].reshape(-1) - block.columns.start
         hit = np.flatnonzero((local >= 0) & (local < columns))
         own, every = block.tokens, (slice(None), *block.tokens)
+        of_rows = halves[own].reshape(-1, 1), kept[every].reshape(3, -1, 1), wanted[every].reshape(2, -1, 1)
         logits, hits = _read(side, block.place, wide), (hit, local[hit])
-        block_sums.slope(logits, halves[own], kept[every], wanted[every], hits, target, t)
+        block_sums.slope(logits, *of_rows, hits, target, t)
         if target is p:
-            gradient[block.place] = torch.from_numpy(p)
+            gradient[block.place] = torch.from_numpy(p).reshape(gradient[block.place].shape)
 
     threads = 1 if x.numel() < blocks.ALONE else torch.get_num_threads()
     places = list(blocks.cut(tuple(ids.shape), x.shape[-1], blocks.NARROW, threads))
@@ -139,6 +141,7 @@ def _array(tensor: Tensor, dtype: torch.dtype) -> Any:
 
 def _read(logits: Any, place: tuple[Any, ...], out: Any) -> Any:
     if isinstance(logits, np.ndarray):
-        return logits[place]
-    torch.from_numpy(out).copy_(logits[place])
+        return blocks.read(logits, place, out)
+    block = logits[place]
+    torch.from_numpy(out).reshape(block.shape).copy_(block)
     return out
