@@ -170,17 +170,12 @@ def all_needs(estimator: Estimator) -> tuple[str, ...]:
 
 
 def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is.
-
-    Fields per token that are not among `needs` are None, for each would cost passes over memory.
-    """
+    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is."""
     checks.rollout_shapes(rollouts)
     checks.missing(estimator.name, needs, rollouts)
     checks.group_ids(rollouts.groups)
     checks.valid_rewards(rollouts)
-    unread = dict.fromkeys(name for name in TOKEN_FIELDS if name not in needs)
-    fields = rollouts._asdict() | unread
-    rollouts = Rollouts(**{n: None if field is None else stop_gradient(field) for n, field in fields.items()})
+    rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
     xp = namespace(rollouts.rewards)
     dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
 
