@@ -27,7 +27,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from trl.trainer.utils import add_fused_lm_head
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, scoring
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, rollouts, scoring
 
 WIDTH = 12
 ROWS = 16  # of all ranks together
@@ -60,7 +60,7 @@ class Witness(CreditGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        self.seen = {name: self._gathered(output[name]) for name in SEEN}
+        self.seen = {name: rollouts.gathered(self, output[name]) for name in SEEN}
         return output
 
 
