@@ -21,6 +21,7 @@ NOWHERE = "/nowhere/no-model"
     ("settings", "message"),
     [
         ({"estimator": "remax"}, "remax needs baseline_rewards, which TRL does not provide"),
+        ({"estimator": "mt_grpo"}, "mt_grpo needs token_rewards, which TRL does not provide"),
         ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: dapo, dgpo"),
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
