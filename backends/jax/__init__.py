@@ -25,6 +25,7 @@ Array = Any
 
 TILE = 2**21  # entries per chunk of all rows together
 SMALLEST_CHUNK = 512
+LARGEST_CHUNK = 2048  # XLA may add up a single row entry by entry: more would lose the entropy's accuracy
 FORM = "CREDIT_JAX_FORM"  # "whole": one chunk, which XLA may read twice rather than loop over; see README.md
 
 
@@ -173,7 +174,7 @@ def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: 
     if chunk is None and os.environ.get(FORM) == "whole":
         chunk = size
     if chunk is None:
-        chunk = max(SMALLEST_CHUNK, min(array_api.CHUNK, TILE // max(rows, 1)))
+        chunk = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, TILE // max(rows, 1)))
     chunk = min(chunk, size)
     whole, rest = divmod(size, chunk)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from credit.backends import array_api, state, tiles
+from credit.backends import state, tiles
 
 Array = Any
 Settings = tuple[float, float | None, int]
@@ -116,6 +116,6 @@ def selected_log_probs_from_hidden(
     dtype = tiles.computing_dtype(hidden, head)
     half = tiles.halved(jnp.asarray(temperature, dtype), token_ids, dtype).reshape(-1)
     rows = max(token_ids.size, 1)
-    chunk = min(head.shape[0], chunk or max(512, min(array_api.CHUNK, 2**21 // rows)))
+    chunk = min(head.shape[0], chunk or max(512, min(2048, 2**21 // rows)))
     flat = hidden.reshape(-1, hidden.shape[-1]), head, bias, token_ids.reshape(-1), half
     return selected_log_probs(*flat, (scale, soft_cap, chunk)).reshape(token_ids.shape)
