@@ -14,7 +14,7 @@ def adam_w(parameters: Any, *, adam_w_mode: bool, **settings: Any) -> torch.opti
 
 
 def one_by_one(self: Init, parameters: Any, hierarchy: int = 0, quantize: bool = False) -> None:
-    """Gathers ZeRO-3's parameters in turn: on gloo DeepSpeed waits for the last only of those it gathers together."""
+    """Gathers ZeRO-3's parameters in turn: on gloo DeepSpeed waits for the last of several only."""
     self._allgather_params_sequential(parameters, hierarchy=hierarchy)
 
 
