@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from credit import checks, metrics
-from credit.backends.arrays import inspectable, namespace, stop_gradient
+from credit.backends.arrays import as_type, inspectable, masking, namespace, stop_gradient
+from credit.backends.rows import in_blocks
 from credit.loss import PolicyLoss
 from credit.presets import PRESETS
 from credit.schedule import Schedule
@@ -34,6 +35,7 @@ class Estimator(BaseModel):
     row_local: ClassVar[bool] = True  # the weights of a slice of rows are the slice of the weights
     shift_invariant: ClassVar[bool] = True  # a constant added to a group's rewards changes nothing
     scale_invariant: ClassVar[bool] = False  # rewards times c equal eps / c
+    blockwise: ClassVar[bool] = False  # rows meet in A_i alone, which reads no token field; not inherited
 
     name: str
     loss: PolicyLoss = PolicyLoss()
@@ -44,15 +46,18 @@ class Estimator(BaseModel):
         return ()
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        """A_i [N] from whole groups; of the mask it may read the row sums only."""
+        """A_i [N] from whole groups; of the mask it may read the row sums only.
+
+        A `blockwise` estimator finds None in the token fields here.
+        """
         raise NotImplementedError(f"{type(self).__name__} gives no advantages")
 
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
         """w [N, T], of mean 1 over each response's tokens; uniform unless overridden."""
         return rollouts.mask
 
-    def token_metrics(self, rollouts: Rollouts, weights: Array) -> dict[str, Array]:
-        """Further 0-d metrics of an estimator's own."""
+    def observed(self, rollouts: Rollouts) -> dict[str, Array]:
+        """Further values [N, T] by name, whose mean and largest over the batch's tokens become metrics."""
         return {}
 
     def keep(self, rollouts: Rollouts) -> Array:
@@ -71,26 +76,46 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        given, rollouts = rollouts, prepare(self, rollouts, all_needs(self))
-        xp = namespace(rollouts.rewards)
-        advantages, weights = self.assign(rollouts)
-        weights = xp.where(rollouts.mask, xp.astype(weights, advantages.dtype), 0.0)
-        found = metrics.of_groups(rollouts) | metrics.of_weights(weights, rollouts.mask)
-        found |= self.token_metrics(rollouts, weights)
-        advantages = xp.where(rollouts.mask, advantages, 0.0)
-        if not inspectable(given.groups):  # what has no group was left out, and its answer is NaN
-            nowhere = xp.astype(given.mask, xp.bool) & ~_known(given.groups)[:, None]
-            advantages = xp.where(nowhere, float("nan"), advantages)
-        return Credit(advantages, weights, found)
+        rows = by_row(self, rollouts, all_needs(self))
+        # What has no group, where ids could not be looked at, is left out, and its answer is NaN.
+        lost = None if inspectable(rollouts.groups) else ~_known(rollouts.groups)
+        alone = self.advantages(rows._replace(**dict.fromkeys(TOKEN_FIELDS))) if self.blockwise else None
+
+        def work(part: slice) -> dict[str, Array]:
+            here = by_token(take(rows, part))
+            given = self.assign(here) if alone is None else self._spread(here, alone[part])
+            found = self._results(here, *given)
+            if lost is not None:
+                nowhere = lost[part][:, None] & as_type(rollouts.mask[part, :], lost.dtype)
+                found["advantages"] = namespace(lost).where(nowhere, float("nan"), found["advantages"])
+            return found
+
+        found = in_blocks(work, rows.mask) if self.blockwise else work(slice(None))
+        advantages, weights = (found.pop(name) for name in ("advantages", "weights"))
+        return Credit(advantages, weights, metrics.of_groups(rows) | metrics.of_tokens(found))
+
+    def _results(self, rollouts: Rollouts, advantages: Array, weights: Array) -> dict[str, Array]:
+        """Both [N, T], 0 outside the mask, and what the metrics need to know of each row [N]."""
+        uniform, inside = weights is rollouts.mask, masking(rollouts.mask)
+        weights = as_type(weights, advantages.dtype)
+        weights = weights if uniform else inside(weights)
+        observed = self.observed(rollouts)
+        responses = metrics.of_responses(weights, rollouts.mask, observed, uniform=uniform)
+        return {"advantages": inside(advantages), "weights": weights} | responses
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
-        advantages = self.advantages(rollouts)
+        return self._spread(rollouts, self.advantages(rollouts))
+
+    def _spread(self, rollouts: Rollouts, advantages: Array) -> tuple[Array, Array]:
+        """A_i w_{i,t} and w_{i,t} [N, T], of A_i [N]."""
         weights = self.weights(rollouts, advantages)
-        return advantages[:, None] * namespace(advantages).astype(weights, advantages.dtype), weights
+        return advantages[:, None] * as_type(weights, advantages.dtype), weights
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if "blockwise" not in vars(cls):  # what a subclass adds may look across rows
+            cls.blockwise = False
         if "name" not in get_annotations(cls):
             return
         name = cls.model_fields["name"].default
@@ -171,6 +196,11 @@ def all_needs(estimator: Estimator) -> tuple[str, ...]:
 
 def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
     """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is."""
+    return by_token(by_row(estimator, rollouts, needs))
+
+
+def by_row(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
+    """The half of `prepare` that every row has a part in; what is [N, T] is left but for the mask."""
     checks.rollout_shapes(rollouts)
     checks.missing(estimator.name, needs, rollouts)
     checks.group_ids(rollouts.groups)
@@ -179,38 +209,56 @@ def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) ->
     xp = namespace(rollouts.rewards)
     dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
 
-    def convert(name: str, array: Array | None) -> Array | None:
-        if array is None:
-            return array
-        if name in ("groups", "turns"):  # wide enough for an id of every token
-            return xp.astype(array, xp.__array_namespace_info__().default_dtypes()["indexing"])
-        return xp.astype(array, xp.bool if name in ("mask", "valid") else dtype)
+    def number(array: Array | None) -> Array | None:
+        return None if array is None else as_type(array, dtype)
 
-    rollouts = Rollouts(**{name: convert(name, a) for name, a in rollouts._asdict().items()})
-    finite = xp.isfinite(rollouts.rewards)
+    rewards = number(rollouts.rewards)
+    finite = xp.isfinite(rewards)
     if finite.ndim == 2:
         finite = xp.all(finite, axis=1)
     known = _known(rollouts.groups)
-    valid = (finite if rollouts.valid is None else rollouts.valid) & known
-    rollouts = rollouts._replace(groups=xp.where(known, rollouts.groups, xp.zeros_like(rollouts.groups)))
-    return _blank(rollouts._replace(valid=valid, mask=rollouts.mask & valid[:, None]))
+    valid = (finite if rollouts.valid is None else as_type(rollouts.valid, xp.bool)) & known
+    groups = _integers(rollouts.groups)
+    return rollouts._replace(
+        rewards=rewards,
+        groups=xp.where(known, groups, xp.zeros_like(groups)),
+        mask=as_type(rollouts.mask, xp.bool) & valid[:, None],
+        valid=valid,
+        baseline_rewards=number(rollouts.baseline_rewards),
+        progress=number(rollouts.progress),
+    )
+
+
+def by_token(rows: Rollouts) -> Rollouts:
+    """The other half, of as many rows as are given: zeros on every token outside the mask.
+
+    So that no estimator computes with what lies there.
+    """
+    dtype, inside = rows.rewards.dtype, masking(rows.mask)
+
+    def convert(name: str, array: Array) -> Array:
+        return inside(_integers(array) if name == "turns" else as_type(array, dtype))
+
+    fields = {name: getattr(rows, name) for name in TOKEN_FIELDS}
+    return rows._replace(
+        **{name: convert(name, array) for name, array in fields.items() if array is not None}
+    )
+
+
+def take(rollouts: Rollouts, part: slice) -> Rollouts:
+    """Those rows of rollouts, as views."""
+    if part == slice(None):
+        return rollouts
+    return Rollouts(*(f if f is None or f.ndim == 0 else f[part, ...] for f in rollouts))
+
+
+def _integers(array: Array) -> Array:
+    """Wide enough for an id of every token."""
+    return as_type(array, namespace(array).__array_namespace_info__().default_dtypes()["indexing"])
 
 
 def _known(groups: Array) -> Array:
     return (groups >= 0) & (groups < groups.shape[0])
-
-
-def _blank(rollouts: Rollouts) -> Rollouts:
-    """Zeros on every token outside the mask, so that no estimator computes with what lies there."""
-    xp = namespace(rollouts.mask)
-    fields = {name: getattr(rollouts, name) for name in TOKEN_FIELDS}
-    return rollouts._replace(
-        **{
-            name: xp.where(rollouts.mask, array, xp.zeros_like(array))
-            for name, array in fields.items()
-            if array is not None
-        }
-    )
 
 
 def _place(kind: type) -> tuple[str, str]:

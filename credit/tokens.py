@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from credit.backends.arrays import group_max, group_sum, namespace
+from credit.backends.arrays import as_type, group_max, group_sum, masked, masking, namespace
 from credit.types import Array
 
 
 def length(mask: Array, dtype: object) -> Array:
     """Number of the response's tokens [N, 1], as a float."""
-    xp = namespace(mask)
-    return xp.sum(xp.astype(mask, dtype), axis=-1, keepdims=True)
+    return namespace(mask).sum(as_type(mask, dtype), axis=-1, keepdims=True)
 
 
 def turns(mask: Array) -> Array:
@@ -32,10 +31,10 @@ def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None
     Computed as e (T / sum e), so that equal scores give exactly 1. 0 outside the mask. A NaN score
     on a token of the mask makes its own response (or turn) NaN.
     """
-    xp = namespace(score)
-    total, peak = over(mask, turns)
+    inside = masking(mask)
+    total, peak = over(mask, turns, inside)
     top = peak(score)
-    return _weigh((xp.where(mask, score, top) - top) / tau, mask, total)
+    return inside(_weigh((inside(score, top) - top) / tau, mask, total))
 
 
 def redistribute_to(
@@ -55,39 +54,43 @@ def redistribute_to(
     ln(1 / tau) find it to 2e-6. tau is not taken below `tau_min`; a response whose scores spread by no
     more than `floor` ([N, 1] or a number) is noise and keeps weights of 1.
     """
-    xp = namespace(score)
-    total, peak = over(mask, turns)
+    xp, inside = namespace(score), masking(mask)
+    total, peak = over(mask, turns, inside)
     top, bottom = peak(score), -peak(-score)
     spread = top - bottom
     smallest = xp.maximum(4.0 * xp.finfo(score.dtype).eps * xp.abs(top), xp.zeros_like(top) + floor)
     count = total(xp.ones_like(score))
     flat = (spread <= smallest) | (count < 2.0)
     safe = xp.where(flat, 1.0, spread)
-    z = xp.where(mask, (xp.where(mask, score, top) - top) / safe, 0.0)
+    z = (inside(score, top) - top) / safe
     # Kantorovich: at this temperature the fraction is at least the one asked for.
     low = xp.log(2.0 * xp.acosh(1.0 / xp.sqrt(xp.zeros_like(safe) + fraction)))
     high = xp.log(xp.clip(safe / tau_min, max=1e9))
     low = xp.where(low < high, low, high)
     for _ in range(24):
         middle = 0.5 * (low + high)
-        e = xp.where(mask, xp.exp(xp.exp(middle) * z), 0.0)
+        e = xp.exp(xp.exp(middle) * z)
         sums = total(e)
         loose = sums * sums > fraction * count * total(e * e)
         low, high = xp.where(loose, middle, low), xp.where(loose, high, middle)
     weights = _weigh(xp.exp(0.5 * (low + high)) * z, mask, total)
-    return xp.where(flat, xp.astype(mask, score.dtype), weights)
+    return xp.where(flat, as_type(mask, score.dtype), inside(weights))
 
 
 def _weigh(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Array:
     xp = namespace(exponent)
-    e = xp.where(mask, xp.exp(exponent), 0.0)
+    e = xp.exp(exponent)
     sums = total(e)  # at least 1 where there is a token: the peak's own
-    return xp.where(mask, e * (total(xp.ones_like(e)) / xp.where(sums < 1.0, 1.0, sums)), 0.0)
+    count = total(as_type(mask, e.dtype))
+    return e * (count / xp.where(sums < 1.0, 1.0, sums))
 
 
-def over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+def over(
+    mask: Array, turns: Array | None, inside: Callable[..., Array]
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Sum and maximum over each token's response, or over its turn, of the mask's tokens.
 
+    `inside` is masking(mask).
     Shapes [N, T] -> [N, 1], or [N, T] by turns. The maximum of nothing is 0.
     """
     xp = namespace(mask)
@@ -99,9 +102,9 @@ def over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Ca
         )
     else:
         rows, width = mask.shape
-        inside = (turns >= 0) & (turns < width)
+        fits = (turns >= 0) & (turns < width)
         first = xp.cumulative_sum(xp.ones_like(turns), axis=0) - 1
-        ids = xp.where(mask, xp.where(inside, turns + width * first, -1), 0)
+        ids = xp.where(mask, xp.where(fits, turns + width * first, -1), 0)
         flat = xp.reshape(ids, (-1,))
 
         def by_turn(reduce: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
@@ -110,10 +113,10 @@ def over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Ca
         reducers = by_turn(group_sum), by_turn(group_max)
 
     def total(values: Array) -> Array:
-        return reducers[0](xp.where(mask, values, 0.0))
+        return reducers[0](inside(values))
 
     def peak(values: Array) -> Array:
-        top = reducers[1](xp.where(mask, values, -float("inf")))
+        top = reducers[1](inside(values, -float("inf")))
         return xp.where(top == -float("inf"), 0.0, top)
 
     return total, peak
@@ -122,7 +125,7 @@ def over(mask: Array, turns: Array | None) -> tuple[Callable[[Array], Array], Ca
 def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
     """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with the given correction."""
     xp = namespace(values)
-    count = xp.sum(xp.astype(mask, values.dtype))
+    count = xp.sum(as_type(mask, values.dtype))
     centred = values
     for _ in range(2):  # as in groups.centre: equal values give exactly 0
         centred = xp.where(mask, centred - mean(centred, mask), 0.0)
@@ -157,7 +160,7 @@ def quantile(values: Array, mask: Array, q: float) -> Array:
     xp = namespace(values)
     # What is left out sorts behind everything and equals the largest, so that nothing is infinite.
     flat = xp.sort(xp.reshape(xp.where(mask, values, extreme(values, mask, largest=True)), (-1,)))
-    place = xp.clip(xp.sum(xp.astype(mask, values.dtype)) - 1.0, min=0.0) * q
+    place = xp.clip(xp.sum(as_type(mask, values.dtype)) - 1.0, min=0.0) * q
     low, high = (
         xp.take(flat, xp.reshape(xp.astype(end, xp.int32), (1,)), axis=0)[0]
         for end in (xp.floor(place), xp.ceil(place))
@@ -168,13 +171,13 @@ def quantile(values: Array, mask: Array, q: float) -> Array:
 def mean(values: Array, mask: Array) -> Array:
     """Mean over all the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
-    count = xp.sum(xp.astype(mask, values.dtype))
-    return xp.sum(xp.where(mask, values, 0.0)) / xp.clip(count, min=1.0)
+    count = xp.sum(as_type(mask, values.dtype))
+    return xp.sum(masked(values, mask)) / xp.clip(count, min=1.0)
 
 
 def extreme(values: Array, mask: Array, *, largest: bool) -> Array:
     """Largest or smallest value on the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
     none = -float("inf") if largest else float("inf")
-    peak = (xp.max if largest else xp.min)(xp.where(mask, values, none))
+    peak = (xp.max if largest else xp.min)(masked(values, mask, none))
     return xp.where(peak == none, 0.0, peak)

@@ -12,14 +12,18 @@ Tensor = torch.Tensor
 ACCELERATOR_TILE = 2**26  # entries per fold off the CPU, where launches cost more than memory
 
 
-def inspectable(tensor: Tensor) -> bool:
-    """Whether values can be read at no cost: a plain CPU tensor outside of tracing and vmap."""
+def plain(tensor: Tensor) -> bool:
+    """Whether this is memory, not a stand-in: no subclass, and neither traced nor under vmap."""
     return (
-        tensor.device.type == "cpu"
-        and type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )
+
+
+def inspectable(tensor: Tensor) -> bool:
+    """Whether values can be read at no cost: plain, and on a CPU."""
+    return tensor.device.type == "cpu" and plain(tensor)
 
 
 def on_kernels(*logits: Tensor) -> bool:

@@ -23,6 +23,7 @@ class OPO(Estimator):
     is the optimal one for a sum over tokens. Source: arXiv 2505.23585.
     """
 
+    blockwise: ClassVar[bool] = True
     name: Literal["opo"] = "opo"
     loss: PolicyLoss = TOKEN_MEAN
 
@@ -45,6 +46,7 @@ class MaxRL(Estimator):
 
     shift_invariant: ClassVar[bool] = False
     scale_invariant: ClassVar[bool] = True
+    blockwise: ClassVar[bool] = True
     name: Literal["max_rl"] = "max_rl"
     loss: PolicyLoss = TOKEN_MEAN
 
@@ -67,6 +69,7 @@ class LitePPO(Estimator):
 
     shift_invariant: ClassVar[bool] = False  # a shift of one group changes the batch's deviation
     scale_invariant: ClassVar[bool] = True
+    blockwise: ClassVar[bool] = True
     name: Literal["lite_ppo"] = "lite_ppo"
     loss: PolicyLoss = TOKEN_MEAN
     correction: Literal[0, 1] = 1
@@ -89,6 +92,7 @@ class ReMax(Estimator):
     """
 
     shift_invariant: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = True
     name: Literal["remax"] = "remax"
     loss: PolicyLoss = PolicyLoss(aggregation="sequence_sum")
 
@@ -111,6 +115,7 @@ class GPG(Estimator):
     """
 
     shift_invariant: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = True
     name: Literal["gpg"] = "gpg"
     loss: PolicyLoss = TOKEN_MEAN
     f: Annotated[float, Field(gt=0)] = 1.0
@@ -132,6 +137,7 @@ class PassAtK(Estimator):
     """
 
     scale_invariant: ClassVar[bool] = True
+    blockwise: ClassVar[bool] = True
     name: Literal["pass_at_k"] = "pass_at_k"
     loss: PolicyLoss = TOKEN_MEAN
     correction: Literal[0, 1] = 1

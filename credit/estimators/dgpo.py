@@ -1,8 +1,7 @@
 """Distribution-Guided Policy Optimization."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.redistributing import Redistributing
 from credit.schedule import bounded, current
@@ -26,6 +25,7 @@ class DGPO(Redistributing):
     DGPO does something, or set effective_fraction.
     """
 
+    blockwise: ClassVar[bool] = True
     name: Literal["dgpo"] = "dgpo"
     kappa: bounded(least=0.0) = 1.0  # type: ignore[valid-type]
     """Exponent of the normalised entropy; 0 ignores it."""
@@ -42,13 +42,9 @@ class DGPO(Redistributing):
         """h^kappa [N, T]."""
         if not self.kappa:
             return namespace(rollouts.deviation).ones_like(rollouts.deviation)
-        return rollouts.normalized_entropy ** current(self.kappa, rollouts)
+        h = rollouts.normalized_entropy
+        return h if self.kappa == 1.0 else h ** current(self.kappa, rollouts)
 
-    def token_metrics(self, rollouts: Rollouts, weights: Array) -> dict[str, Array]:
-        """Mean and largest deviation, and the mean gate h^kappa."""
-        deviation, mask = rollouts.deviation, rollouts.mask
-        return {
-            "deviation_mean": tokens.mean(deviation, mask),
-            "deviation_max": tokens.extreme(deviation, mask, largest=True),
-            "gate_mean": tokens.mean(self.gate(rollouts), mask),
-        }
+    def observed(self, rollouts: Rollouts) -> dict[str, Array]:
+        """The deviation and the gate h^kappa."""
+        return {"deviation": rollouts.deviation, "gate": self.gate(rollouts)}

@@ -38,6 +38,7 @@ class GRPO(GroupRelative):
     over a response's tokens, then over responses. Source: arXiv 2402.03300.
     """
 
+    blockwise: ClassVar[bool] = True
     name: Literal["grpo"] = "grpo"
 
 
@@ -50,6 +51,7 @@ class DrGRPO(Estimator):
     so that long wrong responses are not punished less per token. Source: arXiv 2503.20783.
     """
 
+    blockwise: ClassVar[bool] = True
     name: Literal["dr_grpo"] = "dr_grpo"
     loss: PolicyLoss = PolicyLoss(aggregation="fixed_horizon")
 
@@ -68,6 +70,7 @@ class DAPO(GroupRelative):
     Source: arXiv 2503.14476.
     """
 
+    blockwise: ClassVar[bool] = True
     name: Literal["dapo"] = "dapo"
     loss: PolicyLoss = PolicyLoss(clip_high=0.28, aggregation="token_mean")
 

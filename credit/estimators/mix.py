@@ -18,7 +18,7 @@ class Mix(Estimator):
 
     `Mix(parts=[(0.7, GRPO()), (0.3, DGPO(tau=0.1))])`, or from JSON {"name": "mix", "parts": [[0.7,
     {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]}. It needs what any part needs, keeps the
-    rows that every part keeps, and reports a part's own metrics as `name_metric`. `loss` is the mix's own.
+    rows that every part keeps, and reports what a part observes as `name_metric`. `loss` is the mix's own.
     """
 
     redistributes: ClassVar[bool] = False  # A is a sum of products, not one
@@ -47,12 +47,11 @@ class Mix(Estimator):
             result = result & other
         return result
 
-    def token_metrics(self, rollouts: Rollouts, weights: Array) -> dict[str, Array]:
-        """The parts' own metrics, under their names (numbered where a name comes twice)."""
+    def observed(self, rollouts: Rollouts) -> dict[str, Array]:
+        """What the parts observe, under their names (numbered where a name comes twice)."""
         named = [part.name for _, part in self.parts]
-        metrics: dict[str, Array] = {}
+        values: dict[str, Array] = {}
         for k, (_, part) in enumerate(self.parts):
             label = part.name if named.count(part.name) == 1 else f"{part.name}_{k}"
-            own = part.token_metrics(rollouts, weights)
-            metrics |= {f"{label}_{name}": value for name, value in own.items()}
-        return metrics
+            values |= {f"{label}_{name}": value for name, value in part.observed(rollouts).items()}
+        return values

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from credit import groups, tokens
-from credit.backends.arrays import namespace
+from credit.backends.arrays import masking, namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
@@ -47,7 +47,7 @@ class MTGRPO(GroupRelative):
         """A_{i,k} [N, T], computed on the last token of each turn, which stands for it."""
         mask, turns = rollouts.mask, rollouts.turns
         xp = namespace(rollouts.token_rewards)
-        total, largest = tokens.over(mask, turns)
+        total, largest = tokens.over(mask, turns, masking(mask))
         place = xp.cumulative_sum(xp.ones_like(rollouts.token_rewards), axis=-1)
         last = mask & (place == largest(place))
         rewards = total(rollouts.token_rewards)

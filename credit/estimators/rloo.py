@@ -1,6 +1,6 @@
 """REINFORCE with a leave-one-out baseline."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from credit import groups
 from credit.estimator import Estimator
@@ -18,6 +18,7 @@ class RLOO(Estimator):
     tokens; the clip of 0.2 is inactive on the first step. Source: arXiv 2402.14740.
     """
 
+    blockwise: ClassVar[bool] = True
     name: Literal["rloo"] = "rloo"
     loss: PolicyLoss = PolicyLoss(aggregation="sequence_sum")
 

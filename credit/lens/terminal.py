@@ -82,10 +82,11 @@ def strip(line: Completion) -> Text:
 
 def summary(lines: list[Completion]) -> Text:
     """The metrics that say whether the estimator does anything."""
-    weights, mask = _padded(lines, "weights"), _padded(lines, "mask") != 0
-    found: dict[str, Any] = metrics.of_weights(weights, mask)
-    if all(line.deviation is not None for line in lines):
-        found["deviation_mean"] = np.mean(_padded(lines, "deviation")[mask])
+    mask = _padded(lines, "mask") != 0
+    scored = all(line.deviation is not None for line in lines)
+    observed = {"deviation": _padded(lines, "deviation")} if scored else {}
+    weights = np.where(mask, _padded(lines, "weights"), 0.0)
+    found = metrics.of_tokens(metrics.of_responses(weights, mask, observed, uniform=False))
     listed = "   ".join(f"{name} {float(value):.4g}" for name, value in found.items())
     return Text(f"{len(lines)} completions   {listed}")
 

@@ -23,9 +23,10 @@ class Witness(credit.DGPO):
 
     name: Literal["witness"] = "witness"
 
-    def token_metrics(self, rollouts, weights):
-        found = super().token_metrics(rollouts, weights)
-        return found | {"weights_mean": credit.tokens.mean(weights, rollouts.mask)}
+    def __call__(self, rollouts):
+        result = super().__call__(rollouts)
+        result.metrics["weights_mean"] = credit.tokens.mean(result.weights, rollouts.mask != 0)
+        return result
 
 
 def recorded(compute):

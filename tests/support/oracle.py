@@ -364,10 +364,12 @@ def common_metrics(rollouts, weights):
 def deviation_metrics(estimator, rollouts):
     places = [(row, t) for row, tokens in enumerate(chosen(rollouts)) for t in tokens]
     deviations = [float(rollouts.deviation[place]) for place in places]
+    gates = [gate(estimator, rollouts, *place) for place in places]
     return {
         "deviation_mean": mean(deviations),
         "deviation_max": max(deviations, default=0.0),
-        "gate_mean": mean([gate(estimator, rollouts, *place) for place in places]),
+        "gate_mean": mean(gates),
+        "gate_max": max(gates, default=0.0),
     }
 
 

@@ -10,10 +10,11 @@ class Witness(credit.DGPO):
 
     name: Literal["witness"] = "witness"
 
-    def token_metrics(self, rollouts, weights):
-        found = super().token_metrics(rollouts, weights)
-        found["rows_seen"] = rollouts.rewards.new_tensor(len(rollouts.rewards))
-        return found | {"weights_mean": credit.tokens.mean(weights, rollouts.mask)}
+    def __call__(self, rollouts):
+        result = super().__call__(rollouts)
+        result.metrics["rows_seen"] = rollouts.rewards.new_tensor(len(rollouts.rewards))
+        result.metrics["weights_mean"] = credit.tokens.mean(result.weights, rollouts.mask != 0)
+        return result
 
 
 def low_digits(data_source, solution_str, ground_truth, **_):
