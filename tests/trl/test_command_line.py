@@ -105,6 +105,18 @@ def test_the_demo_runs_and_leaves_a_plot(tmp_path, task):
     assert all({"prompt", "answer"} == set(line) for line in held_out)
 
 
+def test_the_same_script_trains_float32_weights_of_your_model(model_path, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i}>", "answer": f"{i}"}) + "\n" for i in range(40)))
+    flags = ["--model", model_path, "--dataset", str(data), "--use_cpu", "true", "--bf16", "true"]
+    flags += ["--max_steps", "1", "--max_completion_length", "4", "--output", str(tmp_path / "run")]
+    script = str(ROOT / "examples/trl/train.py")
+    run([script, *flags, "--eval-size", "8"], tmp_path)
+    assert json.loads((tmp_path / "run/trained/config.json").read_text())["dtype"] == "float32"
+    with pytest.raises(AssertionError, match="has 40 rows, all of them held out; lower --eval-size"):
+        run([script, *flags], tmp_path)
+
+
 @pytest.mark.parametrize("name", ["one_gpu", "ddp", "zero3", "fsdp2"])
 def test_the_examples_configs_are_accelerates(name):
     path = ROOT / f"examples/trl/accelerate/{name}.yaml"
