@@ -28,6 +28,10 @@ NOWHERE = "/nowhere/no-model"
         ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),
         ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
+        (
+            {"estimator": "dgpo", "importance_sampling_level": "sequence", "loss_type": "grpo"},
+            "dgpo does nothing to single ones; set importance_sampling_level='token'",
+        ),
         ({"estimator": "dgpo", "statistics_memory_mb": 0}, "statistics_memory_mb is 0; expected a positive"),
         ({"estimator": "dgpo", "sync_ref_model": True, "extra": {"ref_model": object()}}, "sync_ref_model"),
     ],
@@ -35,6 +39,13 @@ NOWHERE = "/nowhere/no-model"
 def test_wrong_settings_are_refused_before_loading(make_trainer, settings, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(model=NOWHERE, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"), [("grpo", "grpo"), ("grpo_s", "luspo"), ("dgpo", "cispo"), ("dgpo", "vespo")]
+)
+def test_a_ratio_per_sequence_stays_where_no_advantage_is_lost(make_trainer, name, loss):
+    make_trainer(name, loss_type=loss, importance_sampling_level="sequence")
 
 
 def test_a_model_that_is_not_there_is_still_trls_error(make_trainer):
