@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gsm8k
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from trl import ModelConfig, TrlParser
+from trl import TrlParser
 
 from credit.adapters.trl import CreditGRPOConfig
 from credit.lens.prompts import read_prompts
@@ -127,7 +128,10 @@ def test_the_examples_configs_are_accelerates(name):
 
 def test_the_gpu_example_settings_are_ours_and_trls():
     flags = ["--config", str(ROOT / "examples/trl/gsm8k.yaml"), "--use_cpu", "true", "--bf16", "false"]
-    config, model = TrlParser((CreditGRPOConfig, ModelConfig)).parse_args_and_config(flags)
+    parser = TrlParser((CreditGRPOConfig, gsm8k.Model))
+    config, model = parser.parse_args_and_config(flags)
     assert config.statistics_memory_mb == 256
     assert config.advantage_estimator_kwargs == {"effective_fraction": 0.5}
     assert model.model_name_or_path == "Qwen/Qwen2.5-0.5B-Instruct"
+    with pytest.raises(ValueError, match="use_peft"):  # which the script would not act on
+        parser.parse_args_and_config([*flags, "--use_peft", "true"])
