@@ -15,8 +15,9 @@ def is_product(estimator: Estimator) -> bool:
 
 
 def weighs_rewards(estimator: Estimator) -> bool:
-    """Whether the estimator takes the rewards of all functions, [N, K], and weighs them itself."""
-    return "reward_weights" in type(estimator).model_fields
+    """Whether the estimator, or a part of it, is for the rewards of all functions, [N, K]."""
+    parts = (part for _, part in getattr(estimator, "parts", ()))
+    return "reward_weights" in type(estimator).model_fields or any(map(weighs_rewards, parts))
 
 
 def learns_from_single_responses(estimator: Estimator) -> bool:

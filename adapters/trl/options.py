@@ -65,6 +65,11 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             f"{estimator.name!r}, which scales the rewards itself; leave it out (dr_grpo does not scale)"
         )
     weighs = traits.weighs_rewards(estimator)
+    if weighs and not hasattr(estimator, "reward_weights"):
+        raise ValueError(
+            f"{estimator.name} hands its parts one reward per completion, and one of them weighs several; "
+            "take gdpo by itself"
+        )
     if args.multi_objective_aggregation != "sum_then_normalize" and not weighs:
         raise ValueError(
             f"multi_objective_aggregation={args.multi_objective_aggregation!r} has no effect with "

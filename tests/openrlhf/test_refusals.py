@@ -61,6 +61,7 @@ class NeedsRollouts(credit.GRPO):
             "with a single one every advantage is 0",
         ),
         ([*DGPO, "--algo.kl.init_coef", "0.01"], "set --algo.kl.init_coef 0, or add --algo.kl.use_loss"),
+        ([NAME, "mix", "--credit.parts", '[[1.0, "gdpo"]]'], "mix weighs several rewards"),
         ([NAME, "gdpo"], "gdpo weighs several rewards, and OpenRLHF hands over one per response"),
         ([*DGPO, "--actor.policy_loss_type", "gspo"], "dgpo does nothing to single tokens; leave it out"),
         ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),

@@ -26,6 +26,10 @@ NOWHERE = "/nowhere/no-model"
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
         ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),
+        (
+            {"estimator": "mix", "kwargs": {"parts": [[1.0, "gdpo"]]}},
+            "one of them weighs several; take gdpo by",
+        ),
         ({"estimator": "dgpo", "kwargs": {"name": "grpo"}}, "the name goes to advantage_estimator"),
         ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
