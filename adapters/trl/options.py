@@ -107,7 +107,8 @@ def _refuse_resampling(args: Any, train_dataset: Any) -> None:
 
 
 def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
-    if not (needs_statistics(estimator) and estimator.redistributes and estimator.row_local):
+    follows = estimator.redistributes and estimator.row_local and traits.is_product(estimator)
+    if not (needs_statistics(estimator) and follows):
         raise ValueError(
             f"reweight_with_current_policy has no use with {estimator.name}: it is for weights that follow "
             "from the policy, completion by completion, as dgpo's do; leave it out"
