@@ -1,7 +1,7 @@
 """Which framework an adapter hooks into, checked when the adapter is imported."""
 
 import inspect
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -9,7 +9,13 @@ from packaging.specifiers import SpecifierSet
 
 def check_version(distribution: str, supported: str) -> None:
     """An ImportError unless the installed release of the framework is in the supported range."""
-    found = version(distribution)
+    try:
+        found = version(distribution)
+    except PackageNotFoundError:
+        raise ImportError(
+            f"credit's adapter needs {distribution}, which is not installed; "
+            f"pip install '{distribution}{supported}'"
+        ) from None
     if not SpecifierSet(supported).contains(found, prereleases=True):
         raise ImportError(
             f"credit supports {distribution} {supported} and found {found}; "

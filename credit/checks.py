@@ -69,7 +69,10 @@ def rollout_shapes(rollouts: Rollouts) -> None:
         if _SHAPES.get(name, _PER_TOKEN) is _PER_TOKEN:
             shape(name, array, (rows, tokens), "the mask's [N, T]")
     if not xp.isdtype(fields["groups"].dtype, "integral"):
-        raise ValueError(f"groups are {fields['groups'].dtype}; expected integers in 0..N-1")
+        raise ValueError(
+            f"groups are {fields['groups'].dtype}; expected integers in 0..N-1, which "
+            "np.unique(ids, return_inverse=True)[1] makes of ids of any kind"
+        )
 
 
 def group_ids(groups: Array) -> None:

@@ -1,8 +1,8 @@
 """The policy loss that an estimator's paper prescribes, as settings that compute it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from credit import checks, tokens
 from credit.backends.arrays import namespace, stop_gradient
@@ -51,6 +51,14 @@ class PolicyLoss(BaseModel):
     kl: Literal["k1", "k2", "k3"] = "k3"
     rollout_cap: Annotated[float, Field(gt=0)] | None = None
     """Truncated importance sampling for what a rollout engine's log-probs differ by; None: no correction."""
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> Self:
+        if self.dual_clip is not None and self.objective != "clip":
+            raise ValueError(f"dual_clip has no effect with objective={self.objective!r}; leave it out")
+        if self.horizon is not None and self.aggregation != "fixed_horizon":
+            raise ValueError(f"horizon has no effect with aggregation={self.aggregation!r}; leave it out")
+        return self
 
     def __call__(
         self,

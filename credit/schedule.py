@@ -3,7 +3,7 @@
 from math import pi
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat
 
 from credit.backends.arrays import namespace
 from credit.types import Array, Rollouts
@@ -21,8 +21,8 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    start: float
-    end: float
+    start: FiniteFloat
+    end: FiniteFloat
     kind: Literal["linear", "cosine"] = "linear"
 
     def at(self, progress: Array) -> Array:

@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,23 @@ def test_no_framework_is_loaded(statement):
     assert "credit" in loaded
     assert not loaded & (FRAMEWORKS | ARRAYS)
     assert not loaded & {"backends", "adapters", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "package"),
+    [
+        ("trl", "trl==1.16"),
+        ("verl.estimators", "verl>="),
+        ("openrlhf", "openrlhf>="),
+        ("tunix", "google-tunix>="),
+    ],
+)
+def test_an_adapter_without_its_framework_says_what_to_install(adapter, package):
+    name = package.rstrip("=>.0123456789")
+    if find_spec(adapter.split(".")[0]):
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(ImportError, match=f"needs {name}, which is not installed; pip install '{package}"):
+        import_module(f"credit.adapters.{adapter}")
 
 
 @pytest.mark.parametrize("path", [*CORE, *LENS], ids=lambda path: str(path.relative_to(ROOT)))

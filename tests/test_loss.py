@@ -286,6 +286,8 @@ def test_the_estimators_loss_is_its_papers(name):
         {"dual_clip": 1.0},
         {"aggregation": "mean"},
         {"horizon": 0},
+        {"horizon": 32, "aggregation": "token_mean"},
+        {"dual_clip": 3.0, "objective": "cispo"},
         {"kl_coefficient": -1},
         {"clip": 0.2},
     ],

@@ -151,6 +151,14 @@ def test_turns_are_needed_where_asked_for():
         credit.DGPO(within="turn")(rollouts_with(np.clip(score, 0, 1), mask, [1, 0]))
 
 
+@pytest.mark.parametrize("setting", [{"tau_min": 0.01}, {"floor": 1e-3}], ids=str)
+def test_a_bound_of_the_target_is_refused_without_a_target(setting):
+    with pytest.raises(ValueError, match="has no effect without effective_fraction"):
+        credit.DGPO(**setting)
+    target = credit.DGPO(**setting, effective_fraction=0.5)
+    assert credit.parse(target.model_dump()) == target
+
+
 def test_ids_under_the_mask_and_out_of_range():
     mask = np.array([[True, True, False]])
     score = np.array([[0.1, 0.2, 0.3]])

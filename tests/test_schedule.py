@@ -65,6 +65,13 @@ def test_both_ends_stay_within_the_settings_bounds(wrong):
         credit.parse({"name": "dgpo", "tau": wrong})
 
 
+@pytest.mark.parametrize("end", [float("inf"), float("nan")])
+def test_an_end_that_is_not_finite_is_refused(end):
+    # On the way to infinity 0 * inf is NaN, and so would be the first step's advantages.
+    with pytest.raises(ValueError, match="finite"):
+        Schedule(start=0.5, end=end)
+
+
 def test_a_jitted_estimator_is_traced_once():
     jax = pytest.importorskip("jax")
     traces = []

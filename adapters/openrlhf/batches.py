@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.openrlhf.options import is_product
+from credit.adapters.traits import is_product
 from credit.estimator import all_needs, prepare
 
 Tensor = torch.Tensor

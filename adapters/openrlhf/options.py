@@ -3,13 +3,10 @@
 import logging
 from typing import Any
 
-import numpy as np
-
 import credit
-from credit.adapters import differences
+from credit.adapters import differences, traits
 from credit.adapters.fields import PROVIDED
 from credit.adapters.openrlhf.settings import Choice
-from credit.estimator import all_needs
 
 logger = logging.getLogger("credit")
 
@@ -30,10 +27,20 @@ def refuse(choice: Choice, args: Any) -> None:
             f"{estimator.name} needs rollout_log_probs, which OpenRLHF records for its correction only; set "
             "--algo.advantage.is_correction_level token (--algo.advantage.is_correction_enable before 0.11.2)"
         )
-    if args.rollout.n_samples_per_prompt < 2 and not learns_from_single_responses(estimator):
+    if args.rollout.n_samples_per_prompt < 2 and not traits.learns_from_single_responses(estimator):
         raise ValueError(
             f"{estimator.name} compares the responses to a prompt, so that with a single one every advantage "
             "is 0; set --rollout.n_samples_per_prompt to 2 or more"
+        )
+    if traits.weighs_rewards(estimator):
+        raise ValueError(
+            f"{estimator.name} weighs several rewards, and OpenRLHF hands over one per response; take "
+            "another estimator, such as reinforce_plus_plus_baseline"
+        )
+    if args.actor.policy_loss_type == "gspo" and traits.tells_tokens_apart(estimator):
+        raise ValueError(
+            "--actor.policy_loss_type gspo gives all tokens of a response one ratio, so that the loss sees "
+            f"the mean of their advantages, and {estimator.name} does nothing to single tokens; leave it out"
         )
     _refuse_without_effect(estimator, args)
     if choice.statistics:
@@ -45,16 +52,6 @@ def _records_rollouts(advantage: Any) -> bool:
     return level != "off" or getattr(advantage, "is_correction_enable", False)
 
 
-def learns_from_single_responses(estimator: credit.Estimator) -> bool:
-    """Whether groups of one get any advantage, tried on three of them."""
-    tokens = np.linspace(0.2, 0.8, 6, dtype=np.float32).reshape(3, 2)
-    rewards, groups, mask = np.array([0, 1, 3], np.float32), np.arange(3), np.ones((3, 2), bool)
-    needed = dict.fromkeys(all_needs(estimator), tokens)
-    special = {"turns": np.zeros((3, 2), int), "progress": np.array(0.5, np.float32)}
-    needed |= {name: array for name, array in special.items() if name in needed}
-    return bool(estimator(credit.Rollouts(rewards, groups, mask, **needed)).advantages.any())
-
-
 def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
     kl, advantage = args.algo.kl, args.algo.advantage
     if kl.init_coef > 0 and not kl.use_loss:
@@ -63,7 +60,7 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
             f"{estimator.name} takes one reward per response; set --algo.kl.init_coef 0, or add "
             "--algo.kl.use_loss for a KL term in the loss"
         )
-    clips = tuple(args.reward.clip_range) != CLIP_RANGE and not is_product(estimator)
+    clips = tuple(args.reward.clip_range) != CLIP_RANGE and not traits.is_product(estimator)
     filters = tuple(args.algo.dynamic_filtering_range) != FILTER_RANGE
     for given, flag, reason in (
         (advantage.gamma != 1, "--algo.advantage.gamma", "has settings of its own, --credit.*"),
@@ -81,12 +78,6 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
     ):
         if given:
             raise ValueError(f"{flag} has no effect with {estimator.name}, which {reason}; leave it out")
-
-
-def is_product(estimator: credit.Estimator) -> bool:
-    """Whether the advantages are A_i w, so that A_i can be clipped by itself."""
-    kind = type(estimator)
-    return kind.assign is credit.Estimator.assign and kind.__call__ is credit.Estimator.__call__
 
 
 def _refuse_for_statistics(estimator: credit.Estimator, args: Any) -> None:

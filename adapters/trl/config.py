@@ -115,6 +115,8 @@ def estimator_of(args: Any) -> credit.Estimator | None:
         return None
     if not isinstance(args, CreditGRPOConfig):
         raise TypeError(f"advantage_estimator goes with CreditGRPOConfig; args is a {type(args).__name__}")
+    if "name" in settings:
+        raise ValueError("advantage_estimator_kwargs has a name; the name goes to advantage_estimator")
     return credit.parse({"name": name, **settings})
 
 

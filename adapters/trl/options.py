@@ -7,9 +7,9 @@ from torch.utils.data import IterableDataset
 from transformers import ProcessorMixin
 
 import credit
-from credit.adapters import differences, fields
+from credit.adapters import differences, fields, traits
 from credit.adapters.fields import PROVIDED
-from credit.adapters.trl import recipes, rewards
+from credit.adapters.trl import recipes
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ def refuse(
             f"{estimator.name} needs rollout_log_probs, which TRL records with use_vllm=True only"
         )
     _refuse_other_advantages(estimator, args)
+    _refuse_one_ratio(estimator, args)
     if args.dynamic_sampling == "resample":
         _refuse_resampling(args, train_dataset)
     if args.reweight_with_current_policy:
@@ -63,7 +64,12 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             f"scale_rewards={args.scale_rewards!r} has no effect with advantage_estimator="
             f"{estimator.name!r}, which scales the rewards itself; leave it out (dr_grpo does not scale)"
         )
-    weighs = rewards.several(estimator)
+    weighs = traits.weighs_rewards(estimator)
+    if weighs and not hasattr(estimator, "reward_weights"):
+        raise ValueError(
+            f"{estimator.name} hands its parts one reward per completion, and one of them weighs several; "
+            "take gdpo by itself"
+        )
     if args.multi_objective_aggregation != "sum_then_normalize" and not weighs:
         raise ValueError(
             f"multi_objective_aggregation={args.multi_objective_aggregation!r} has no effect with "
@@ -72,6 +78,17 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
         )
     if weighs and estimator.reward_weights is not None and args.reward_weights is not None:
         raise ValueError(f"reward_weights is given twice, to TRL and to {estimator.name}; leave one out")
+
+
+def _refuse_one_ratio(estimator: credit.Estimator, args: Any) -> None:
+    """A loss with one ratio per completion, and no log-prob per token, sees the mean of the advantages."""
+    averages = args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo")
+    if averages and traits.tells_tokens_apart(estimator):
+        raise ValueError(
+            "importance_sampling_level='sequence' gives all tokens of a completion one ratio, so that the "
+            f"loss sees the mean of their advantages, and {estimator.name} does nothing to single ones; set "
+            "importance_sampling_level='token'"
+        )
 
 
 def _refuse_resampling(args: Any, train_dataset: Any) -> None:
@@ -90,7 +107,8 @@ def _refuse_resampling(args: Any, train_dataset: Any) -> None:
 
 
 def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
-    if not (needs_statistics(estimator) and estimator.redistributes and estimator.row_local):
+    follows = estimator.redistributes and estimator.row_local and traits.is_product(estimator)
+    if not (needs_statistics(estimator) and follows):
         raise ValueError(
             f"reweight_with_current_policy has no use with {estimator.name}: it is for weights that follow "
             "from the policy, completion by completion, as dgpo's do; leave it out"

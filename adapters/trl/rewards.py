@@ -6,14 +6,10 @@ from typing import Any
 import torch
 
 import credit
+from credit.adapters.traits import weighs_rewards
 from credit.adapters.trl import recipes
 
 Tensor = torch.Tensor
-
-
-def several(estimator: credit.Estimator) -> bool:
-    """Whether the estimator takes the rewards of all functions, [N, K], and weighs them itself."""
-    return "reward_weights" in type(estimator).model_fields
 
 
 def set_up(trainer: Any) -> None:
@@ -25,7 +21,7 @@ def set_up(trainer: Any) -> None:
         trainer.reward_func_names.append("overlong_penalty")
         trainer.reward_processing_classes.append(None)
         trainer.reward_weights = torch.cat([trainer.reward_weights, torch.ones(1)])
-    if estimator is None or not several(estimator):
+    if estimator is None or not weighs_rewards(estimator):
         return
     if estimator.reward_weights is not None:
         weights = [*estimator.reward_weights, *([1.0] if penalty else [])]
@@ -67,7 +63,7 @@ def combined(trainer: Any, size: int, *, penalty: bool = True) -> Tensor:
     if not penalty and _penalised(trainer):
         each, weights = each[:, :-1], weights[:-1]
     unscored = each.isnan().all(dim=1)
-    if several(trainer.credit_estimator):
+    if weighs_rewards(trainer.credit_estimator):
         absent = each.isnan().view(-1, size, each.shape[1]).all(dim=1).repeat_interleave(size, dim=0)
         return each.masked_fill(absent & ~unscored[:, None], 0.0)
     return (each * weights.to(each.device)).nansum(dim=1).masked_fill(unscored, float("nan"))

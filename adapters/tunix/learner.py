@@ -9,6 +9,7 @@ from tunix.rl.grpo.grpo_learner import GRPOLearner
 from tunix.rl.rl_cluster import Mode
 
 import credit
+from credit.adapters.fields import statistics as statistics_of
 from credit.adapters.tunix import estimators, options, statistics
 from credit.adapters.tunix.config import CreditGRPOConfig
 from credit.estimator import all_needs
@@ -23,12 +24,12 @@ class CreditGRPOLearner(GRPOLearner):
     """
 
     def __init__(
-        self, rl_cluster: Any, algo_config: CreditGRPOConfig, *positional: Any, **named: Any
+        self, rl_cluster: Any, algo_config: CreditGRPOConfig, reward_fns: Any, *positional: Any, **named: Any
     ) -> None:
         if not isinstance(algo_config, CreditGRPOConfig):
             raise ValueError(f"algo_config is a {type(algo_config).__name__}; expected a CreditGRPOConfig")
-        options.refuse(algo_config, rl_cluster)
-        super().__init__(rl_cluster, algo_config, *positional, **named)
+        options.refuse(algo_config, rl_cluster, reward_fns)
+        super().__init__(rl_cluster, algo_config, reward_fns, *positional, **named)
         options.report_differences(algo_config)
         self._synchronised: tuple[int, int] | None = None
 
@@ -52,7 +53,7 @@ class CreditGRPOLearner(GRPOLearner):
         """The rollouts on the host, in Tunix's order (groups are contiguous), and what they cost."""
         needs, metrics = all_needs(self.algo_config.estimator), {}
         fields: dict[str, Any] = {}
-        scored = options.statistics_of(self.algo_config.estimator)
+        scored = statistics_of(self.algo_config.estimator)
         if scored:
             started = time.perf_counter()
             temperature = self.algo_config.temperature  # Tunix's loss takes it for all modes
@@ -89,7 +90,7 @@ class CreditGRPOLearner(GRPOLearner):
 
     def _refuse_moved(self, sampler: int) -> None:
         updates = self.rl_cluster.actor_trainer.train_steps
-        if options.statistics_of(self.algo_config.estimator) and updates != sampler:
+        if statistics_of(self.algo_config.estimator) and updates != sampler:
             raise ValueError(
                 f"the completions were sampled {updates - sampler} updates ago by weights that are no longer "
                 f"at hand, so {self.algo_config.estimator.name} cannot score them; give Role.ROLLOUT the "

@@ -7,14 +7,13 @@ import jax
 from tunix.rl.rl_cluster import Mode, Role
 
 import credit
-from credit.adapters import differences
-from credit.adapters.fields import OF_THE_REFERENCE, STATISTICS
+from credit.adapters import differences, fields, traits
 from credit.adapters.tunix.config import CreditGRPOConfig
 from credit.estimator import all_needs
 
 logger = logging.getLogger(__name__)
 
-PROVIDED = (*STATISTICS, "progress")
+PROVIDED = (*fields.STATISTICS, "progress")
 
 _AGGREGATIONS = {
     "token-mean": "token_mean",
@@ -25,17 +24,17 @@ _AGGREGATIONS = {
 }
 
 
-def statistics_of(estimator: credit.Estimator) -> tuple[str, ...]:
-    """What the estimator needs of every token, from the models."""
-    return tuple(name for name in estimator.needs if name in STATISTICS)
-
-
-def refuse(config: CreditGRPOConfig, cluster: Any) -> None:
+def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
     """A ValueError for what cannot work with this estimator on this cluster."""
     name, needs = config.estimator.name, all_needs(config.estimator)
     missing = [field for field in needs if field not in PROVIDED]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}, which Tunix does not provide")
+    if traits.weighs_rewards(config.estimator) and not callable(reward_fns) and len(reward_fns) > 1:
+        raise ValueError(
+            f"{name} weighs several rewards, and Tunix hands over the sum of its {len(reward_fns)} "
+            "reward_fns; take another estimator, such as reinforce_plus_plus_baseline"
+        )
     if "progress" in needs and not cluster.cluster_config.training_config.max_steps:
         raise ValueError(f"{name} has a schedule; set max_steps in RLTrainingConfig, over which it runs")
     rollout = cluster.get_rollout_config(mode=Mode.TRAIN)
@@ -46,7 +45,7 @@ def refuse(config: CreditGRPOConfig, cluster: Any) -> None:
             f"overlong_cache={config.overlong_cache} is more than max_tokens_to_generate={longest}; the "
             f"paper takes a fifth of it (overlong_cache={max(longest // 5, 1)}), None is no penalty"
         )
-    if statistics_of(config.estimator):
+    if fields.statistics(config.estimator):
         _refuse_places(config.estimator, cluster)
 
 
@@ -75,7 +74,7 @@ def _refuse_places(estimator: credit.Estimator, cluster: Any) -> None:
         raise ValueError(
             f"{name} needs statistics of every token, which this adapter computes in one JAX process only"
         )
-    if not set(OF_THE_REFERENCE) & set(estimator.needs):
+    if not fields.compares(estimator):
         return
     actor, reference = (config.role_to_mesh.get(role) for role in (Role.ACTOR, Role.REFERENCE))
     if actor != reference:

@@ -5,7 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from credit.adapters import differences
+import credit
+from credit.adapters import differences, traits
 from credit.adapters.fields import PROVIDED
 from credit.adapters.verl.settings import PREFIX, Choice
 
@@ -32,11 +33,17 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
     missing = [field for field in choice.estimator.needs if field not in PROVIDED]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}, which verl does not provide")
-    if not config.algorithm.get("norm_adv_by_std_in_grpo", True):
+    if traits.weighs_rewards(choice.estimator):
         raise ValueError(
-            f"algorithm.norm_adv_by_std_in_grpo=False has no effect with {name}, which scales the rewards "
-            f"itself; leave it out ({PREFIX}dr_grpo does not scale)"
+            f"{name} weighs several rewards, and verl hands over their sum; take verl's own gdpo, or another "
+            f"estimator, such as {PREFIX}reinforce_plus_plus_baseline"
         )
+    if models.rollout.n < 2 and not traits.learns_from_single_responses(choice.estimator):
+        raise ValueError(
+            f"{name} compares the responses to a prompt, so that with a single one every advantage is 0; set "
+            "actor_rollout_ref.rollout.n to 2 or more"
+        )
+    _refuse_without_effect(choice.estimator, name, config)
     if "rollout_log_probs" in choice.estimator.needs and not models.rollout.calculate_log_probs:
         raise ValueError(
             f"{name} needs rollout_log_probs; set actor_rollout_ref.rollout.calculate_log_probs=True"
@@ -51,6 +58,29 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
         _refuse_for_binary(choice, name, config)
     else:
         _refuse_for_exact(choice, name, config)
+
+
+def _refuse_without_effect(estimator: credit.Estimator, name: str, config: Any) -> None:
+    """What verl would do to rewards and advantages by itself."""
+    algorithm = config.algorithm
+    if not algorithm.get("norm_adv_by_std_in_grpo", True):
+        raise ValueError(
+            f"algorithm.norm_adv_by_std_in_grpo=False has no effect with {name}, which scales the rewards "
+            f"itself; leave it out ({PREFIX}dr_grpo does not scale)"
+        )
+    if algorithm.gamma != 1:
+        way = (
+            f"set +algorithm.credit.gamma={algorithm.gamma:g} instead"
+            if hasattr(estimator, "gamma")
+            else "leave it out"
+        )
+        raise ValueError(f"algorithm.gamma={algorithm.gamma:g} has no effect with {name}; {way}")
+    mode = config.actor_rollout_ref.actor.policy_loss.get("loss_mode", "vanilla")
+    if mode == "geo_mean" and traits.tells_tokens_apart(estimator):
+        raise ValueError(
+            f"policy_loss.loss_mode=geo_mean takes the mean of a response's advantages, so that {name} does "
+            "nothing to single tokens; set actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"
+        )
 
 
 def _refuse_mode(name: str, config: Any, mode: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 import credit
+from credit.adapters.traits import is_product
 from credit.estimator import prepare
 
 
@@ -25,7 +26,7 @@ def assign(
     finals = sorted(set(last))
     if len(finals) == len(last):
         return estimator(rollouts)
-    if type(estimator).__call__ is not credit.Estimator.__call__:
+    if not is_product(estimator):
         raise ValueError(
             f"{estimator.name} computes its credit as a whole, so it cannot be carried over to the other "
             "outputs of an agent session; let the agent loop return one output per session"

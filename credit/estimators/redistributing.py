@@ -1,8 +1,8 @@
 """From a score per token to weights of mean 1: the step that DGPO and its kin share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit import tokens
 from credit.backends.arrays import namespace
@@ -30,6 +30,14 @@ class Redistributing(GroupRelative):
     """Where A_i < 0: `same` rule (the papers'), `uniform` weights, or most blame on the lowest score."""
     within: Literal["response", "turn"] = "response"
     """`turn`: each turn keeps its own credit (needs `turns`, integers in 0..T-1)."""
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> Self:
+        for name in ("tau_min", "floor"):
+            set_by_hand = getattr(self, name) != type(self).model_fields[name].default
+            if set_by_hand and self.effective_fraction is None:
+                raise ValueError(f"{name} has no effect without effective_fraction; leave it out")
+        return self
 
     @property
     def turn_fields(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 estimator=${1:?one of dgpo, dapo, grpo, dr_grpo, rloo}
 shift
 : "${MODEL:?path or hub name of the model}" "${DATA:?JSON lines to train on}"
-read -ra flags < <(sed 's/#.*//' "$here/estimators/$estimator.txt" | tr '\n' ' ')
+read -ra flags <<< "$(sed 's/#.*//' "$here/estimators/$estimator.txt" | tr '\n' ' ')"
 
 # With exact statistics the fp32 logits of policy and reference are held at once in the log-prob pass, so
 # rollout.max_tokens_per_gpu is half of what GRPO would take; --ref.offload keeps the reference on the CPU.

@@ -20,7 +20,7 @@ import report
 import tiny_model
 import torch
 from datasets import Dataset, load_dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, ProgressCallback
+from transformers import AutoTokenizer, ProgressCallback
 from trl import TrlParser
 
 import credit
@@ -100,6 +100,8 @@ def your_problem(own: argparse.Namespace) -> tuple[str, list, list]:
             have = data["train"].column_names
             raise ValueError(f"{own.dataset} has columns {have}; expected prompt and answer")
     pairs = list(zip(data["train"]["prompt"], data["train"]["answer"], strict=True))
+    if len(pairs) <= own.eval_size:
+        raise ValueError(f"{own.dataset} has {len(pairs)} rows, all of them held out; lower --eval-size")
     return own.model, pairs[own.eval_size :], pairs[: own.eval_size]
 
 
@@ -113,7 +115,7 @@ def main() -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     trainer = CreditGRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16 if config.bf16 else "float32"),
+        model=path,  # TRL loads weights as float32: most steps of lr 1e-6 are lost where they are bfloat16
         reward_funcs=reward,
         args=config,
         train_dataset=Dataset.from_list([{"prompt": p, "answer": a} for p, a in train]),

@@ -96,6 +96,8 @@ def your_problem(own: argparse.Namespace, mesh: jax.sharding.Mesh) -> Problem:
     model = automodel.create_model_from_safe_tensors(own.model, own.checkpoint, config, mesh)
     rows = [json.loads(line) for line in Path(own.dataset).read_text().splitlines()]
     pairs = [(row["prompt"], row["answer"]) for row in rows]
+    if len(pairs) <= own.eval_size:
+        raise ValueError(f"{own.dataset} has {len(pairs)} rows, all of them held out; lower --eval-size")
     tokenizer = AutoTokenizer.from_pretrained(own.checkpoint)
     return Problem(model, tokenizer, pairs[own.eval_size :], pairs[: own.eval_size])
 

@@ -11,8 +11,7 @@ import openrlhf.trainer.ray.ppo_actor as ppo_actor
 import pytest
 
 import credit
-from credit.adapters import versions
-from credit.adapters.openrlhf import options
+from credit.adapters import traits, versions
 from credit.adapters.openrlhf.settings import Choice
 
 NAME = "--algo.advantage.estimator"
@@ -62,6 +61,9 @@ class NeedsRollouts(credit.GRPO):
             "with a single one every advantage is 0",
         ),
         ([*DGPO, "--algo.kl.init_coef", "0.01"], "set --algo.kl.init_coef 0, or add --algo.kl.use_loss"),
+        ([NAME, "mix", "--credit.parts", '[[1.0, "gdpo"]]'], "mix weighs several rewards"),
+        ([NAME, "gdpo"], "gdpo weighs several rewards, and OpenRLHF hands over one per response"),
+        ([*DGPO, "--actor.policy_loss_type", "gspo"], "dgpo does nothing to single tokens; leave it out"),
         ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),
         (
             [NAME, "grpo", "--algo.advantage.no_std_norm"],
@@ -132,7 +134,7 @@ def test_a_plugin_brings_an_estimator(parse, tmp_path, monkeypatch):
     + [("dgpo", False), ("top_entropy", False), ("gtpo", False), ("reinforce_plus_plus", True)],
 )
 def test_single_responses_teach_only_what_has_no_group_baseline(name, learns):
-    assert options.learns_from_single_responses(credit.get(name)) == learns
+    assert traits.learns_from_single_responses(credit.get(name)) == learns
 
 
 def report(parse, caplog, *flags):
@@ -143,7 +145,7 @@ def report(parse, caplog, *flags):
 
 
 def test_differing_loss_options_are_reported(parse, caplog):
-    text = report(parse, caplog, *DGPO, "--actor.dual_clip", "3", "--actor.policy_loss_type", "gspo")
+    text = report(parse, caplog, NAME, "grpo", "--actor.dual_clip", "3", "--actor.policy_loss_type", "gspo")
     for part in (
         "--actor.loss_agg_mode=token-mean (seq-mean-token-mean)",
         "--actor.dual_clip=3.0 (None)",

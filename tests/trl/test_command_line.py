@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gsm8k
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from trl import ModelConfig, TrlParser
+from trl import TrlParser
 
 from credit.adapters.trl import CreditGRPOConfig
 from credit.lens.prompts import read_prompts
@@ -105,6 +106,18 @@ def test_the_demo_runs_and_leaves_a_plot(tmp_path, task):
     assert all({"prompt", "answer"} == set(line) for line in held_out)
 
 
+def test_the_same_script_trains_float32_weights_of_your_model(model_path, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"prompt": f"{i}>", "answer": f"{i}"}) + "\n" for i in range(40)))
+    flags = ["--model", model_path, "--dataset", str(data), "--use_cpu", "true", "--bf16", "true"]
+    flags += ["--max_steps", "1", "--max_completion_length", "4", "--output", str(tmp_path / "run")]
+    script = str(ROOT / "examples/trl/train.py")
+    run([script, *flags, "--eval-size", "8"], tmp_path)
+    assert json.loads((tmp_path / "run/trained/config.json").read_text())["dtype"] == "float32"
+    with pytest.raises(AssertionError, match="has 40 rows, all of them held out; lower --eval-size"):
+        run([script, *flags], tmp_path)
+
+
 @pytest.mark.parametrize("name", ["one_gpu", "ddp", "zero3", "fsdp2"])
 def test_the_examples_configs_are_accelerates(name):
     path = ROOT / f"examples/trl/accelerate/{name}.yaml"
@@ -115,7 +128,10 @@ def test_the_examples_configs_are_accelerates(name):
 
 def test_the_gpu_example_settings_are_ours_and_trls():
     flags = ["--config", str(ROOT / "examples/trl/gsm8k.yaml"), "--use_cpu", "true", "--bf16", "false"]
-    config, model = TrlParser((CreditGRPOConfig, ModelConfig)).parse_args_and_config(flags)
+    parser = TrlParser((CreditGRPOConfig, gsm8k.Model))
+    config, model = parser.parse_args_and_config(flags)
     assert config.statistics_memory_mb == 256
     assert config.advantage_estimator_kwargs == {"effective_fraction": 0.5}
     assert model.model_name_or_path == "Qwen/Qwen2.5-0.5B-Instruct"
+    with pytest.raises(ValueError, match="use_peft"):  # which the script would not act on
+        parser.parse_args_and_config([*flags, "--use_peft", "true"])

@@ -26,8 +26,17 @@ NOWHERE = "/nowhere/no-model"
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
         ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),
+        (
+            {"estimator": "mix", "kwargs": {"parts": [[1.0, "gdpo"]]}},
+            "one of them weighs several; take gdpo by",
+        ),
+        ({"estimator": "dgpo", "kwargs": {"name": "grpo"}}, "the name goes to advantage_estimator"),
         ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
+        (
+            {"estimator": "dgpo", "importance_sampling_level": "sequence", "loss_type": "grpo"},
+            "dgpo does nothing to single ones; set importance_sampling_level='token'",
+        ),
         ({"estimator": "dgpo", "statistics_memory_mb": 0}, "statistics_memory_mb is 0; expected a positive"),
         ({"estimator": "dgpo", "sync_ref_model": True, "extra": {"ref_model": object()}}, "sync_ref_model"),
     ],
@@ -35,6 +44,13 @@ NOWHERE = "/nowhere/no-model"
 def test_wrong_settings_are_refused_before_loading(make_trainer, settings, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(model=NOWHERE, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"), [("grpo", "grpo"), ("grpo_s", "luspo"), ("dgpo", "cispo"), ("dgpo", "vespo")]
+)
+def test_a_ratio_per_sequence_stays_where_no_advantage_is_lost(make_trainer, name, loss):
+    make_trainer(name, loss_type=loss, importance_sampling_level="sequence")
 
 
 def test_a_model_that_is_not_there_is_still_trls_error(make_trainer):

@@ -1,5 +1,7 @@
 """Weights of tokens by the current policy, for steps on a batch after its first."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -58,6 +60,18 @@ def test_by_default_the_weights_of_the_first_step_stay(make_trainer, monkeypatch
     used, _, log = spied(make_trainer, monkeypatch)
     assert torch.equal(used[0], used[2])
     assert "credit/statistics_seconds" not in log[2]
+
+
+def test_weights_that_are_not_the_whole_of_an_estimator_are_refused(make_trainer):
+    class Doubled(credit.DGPO):
+        name: Literal["doubled"] = "doubled"
+
+        def assign(self, rollouts):
+            advantages, weights = super().assign(rollouts)
+            return 2.0 * advantages, weights
+
+    with pytest.raises(ValueError, match="no use with doubled"):
+        make_trainer("doubled", model="/nowhere", reweight_with_current_policy=True, num_iterations=2)
 
 
 @pytest.mark.parametrize(

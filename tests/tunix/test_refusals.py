@@ -60,6 +60,13 @@ def test_what_cannot_work_is_refused_when_the_learner_is_made(
         CreditGRPOLearner(models, CreditGRPOConfig(**config), low_digits)
 
 
+def test_several_rewards_are_not_taken_for_one(make_cluster, low_digits):
+    config = CreditGRPOConfig(estimator="gdpo")
+    with pytest.raises(ValueError, match="the sum of its 2 reward_fns"):
+        CreditGRPOLearner(make_cluster(), config, [low_digits, low_digits])
+    CreditGRPOLearner(make_cluster(), config, [low_digits])
+
+
 def test_actor_and_reference_on_different_meshes_are_refused(make_cluster, low_digits, mesh_of):
     models = make_cluster(meshes={Role.REFERENCE: mesh_of(1, 1, first=1)})
     with pytest.raises(

@@ -24,6 +24,7 @@ def configured():
     """verl's configuration, or one of the example's, with overrides, as Hydra composes it."""
 
     def make(*overrides, example=None):
+        overrides = ("actor_rollout_ref.rollout.n=4", *overrides)
         if example is None:
             with initialize_config_module("verl.trainer.config", version_base=None):
                 return compose("ppo_trainer", overrides=list(overrides))

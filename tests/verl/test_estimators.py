@@ -170,6 +170,13 @@ def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs()
         assert torch.equal(run("credit_whole", keys, scores, mask), run("credit_grpo", keys, scores, mask))
 
 
+@pytest.mark.parametrize("name", ["entropy_shaped", "gdpo", "reinforce_plus_plus"])
+def test_so_do_those_of_ours_that_are_no_product(name):
+    keys, scores, mask = batch(5, outputs=3)
+    with step(keys, **of_tokens(mask)), pytest.raises(ValueError, match="return one output per session"):
+        run(f"credit_{name}", keys, scores, mask)
+
+
 def test_rows_that_verl_made_up_change_nothing():
     keys, scores, mask = batch(1)
     fields = of_tokens(mask)

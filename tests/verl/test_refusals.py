@@ -18,6 +18,7 @@ DGPO = ["algorithm.adv_estimator=credit_dgpo"]
 NO_LOG_PROBS = "actor_rollout_ref.rollout.calculate_log_probs=False"
 SYNC = [*DGPO, "trainer.v1.trainer_mode=credit_sync", "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True"]
 BINARY = [*SYNC, "+algorithm.credit.divergence=binary"]
+SINGLE = "actor_rollout_ref.rollout.n=1"
 BYPASS = "algorithm.rollout_correction.bypass_mode=True"
 
 
@@ -77,6 +78,20 @@ def build(configured):
             ["algorithm.adv_estimator=credit_grpo", "algorithm.norm_adv_by_std_in_grpo=False"],
             "scales the rewards itself; leave it out .credit_dr_grpo",
         ),
+        (
+            ["algorithm.adv_estimator=credit_grpo", "algorithm.gamma=0.9"],
+            "gamma=0.9 has no effect .* leave it out",
+        ),
+        (
+            ["algorithm.adv_estimator=credit_reinforce_plus_plus", "algorithm.gamma=0.9"],
+            "set .algorithm.credit.gamma=0.9 instead",
+        ),
+        (["algorithm.adv_estimator=credit_gdpo"], "weighs several rewards, and verl hands over their sum"),
+        (["algorithm.adv_estimator=credit_grpo", SINGLE], "set actor_rollout_ref.rollout.n to 2 or more"),
+        (
+            [*SYNC, "actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean"],
+            "credit_dgpo does nothing to single tokens",
+        ),
         (DGPO, "add trainer.v1.trainer_mode=credit_sync"),
         (
             [*DGPO, "trainer.v1.trainer_mode=colocate_async"],
@@ -133,6 +148,8 @@ def test_separate_async_is_refused(build, hybrid):
         [*BINARY, BYPASS, "+algorithm.credit.kappa=0"],
         [*SYNC[:2], "actor_rollout_ref.model.lora_rank=8"],
         ["algorithm.adv_estimator=credit_dapo"],
+        ["algorithm.adv_estimator=credit_grpo", "actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean"],
+        ["algorithm.adv_estimator=credit_reinforce_plus_plus", SINGLE],
         ["algorithm.adv_estimator=credit_rloo", "trainer.v1.trainer_mode=colocate_async"],
         ["algorithm.adv_estimator=credit_grpo", BYPASS, "actor_rollout_ref.model.use_fused_kernels=True"],
     ],
