@@ -22,20 +22,29 @@ def weighs_rewards(estimator: Estimator) -> bool:
 
 def learns_from_single_responses(estimator: Estimator) -> bool:
     """Whether groups of one get any advantage."""
-    return bool(_tried(estimator, np.arange(3)).any())
+    return bool(_tried(estimator, [0, 1, 2]).any())
 
 
 def tells_tokens_apart(estimator: Estimator) -> bool:
     """Whether the tokens of a response get different advantages."""
-    advantages = _tried(estimator, np.zeros(3, int))
+    advantages = _tried(estimator, [0, 0, 0])
     return not np.allclose(advantages, advantages[:, :1])
 
 
-def _tried(estimator: Estimator, groups: Any) -> Any:
-    """Advantages [3, 2]."""
-    tokens = np.linspace(0.2, 0.8, 6, dtype=np.float32).reshape(3, 2)
+def _tried(estimator: Estimator, groups: list[int]) -> Any:
+    """Advantages [3, 4], as an array of numpy's.
+
+    Tried on torch tensors, which the frameworks hand over and an estimator of a user's own may expect.
+    """
+    import torch
+
+    tokens = torch.tensor([[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]])
     needed = dict.fromkeys(all_needs(estimator), tokens)
-    special = {"turns": np.zeros((3, 2), int), "progress": np.array(0.5, np.float32)}
+    special = {
+        "turns": torch.tensor([[0, 0, 1, 1]] * 3),
+        "progress": torch.tensor(0.5),
+        "baseline_rewards": torch.zeros(3),
+    }
     needed |= {name: array for name, array in special.items() if name in needed}
-    rewards, mask = np.array([0, 1, 3], np.float32), np.ones((3, 2), bool)
-    return estimator(Rollouts(rewards, groups, mask, **needed)).advantages
+    rewards, mask = torch.tensor([0.0, 1.0, 3.0]), torch.ones((3, 4), dtype=torch.bool)
+    return estimator(Rollouts(rewards, torch.tensor(groups), mask, **needed)).advantages.numpy()
