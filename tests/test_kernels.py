@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import logit_cases
 import numpy as np
@@ -62,12 +63,34 @@ def test_in_the_interpreter():
 @pytest.mark.parametrize("architecture", [80, 90, 100])
 @pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp16", 8), ("fp32", 4)])
 def test_the_loop_compiles_to_wide_loads_and_two_exponentials(architecture, logits, vector):
-    text = compiled("fold_kernel", architecture, logits, vector)
-    loop = max(loops(text), key=lambda body: body.count("ex2.approx"))
+    (loop,) = loops(compiled("fold_kernel", architecture, logits, vector))
     assert loop.count("ld.global.v4") == 4
     assert loop.count("ex2.approx") == 4 * vector + 2
     assert "bar.sync" not in loop
     assert "shfl" not in loop
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp32", 4)])
+def test_rows_without_alignment_need_no_exchange_between_threads(logits, vector):
+    (loop,) = loops(compiled("fold_kernel", 90, logits, vector, aligned=False))
+    assert len(re.findall(r"ld\.global\.b\d+", loop)) == 4 * vector
+    assert loop.count("ex2.approx") == 4 * vector + 2
+    assert "bar.sync" not in loop
+    assert "shfl" not in loop
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp16", 8), ("fp32", 4)])
+def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, tmp_path):
+    import triton
+
+    (tmp_path / "kernel.ptx").write_text(compiled("fold_kernel", 90, logits, vector))
+    ptxas = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    command = [ptxas, "-v", "-arch=sm_90a", tmp_path / "kernel.ptx", "-o", tmp_path / "kernel.cubin"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert "0 bytes spill stores, 0 bytes spill loads" in said
+    assert 128 * int(re.search(r"Used (\d+) registers", said)[1]) * 6 <= 65_536
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
@@ -76,8 +99,8 @@ def test_the_other_kernels_compile(name):
     assert "ex2.approx" in compiled(name, 90, "bf16", 8)
 
 
-def compiled(name, architecture, logits, vector):
-    """PTX of a kernel for contiguous logits whose rows are aligned."""
+def compiled(name, architecture, logits, vector, aligned=True):
+    """PTX of a kernel for contiguous logits whose rows are aligned to 16 bytes, or are not."""
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -94,21 +117,23 @@ def compiled(name, architecture, logits, vector):
     }
     constants |= {
         "DENSE": True,
+        "WIDE": aligned,
         "FINISH": True,
         "UNREAD": -(2**31),
         "BLOCK": 1024 if name == "slope_kernel" else 2,
     }
     pointers = {"ids_ptr": "*i64"} | dict.fromkeys(("x_ptr", "y_ptr", "slope_ptr"), f"*{logits}")
-    signature, known, aligned = {}, {}, {}
+    signature, known, hints = {}, {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
             signature[argument], known[(place,)] = "constexpr", constants[argument]
         else:
             default = "*fp32" if argument.endswith("_ptr") else "i32"
             signature[argument] = pointers.get(argument, default)
-            aligned[(place,)] = [["tt.divisibility", 16]]
-    source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=aligned)
-    options = {"num_warps": 4, "enable_fp_fusion": False}
+            if aligned or argument.endswith("_ptr"):
+                hints[(place,)] = [["tt.divisibility", 16]]
+    source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
+    options = {**kernels.UNFUSED, "maxnreg": kernels.REGISTERS if name == "fold_kernel" else None}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options).asm["ptx"]
 
 
