@@ -22,7 +22,7 @@ import numpy as np
 import random_model
 import torch
 from datasets import Dataset
-from token_statistics import MB, RESULTS, cpu_name
+from measuring import MB, RESULTS, cpu_name
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
