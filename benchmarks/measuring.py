@@ -71,7 +71,7 @@ class Report:
         check: Callable[[Any], dict[str, float]] | None = None,
         **more: Any,
     ) -> dict[str, Any]:
-        """Median time, GB/s of `moved` bytes, and peak memory beyond what was there; `check` looks at a result.
+        """Median time, GB/s of `moved` bytes and peak memory beyond what was there; `check` sees a result.
 
         What goes wrong is said in the row, and costs no other. After the deadline nothing is begun.
         """

@@ -6,8 +6,8 @@ over VEC neighbouring entries (16 bytes; in rows without that alignment the lane
 the loop has neither a barrier nor a shuffle; the lanes are joined once, at the end, by the same chain rule as
 parts are. Tiles are loaded one round ahead: where few tokens leave a multiprocessor few programs, memory is
 busy while they compute. How many parts a row has follows from the vocabulary alone: a token's result does not
-depend on its batch. Exponents are in base 2, and contraction is off: it would leave it to the compiler whether
-identical models deviate by exactly 0.
+depend on its batch. Exponents are in base 2, and contraction is off: it would leave it to the compiler
+whether identical models deviate by exactly 0.
 """
 
 from typing import Any
