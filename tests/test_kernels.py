@@ -95,9 +95,9 @@ def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, tmp_
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
-@pytest.mark.parametrize("name", ["finish_kernel", "slope_kernel"])
+@pytest.mark.parametrize("name", ["finish_kernel", "slope_kernel", "finished_kernel"])
 def test_the_other_kernels_compile(name):
-    assert "ex2.approx" in compiled(name, 90, "bf16", 8)
+    assert f".entry {name}(" in compiled(name, 90, "bf16", 8)
 
 
 def compiled(*arguments, **options):
@@ -127,7 +127,8 @@ def built(name, architecture, logits, vector, aligned=True):
         "WIDE": aligned,
         "FINISH": True,
         "UNREAD": -(2**31),
-        "BLOCK": 1024 if name == "slope_kernel" else 2,
+        "BLOCK": 2 if name == "finish_kernel" else 1024,
+        "MASKED": True,
     }
     pointers = {"ids_ptr": "*i64"} | dict.fromkeys(("x_ptr", "y_ptr", "slope_ptr"), f"*{logits}")
     signature, known, hints = {}, {}, {}
@@ -135,9 +136,9 @@ def built(name, architecture, logits, vector, aligned=True):
         if argument in constants:
             signature[argument], known[(place,)] = "constexpr", constants[argument]
         else:
-            default = "*fp32" if argument.endswith("_ptr") else "i32"
+            default = "*fp32" if argument.endswith("_ptr") else "fp32" if argument == "scale" else "i32"
             signature[argument] = pointers.get(argument, default)
-            if aligned or argument.endswith("_ptr"):
+            if argument != "scale" and (aligned or argument.endswith("_ptr")):
                 hints[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
     options = {**kernels.UNFUSED, "maxnreg": kernels.REGISTERS if name == "fold_kernel" else None}
@@ -163,6 +164,33 @@ def statistics(x, y, ids, device, temperature=1.0, parts=None):
     half = torch.full(ids.shape, 0.5 / temperature, device=device)
     log_p, log_q, entropy, deviation = kernels.statistics(x, y, ids, half, parts).cpu().numpy()
     return log_p, log_q, entropy / max(np.log(x.shape[-1]), 1e-30), deviation
+
+
+def dispatched(function):
+    """The operators that a call runs."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    calls = []
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, call, types, args=(), kwargs=None):
+            calls.append(call)
+            return call(*args, **(kwargs or {}))
+
+    with Listening():
+        function()
+    return calls
+
+
+@on_device
+def test_few_operators_surround_the_kernels(device):
+    """Each costs a launch, and dozens of launches outlast the logits of few tokens."""
+    x, ids = torch.randn(2, 3, 64, device=device), torch.zeros(2, 3, dtype=torch.int64, device=device)
+    views = ("unbind", "view", "detach", "alias", "device", "select")
+    calls = map(str, dispatched(lambda: credit.token_statistics(x, x + 1.0, ids, mask=None)))
+    own = [call for call in calls if not any(view in call for view in views)]
+    own = own[own.index("aten.full_like.default") :]  # on a CPU the ids are looked at before
+    assert own == ["aten.full_like.default", "credit.token_statistics.default", "credit.finish.default"]
 
 
 def draw(rng, x):
@@ -413,6 +441,26 @@ def test_operators_are_well_formed(device):
     states = ops.token_states(x, None, ids, half, 0, 2)
     torch.library.opcheck(ops.token_states, (x, None, ids, half, 0, 2))
     torch.library.opcheck(ops.read_states, (states, half, False))
+    torch.library.opcheck(ops.finish, (*torch.randn(4, 2, 3, device=device), ids, 33, True))
+
+
+@on_device
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [1, 50])
+def test_what_is_handed_out_is_as_the_reference_says(device, masked, size):
+    from credit.backends import array_api, tiles
+    from credit.backends import torch as backend
+
+    fields = torch.rand(4, 3, 200, device=device) * 6.0
+    fields[:, 1, ::7] = float("nan")
+    ids = torch.randint(-2, size + 2, (3, 200), device=device)
+    chosen = torch.rand(3, 200, device=device) < 0.5 if masked else None
+    ids = torch.where(chosen, ids, tiles.UNREAD) if masked else ids
+    actual = backend.finish(fields.unbind(), ids, chosen, size)
+    expected = array_api.finish(fields.unbind(), ids, chosen, size)
+    torch.testing.assert_close(torch.stack(actual), torch.stack(expected), equal_nan=True)
+    calls = [str(event) for event in dispatched(lambda: backend.finish(fields.unbind(), ids, chosen, size))]
+    assert [call for call in calls if "credit" in call] == ["credit.finish.default"]
 
 
 @on_device

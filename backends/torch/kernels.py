@@ -10,6 +10,7 @@ depend on its batch. Exponents are in base 2, and contraction is off: it would l
 whether identical models deviate by exactly 0.
 """
 
+from math import log
 from typing import Any
 
 import torch
@@ -230,6 +231,31 @@ def slope_kernel(
     tl.store(slope_ptr + row * size + offsets, slope, mask=offsets < size)
 
 
+@triton.jit
+def finished_kernel(
+    log_p_ptr, log_q_ptr, entropy_ptr, deviation_ptr, ids_ptr, out_ptr, rows, size, scale,
+    MASKED: tl.constexpr, UNREAD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What is handed out: see `array_api.finish`; scale is 1 / ln V."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = row < rows
+    token = tl.load(ids_ptr + row, mask=there, other=0).to(tl.int64)
+    known = (token >= 0) & (token < size)
+    log_p = tl.where(known, tl.load(log_p_ptr + row, mask=there, other=0.0), float("nan"))
+    log_q = tl.where(known, tl.load(log_q_ptr + row, mask=there, other=0.0), float("nan"))
+    entropy = tl.load(entropy_ptr + row, mask=there, other=0.0) * scale
+    entropy = tl.where(entropy > 1.0, 1.0, entropy)
+    deviation = tl.load(deviation_ptr + row, mask=there, other=0.0)
+    if MASKED:
+        read = token != UNREAD
+        log_p, log_q = tl.where(read, log_p, 0.0), tl.where(read, log_q, 0.0)
+        entropy, deviation = tl.where(read, entropy, 0.0), tl.where(read, deviation, 0.0)
+    tl.store(out_ptr + row, log_p, mask=there)
+    tl.store(out_ptr + rows + row, log_q, mask=there)
+    tl.store(out_ptr + 2 * rows + row, entropy, mask=there)
+    tl.store(out_ptr + 3 * rows + row, deviation, mask=there)
+
+
 def parts_of(size: int) -> int:
     """Programs per row: from the vocabulary only, so that no token's result depends on its batch."""
     return 1 if size < 65_536 else 2 if size < 196_608 else 4
@@ -272,6 +298,18 @@ def finish(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
     options = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
     if rows:
         finish_kernel[(rows,)](states.contiguous(), _flat(half), out, rows, parts, PAIR=pair, **options)
+    return out
+
+
+def finished(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool) -> Tensor:
+    """[4, ...]: the fields as they are handed out, see `array_api.finish`."""
+    out = torch.empty((4, *ids.shape), dtype=torch.float32, device=ids.device)
+    rows = ids.numel()
+    if rows:
+        finished_kernel[(triton.cdiv(rows, 256),)](
+            *map(_flat, fields), _flat(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
+            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=256, **UNFUSED,
+        )  # fmt: skip
     return out
 
 
