@@ -21,6 +21,7 @@ import credit
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else torch warns of it, and warnings are errors
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 PARTS = (1, 2, 4, 8)

@@ -222,12 +222,14 @@ def slope_kernel(
     needed = (of_log_prob != 0.0) | (of_entropy != 0.0)
     x_ptr += row // inner * x_outer + row % inner * x_inner
     x = _load(x_ptr, offsets, x_column, tl.where(needed, size, 0), DENSE, True).to(tl.float32)
+    place = tl.load(ids_ptr + row) - start
+    place = tl.where((place >= 0) & (place < size), place, -1).to(tl.int32)
     log_p = scale * (x - peak) - log_total
     p = tl.exp2(log_p * 1.4426950408889634)
-    hit = tl.where(start + offsets == tl.load(ids_ptr + row), 1.0, 0.0)
-    # p ln p is 0 where p is.
-    slope = of_log_prob * (hit - p) - of_entropy * (p * (tl.where(p > 0.0, log_p, 0.0) + entropy))
-    slope = tl.where(needed, scale * slope, 0.0).to(slope_ptr.dtype.element_ty)
+    # p ln p is 0 where p is, which it is long before -200.
+    share = p * tl.fma(tl.maximum(log_p, -200.0) + entropy, scale * of_entropy, scale * of_log_prob)
+    slope = tl.where(offsets == place, scale * of_log_prob, 0.0) - share
+    slope = tl.where(needed, slope, 0.0).to(slope_ptr.dtype.element_ty)
     tl.store(slope_ptr + row * size + offsets, slope, mask=offsets < size)
 
 
