@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from functools import partial
+from math import log
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,17 @@ def token_statistics_from_hidden(
     arrays = (policy_hidden, reference_hidden, token_ids)
     half = tiles.halved(temperature, token_ids, dtype)
     return _by_rows(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+
+
+def finish(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
+    """Entropy by ln V and at most 1, NaN for log-probs of ids outside the vocabulary, 0 where not chosen."""
+    log_p, log_q, entropy, deviation = statistics
+    xp = namespace(log_p)
+    known = (ids >= 0) & (ids < size)
+    entropy = entropy / log(size) if size > 1 else entropy * 0.0
+    entropy = xp.where(entropy > 1.0, 1.0, entropy)
+    fields = (xp.where(known, log_p, float("nan")), xp.where(known, log_q, float("nan")), entropy, deviation)
+    return fields if chosen is None else tuple(xp.where(chosen, field, 0.0) for field in fields)
 
 
 def log_probs_and_entropy(

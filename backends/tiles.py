@@ -21,7 +21,7 @@ def halved(temperature: Array | float, like: Array, dtype: Any) -> Array:
     """1 / 2T for every token of `like`, as an array [...]."""
     xp = namespace(like)
     if isinstance(temperature, Real):
-        return xp.zeros_like(like, dtype=dtype) + 0.5 / float(temperature)
+        return xp.full_like(like, 0.5 / float(temperature), dtype=dtype)
     return xp.broadcast_to(0.5 / xp.astype(temperature, dtype), like.shape)
 
 

@@ -3,8 +3,11 @@
 import json
 import platform
 import resource
+import signal
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 MB = 1e6
+ROW_SECONDS = 75.0  # of one row at most, most of it spent by a compiler
 Timer = Callable[[Callable[[], Any]], tuple[list[float], float]]  # seconds of each call, and extra bytes
 
 
@@ -34,12 +38,28 @@ class Case(NamedTuple):
         return label.strip()
 
 
+class Lazy:
+    """A call that is prepared when it is first made, so that what fails then fails in its own row."""
+
+    def __init__(self, prepare: Callable[[], Callable[[], Any]]) -> None:
+        self.prepare, self.function = prepare, None
+
+    def __call__(self) -> Any:
+        self.function = self.function or self.prepare()
+        return self.function()
+
+
 class Report:
-    """Rows of one run."""
+    """Rows of one run; each is on disk as soon as it is measured, once `keep` was called."""
 
     def __init__(self, device: str, name: str) -> None:
         self.device, self.name, self.rows, self.copy = device, name, [], float("nan")
         self.timer: Timer = time_gpu if device == "cuda" else time_cpu
+        self.deadline, self.facts = float("inf"), None
+
+    def keep(self, **facts: Any) -> None:
+        """Writes from now on after every row."""
+        self.facts = facts
 
     def measure(
         self,
@@ -48,31 +68,49 @@ class Report:
         function: Callable[[], Any],
         moved: int | None = None,
         timer: Timer | None = None,
+        check: Callable[[Any], dict[str, float]] | None = None,
         **more: Any,
-    ) -> None:
-        """Median time, GB/s of `moved` bytes, and peak memory beyond what was there."""
+    ) -> dict[str, Any]:
+        """Median time, GB/s of `moved` bytes and peak memory beyond what was there; `check` sees a result.
+
+        What goes wrong is said in the row, and costs no other. After the deadline nothing is begun.
+        """
         row: dict[str, Any] = {**case._asdict(), "kind": str(case.kind)[6:], "who": who}
         self.rows.append(row)
         print(f"{case!s:40s}{who:44s}", end="", flush=True)
         try:
-            seconds, extra = (timer or self.timer)(function)
-        except torch.cuda.OutOfMemoryError:
+            if time.monotonic() > self.deadline:
+                raise TimeoutError("left out, since the time is over")
+            with at_most(ROW_SECONDS):
+                more |= check(function()) if check else {}
+                seconds, extra = (timer or self.timer)(function)
+            print(self._fill(row, seconds, extra, moved or case.moved, more), flush=True)
+        except Exception as error:
+            row["failed"] = f"{type(error).__name__}: {str(error).strip()[:200]}"
+            print(row["failed"].splitlines()[0], flush=True)
+            # The traceback would keep the row's arrays; they have to go before the next one begins.
+            traceback.clear_frames(error.__traceback__)
+        if self.device == "cuda" and "failed" in row:
             torch.cuda.empty_cache()
-            row["failed"] = "out of memory"
-            print("out of memory", flush=True)
-            return
+        if self.facts is not None:
+            self.write(**self.facts)
+        return row
+
+    def _fill(
+        self, row: dict[str, Any], seconds: list[float], extra: float, moved: int, more: dict[str, Any]
+    ) -> str:
+        """Puts the figures into the row; a line that says them."""
         median = float(np.median(seconds))
         row["ms"] = 1e3 * median
         row["ms_p20_p80"] = [1e3 * float(q) for q in np.quantile(seconds, [0.2, 0.8])]
-        row["ns_per_pair"] = 1e9 * median / (case.tokens * case.vocabulary)
-        row["gb_per_s"] = (moved or case.moved) / median / 1e9
+        row["ns_per_pair"] = 1e9 * median / (row["tokens"] * row["vocabulary"])
+        row["gb_per_s"] = moved / median / 1e9
         row["percent_of_copy"] = 100 * row["gb_per_s"] / self.copy
         row |= {"extra_mb": extra / MB, **more}
         shown = "  ".join(f"{key} {value:.1e}" for key, value in more.items())
-        print(
-            f"{row['ms']:10.2f} ms{row['gb_per_s']:8.1f} GB/s{row['percent_of_copy']:6.0f}% of copy"
-            f"{row['extra_mb']:10.1f} MB  {shown}",
-            flush=True,
+        return (
+            f"{row['ms']:10.3f} ms{row['gb_per_s']:8.1f} GB/s{row['percent_of_copy']:6.0f}% of copy"
+            f"{row['extra_mb']:10.1f} MB  {shown}"
         )
 
     def measure_copy(self, source: torch.Tensor) -> None:
@@ -89,7 +127,6 @@ class Report:
         versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
         head = {"device": self.name, "copy_gb_per_s": self.copy, **versions, **facts}
         path.write_text(json.dumps({**head, "rows": self.rows}, indent=1) + "\n")
-        print("written to", path)
         return path
 
 
@@ -107,9 +144,7 @@ def time_cpu(function: Callable[[], Any], repeats: int = 5) -> tuple[list[float]
 
 
 def time_gpu(function: Callable[[], Any]) -> tuple[list[float], float]:
-    """Seconds by events, at least 200 ms of them, the cache cleared in between; and peak allocation."""
-    import triton
-
+    """Seconds by events, 200 ms of them, the cache filled with other data in between; and peak allocation."""
     function()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -117,8 +152,37 @@ def time_gpu(function: Callable[[], Any]) -> tuple[list[float], float]:
     function()
     torch.cuda.synchronize()
     extra = torch.cuda.max_memory_allocated() - before
-    taken = triton.testing.do_bench(function, warmup=50, rep=200, return_mode="all")
-    return [ms / 1e3 for ms in taken], extra
+    # Read, not written: what a cache has yet to write back would be counted against the next call.
+    other = torch.zeros(2**28, dtype=torch.int8, device="cuda")
+
+    def calls(count: int) -> list[float]:
+        marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        for start, end in marks:
+            other.amax()
+            start.record()
+            function()
+            end.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in marks]
+
+    estimate = float(np.median(calls(3)))
+    return calls(int(min(max(0.2 / max(estimate, 1e-6), 5), 500))), extra
+
+
+@contextmanager
+def at_most(limit: float) -> Iterator[None]:
+    """A TimeoutError, as soon as Python is back, in what takes more than `limit` seconds."""
+
+    def over(*_: Any) -> None:
+        raise TimeoutError(f"took more than {limit:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def reset_peak() -> float:

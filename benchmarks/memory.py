@@ -1,7 +1,7 @@
 """The high-water mark of memory: this process's on a CPU, the allocator's on a GPU."""
 
 import torch
-from token_statistics import peak, reset_peak
+from measuring import peak, reset_peak
 
 
 def start(device: str) -> float:

@@ -27,6 +27,21 @@ def careful(x: Tensor, y: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
     return log_p.gather(-1, a)[:, 0], log_q.gather(-1, a)[:, 0], entropy, deviation
 
 
+def shifted(x: Tensor, y: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
+    """Sums over exponents from each row's peak, which a compiler can make in two reads."""
+    x, y = x.float(), y.float()
+    peak, other = x.amax(-1, keepdim=True), y.amax(-1, keepdim=True)
+    t = 0.5 * (x - peak)
+    u, w = t.exp(), (0.5 * (y - other)).exp()
+    a, b = (u * u).sum(-1), (w * w).sum(-1)
+    moment, apart = (u * u * t.clamp_min(-512.0)).sum(-1), (u - w).square().sum(-1)
+    root_a, root_b = a.sqrt(), b.sqrt()
+    deviation = (apart - (root_a - root_b).square()) / (2.0 * root_a * root_b)
+    at = ids[:, None]
+    log_p = (x.gather(-1, at) - peak)[:, 0] - a.log()
+    return log_p, (y.gather(-1, at) - other)[:, 0] - b.log(), a.log() - 2.0 * moment / a, deviation
+
+
 def naive_numpy(x: Any, y: Any, ids: Any) -> tuple[Any, ...]:
     """As `naive`."""
     rows = np.arange(len(ids))

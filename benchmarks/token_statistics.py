@@ -33,7 +33,7 @@ def run_cpu(tokens: int, size: int) -> None:
     report.measure_copy(x)
 
     def add(who: str, function: Callable[[], Any]) -> None:
-        report.measure(case, who, function, **errors(function(), x, y, ids))
+        report.measure(case, who, function, check=lambda fields: errors(fields, x, y, ids))
 
     add("credit, torch", lambda: nats(credit.token_statistics(x, y, ids), size))
     add("torch naive eager", lambda: peers.naive(x, y, ids))
@@ -50,7 +50,7 @@ def run_cpu(tokens: int, size: int) -> None:
     low_precision(report, case._replace(kind=torch.bfloat16))
     for tokens_, size_ in ((16, size), (64, size), (tokens, size // 16), (tokens, size // 4)):
         scaling(report, Case("", tokens_, size_, torch.float32))
-    report.write(**facts)
+    print("written to", report.write(**facts))
     plot(report, ("credit, torch", "torch naive eager"))
 
 
@@ -78,7 +78,7 @@ def low_precision(report: Report, case: Case) -> None:
         ("credit, torch", lambda: nats(credit.token_statistics(x, y, ids), case.vocabulary)),
         ("torch naive eager", lambda: peers.naive(x, y, ids)),
     ):
-        report.measure(case, who, function, **errors(function(), x, y, ids))
+        report.measure(case, who, function, check=lambda fields: errors(fields, x, y, ids))
 
 
 def scaling(report: Report, case: Case) -> None:

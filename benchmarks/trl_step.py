@@ -11,10 +11,13 @@ The curve has real generation, and a reward that any model can learn: tokens of 
 """
 
 import argparse
+import gc
 import json
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import memory
@@ -22,7 +25,7 @@ import numpy as np
 import random_model
 import torch
 from datasets import Dataset
-from token_statistics import MB, RESULTS, cpu_name
+from measuring import MB, RESULTS, cpu_name
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -80,6 +83,16 @@ class Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.peak = memory.highest(self.device)
         self.seconds.append(self.now() - self.started)
+
+
+class Until(TrainerCallback):
+    """Ends training at a deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop |= time.monotonic() > self.deadline
 
 
 def given_completions(size: Size) -> Any:
@@ -170,11 +183,12 @@ def generation(size: Size, device: str, path: str) -> float:
     return now() - started
 
 
-def curve(arm: str, size: Size, device: str, path: str) -> list[dict[str, float]]:
+def curve(arm: str, size: Size, device: str, path: str, deadline: float) -> list[dict[str, float]]:
     """Reward and what the weights do, step by step, with real generation."""
     settings = {"max_steps": size.curve_steps, "max_completion_length": size.curve_completion}
     weights = {"dtype": "float32"}  # steps this small round away in bfloat16
     trainer = trainer_of(arm, size, device, path, learning_rate=3e-5, model_init_kwargs=weights, **settings)
+    trainer.add_callback(Until(deadline))
     trainer.train()
     names = ("step", "reward", "loss", "step_time", "credit/deviation_mean", "credit/weight_std")
     return [
@@ -182,31 +196,56 @@ def curve(arm: str, size: Size, device: str, path: str) -> list[dict[str, float]
     ]
 
 
-def main(device: str, rounds: int) -> None:
-    """Prints and writes step times, memory and, on a GPU, the curve."""
-    size = SIZES[device]
-    with tempfile.TemporaryDirectory() as path:
-        parameters = random_model.save(path, size, device)
-        runs = [(arm, timed(arm, size, device, path)) for _ in range(rounds) for arm in ARMS]
-        generating = generation(size, device, path)
-        curves = {arm: curve(arm, size, device, path) for arm in ("GRPO", "DGPO") if size.curve_steps}
-    table = {arm: summary([run for name, run in runs if name == arm]) for arm in ARMS}
-    for row in table.values():
-        row["ratio_to_grpo_with_kl"] = row["step_seconds"] / table["GRPO with KL"]["step_seconds"]
-        print(row)
-    name = cpu_name() if device == "cpu" else torch.cuda.get_device_name()
-    facts = {
-        "device": name,
+def main(device: str, rounds: int, time_limit: float) -> None:
+    """Step times, memory and, on a GPU, the curve; what there is so far is written after each part."""
+    size, deadline = SIZES[device], time.monotonic() + time_limit
+    runs: list[tuple[str, dict[str, Any]]] = []
+    found: dict[str, Any] = {
+        "device": cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "parameters": parameters,
+        "size": size._asdict(),
+        "rounds": rounds,
+        "curves": {},
+        "failed": {},
     }
-    facts |= {"size": size._asdict(), "rounds": rounds, "generation_seconds": generating}
+    with tempfile.TemporaryDirectory() as path:
+
+        def add_curve(arm: str) -> None:
+            found["curves"][arm] = curve(arm, size, device, path, deadline)
+
+        def add_run(arm: str) -> None:
+            runs.append((arm, timed(arm, size, device, path)))
+
+        def add_generation() -> None:
+            found["generation_seconds"] = generation(size, device, path)
+
+        found["parameters"] = random_model.save(path, size, device)
+        steps = [(f"{arm}, round {turn}", partial(add_run, arm)) for turn in range(rounds) for arm in ARMS]
+        curves = [(f"{arm}, curve", partial(add_curve, arm)) for arm in ("GRPO", "DGPO") if size.curve_steps]
+        for name, part in [*steps, ("generation", add_generation), *curves]:
+            try:
+                if time.monotonic() > deadline:
+                    raise TimeoutError("left out, since the time is over")
+                part()
+            except Exception as error:
+                found["failed"][name] = f"{type(error).__name__}: {error}"
+                print(name, found["failed"][name])
+                traceback.clear_frames(error.__traceback__)
+            gc.collect()  # a trainer refers to itself, and holds a model
+            write(found, runs, device)
+
+
+def write(found: dict[str, Any], runs: list[tuple[str, dict[str, Any]]], device: str) -> None:
+    """What is there so far, printed and as JSON."""
+    table = {arm: summary([run for name, run in runs if name == arm]) for arm in dict(runs)}
+    for arm, row in table.items():
+        if "GRPO with KL" in table:
+            row["ratio_to_grpo_with_kl"] = row["step_seconds"] / table["GRPO with KL"]["step_seconds"]
+        print(arm, row)
     out = RESULTS / f"trl_step_{device}.json"
-    out.write_text(json.dumps({**facts, "arms": table, "curves": curves}, indent=1) + "\n")
-    print(
-        f"{name}, {parameters / 1e6:.0f}M parameters; generating takes {generating:.1f} s; written to {out}"
-    )
+    out.write_text(json.dumps({**found, "arms": table}, indent=1) + "\n")
+    print(f"{found['parameters'] / 1e6:.0f}M parameters; written to {out}", flush=True)
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -227,6 +266,9 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu", choices=sorted(SIZES))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--time-limit", type=float, default=float("inf"), help="seconds after which no part is begun"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    main(options.device, options.rounds)
+    main(options.device, options.rounds, options.time_limit)

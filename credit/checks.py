@@ -88,14 +88,15 @@ def valid_rewards(rollouts: Rollouts) -> None:
         _finite_where_valid(to_numpy(rewards), to_numpy(valid))
 
 
-def token_ids(ids: Array, known: Array, size: int) -> None:
+def token_ids(given: Array, ids: Array, chosen: Array | None, size: int) -> None:
     """A ValueError for the first id of a chosen token outside the vocabulary, where looking is free."""
-    if not (inspectable(ids) and inspectable(known)):
+    if not (inspectable(given) and inspectable(ids)):
         return
-    bad = np.argwhere(~to_numpy(known))
-    if bad.size or (ids.ndim == 0 and not bool(known)):
-        place = tuple(int(i) for i in bad[0]) if ids.ndim else ()
-        value = int(to_numpy(ids)[place])
+    bad = (ids < 0) | (ids >= size)
+    bad = np.argwhere(to_numpy(bad if chosen is None else bad & chosen))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        value = int(to_numpy(given)[place])
         raise ValueError(
             f"token_ids{list(place)} is {value}; expected an id in 0..{size - 1} (the vocabulary)"
         )

@@ -47,7 +47,8 @@ def selected_log_probs_from_hidden(
     inputs.head_shapes("", hidden, head, bias)
     inputs.vocabulary("head", head.shape[0], None)
     inputs.tiling(soft_cap, chunk)
-    ids, _, known = inputs.ids(hidden, token_ids, temperature, None, head.shape[0])
+    ids, _ = inputs.ids(hidden, token_ids, temperature, None, head.shape[0])
     settings: dict[str, Any] = {"bias": bias, "scale": scale, "soft_cap": soft_cap, "chunk": chunk}
     result = choose(hidden).selected_log_probs_from_hidden(hidden, head, ids, temperature, **settings)
+    known = (ids >= 0) & (ids < head.shape[0])
     return namespace(result).where(known, result, float("nan"))

@@ -72,8 +72,8 @@ def tiling(soft_cap: float | None, chunk: int | None) -> None:
 
 def ids(
     like: Array, token_ids: Array, temperature: Array | float, mask: Array | None, size: int
-) -> tuple[Array, Array | None, Array]:
-    """Ids that are safe to read, the mask as bool, and which of the chosen ids are in range."""
+) -> tuple[Array, Array | None]:
+    """Ids that are safe to read, UNREAD where the mask is 0, and the mask as bool."""
     given = None if isinstance(temperature, Real) else temperature
     xp = checks.same_library(logits=like, token_ids=token_ids, mask=mask, temperature=given)
     tokens = tuple(like.shape[:-1])
@@ -84,12 +84,9 @@ def ids(
     ids = xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
     checks.temperature(temperature, tokens)
     chosen = None
-    known = (ids >= 0) & (ids < size)
     if mask is not None:
         checks.shape("mask", mask, tokens, "as token_ids")
         chosen = xp.astype(mask, xp.bool)
-        known = known | ~chosen
-    checks.token_ids(token_ids, known, size)
-    if chosen is not None:
         ids = xp.where(chosen, ids, UNREAD)
-    return ids, chosen, known
+    checks.token_ids(token_ids, ids, chosen, size)
+    return ids, chosen

@@ -1,10 +1,9 @@
 """From logits, or hidden states and heads, to numbers per token."""
 
-from math import log
 from typing import Any
 
 from credit import checks, inputs, sharded
-from credit.backends import choose
+from credit.backends import array_api, choose
 from credit.backends.arrays import namespace, stop_gradient
 from credit.types import Array, TokenStatistics
 
@@ -57,9 +56,9 @@ def token_statistics(
     reference_logits = inputs.columns("reference_logits", reference_logits, vocab_size)
     checks.shape("reference_logits", reference_logits, policy_logits.shape, "as policy_logits")
     size = policy_logits.shape[-1]
-    ids, chosen, known = inputs.ids(policy_logits, token_ids, temperature, mask, size)
+    ids, chosen = inputs.ids(policy_logits, token_ids, temperature, mask, size)
     statistics = choose(policy_logits).token_statistics(policy_logits, reference_logits, ids, temperature)
-    return _finish(statistics, chosen, known, size)
+    return _finish(statistics, ids, chosen, size)
 
 
 def token_statistics_from_hidden(
@@ -127,7 +126,7 @@ def token_statistics_from_hidden(
             f"the heads have {size} and {cut['reference_head'].shape[0]} rows; expected one "
             "vocabulary (give vocab_size if they are padded differently)"
         )
-    ids, chosen, known = inputs.ids(policy_hidden, token_ids, temperature, mask, size)
+    ids, chosen = inputs.ids(policy_hidden, token_ids, temperature, mask, size)
     lead = tuple(reference_hidden.shape[:-1])
     checks.shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
     statistics = choose(policy_hidden).token_statistics_from_hidden(
@@ -143,7 +142,7 @@ def token_statistics_from_hidden(
         soft_cap=soft_cap,
         chunk=chunk,
     )
-    return _finish(statistics, chosen, known, size)
+    return _finish(statistics, ids, chosen, size)
 
 
 def selected_log_probs(
@@ -182,20 +181,13 @@ def log_probs_and_entropy(
         return sharded.log_probs_and_entropy(logits, token_ids, temperature, vocab_size, process_group)
     checks.same_library(logits=logits, token_ids=token_ids)
     logits = inputs.columns("logits", logits, vocab_size)
-    ids, _, known = inputs.ids(logits, token_ids, temperature, None, logits.shape[-1])
+    ids, _ = inputs.ids(logits, token_ids, temperature, None, logits.shape[-1])
     log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
     xp = namespace(logits)
+    known = (ids >= 0) & (ids < logits.shape[-1])
     return xp.where(known, log_probs, float("nan")), entropy
 
 
-def _finish(statistics: Any, chosen: Array | None, known: Array, size: int) -> TokenStatistics:
-    log_probs, reference_log_probs, entropy, deviation = statistics
-    xp = namespace(log_probs)
-    normalized = entropy / log(size) if size > 1 else entropy * 0.0
-    normalized = xp.where(normalized > 1.0, 1.0, normalized)
-    log_probs = xp.where(known, log_probs, float("nan"))
-    reference_log_probs = xp.where(known, reference_log_probs, float("nan"))
-    result = (log_probs, reference_log_probs, normalized, deviation)
-    if chosen is not None:
-        result = tuple(xp.where(chosen, field, 0.0) for field in result)
-    return TokenStatistics(*(stop_gradient(field) for field in result))
+def _finish(statistics: Any, ids: Array, chosen: Array | None, size: int) -> TokenStatistics:
+    finish = getattr(choose(ids), "finish", array_api.finish)
+    return TokenStatistics(*(stop_gradient(field) for field in finish(statistics, ids, chosen, size)))

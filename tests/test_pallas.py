@@ -77,8 +77,8 @@ def test_on_a_tpu_it_is_chosen(monkeypatch):
     assert "tpu_custom_call" in exported.mlir_module()
 
 
-@pytest.mark.parametrize("form", ["", "whole"])
-def test_both_forms_of_the_loop(rng, monkeypatch, form):
+@pytest.mark.parametrize("form", ["", "5000", "whole"])
+def test_every_form_of_the_loop(rng, monkeypatch, form):
     import credit
 
     monkeypatch.setenv("CREDIT_JAX_FORM", form)
@@ -86,7 +86,31 @@ def test_both_forms_of_the_loop(rng, monkeypatch, form):
     x, y = logit_cases.near(rng, 0.1)
     ids = rng.integers(x.shape[-1], size=2).astype(np.int32)
     text = jax.jit(credit.token_statistics).lower(x, y, ids).as_text()
-    assert ("stablehlo.while" in text) == (form == "")
+    assert ("stablehlo.while" in text) == (form != "whole")
+    assert (f"tensor<2x{form}xf32>" in text) == (form == "5000")
     actual = jax.jit(credit.token_statistics)(x, y, ids)
     assert_within_bounds([np.asarray(field) for field in actual], x, y, ids)
     jax.clear_caches()
+
+
+@pytest.mark.parametrize("form", ["", "whole"])
+def test_the_form_on_a_gpu_is_one_constant_that_heads_do_not_follow(monkeypatch, form):
+    """Lowered for CUDA, which takes no GPU: only the whole form names float32 arrays of the logits' size."""
+    import credit
+    from credit.backends import jax as backend
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(backend, "FORM_ON_GPU", form)
+    jax.clear_caches()
+
+    def lowered(function, *shapes):
+        arguments = [jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes]
+        ids = jax.ShapeDtypeStruct((64,), "int32")
+        return jax.export.export(jax.jit(function), platforms=["cuda"])(*arguments, ids).mlir_module()
+
+    logits = lowered(credit.token_statistics, (64, 20_000), (64, 20_000))
+    heads = lowered(credit.token_statistics_from_hidden, *[(64, 8), (20_000, 8)] * 2)
+    jax.clear_caches()
+    assert ("64x20000xf32" in logits) == (form == "whole")
+    assert ("stablehlo.while" in logits) == (form == "")
+    assert "64x20000" not in heads

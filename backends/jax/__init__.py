@@ -26,7 +26,8 @@ Array = Any
 TILE = 2**21  # entries per chunk of all rows together
 SMALLEST_CHUNK = 512
 LARGEST_CHUNK = 2048  # XLA may add up a single row entry by entry: more would lose the entropy's accuracy
-FORM = "CREDIT_JAX_FORM"  # "whole": one chunk, which XLA may read twice rather than loop over; see README.md
+FORM = "CREDIT_JAX_FORM"  # in place of the default for given logits; see README.md
+FORM_ON_GPU = ""  # the default there: "" as elsewhere, a number of entries per chunk, or "whole"
 
 
 @jax.jit
@@ -74,6 +75,7 @@ def token_statistics_from_hidden(
     dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
     sides = [source(*side, take=take, project=project) for side in (policy, reference)]
+    chunk = chunk or _chunk(token_ids.size)
     return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype)
 
 
@@ -135,7 +137,8 @@ def sharded_token_statistics(
     ]
 
     def fold(part: Any, merge: Any, size: int, rows: int, half: Array) -> Any:
-        return _fold(part, merge, size, chunk, rows, half)
+        width = chunk or _chunk(rows) if len(policy) > 1 else chunk
+        return _fold(part, merge, size, width, rows, half)
 
     half = _halved(temperature, ids, dtype)
     statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
@@ -171,10 +174,11 @@ def _fold_pair(
 
 def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: Array) -> Any:
     """As `state.fold`, in a loop that XLA compiles once; only the last chunk has another width."""
-    if chunk is None and os.environ.get(FORM) == "whole":
-        chunk = size
+    form = os.environ.get(FORM) or (FORM_ON_GPU if jax.default_backend() == "gpu" else "")
+    if chunk is None and form:
+        chunk = size if form == "whole" else int(form)
     if chunk is None:
-        chunk = max(SMALLEST_CHUNK, min(LARGEST_CHUNK, TILE // max(rows, 1)))
+        chunk = _chunk(rows)
     chunk = min(chunk, size)
     whole, rest = divmod(size, chunk)
 
@@ -183,6 +187,10 @@ def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: 
 
     final = lax.fori_loop(1, whole, body, part(0, chunk))
     return merge(final, part(whole * chunk, rest), half) if rest else final
+
+
+def _chunk(rows: int) -> int:
+    return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, TILE // max(rows, 1)))
 
 
 def _halved(temperature: Array | float, token_ids: Array, dtype: Any) -> Array:

@@ -84,6 +84,16 @@ def token_statistics_from_hidden(
         )
 
 
+def finish(
+    statistics: tuple[Tensor, ...], ids: Tensor, chosen: Tensor | None, size: int
+) -> tuple[Tensor, ...]:
+    """See `array_api.finish`; one launch on a GPU, where for few tokens a dozen would count."""
+    with torch.no_grad():
+        if on_kernels(*statistics):
+            return tuple(_ops().finish(*statistics, ids, size, chosen is not None))
+        return array_api.finish(statistics, ids, chosen, size)
+
+
 def log_probs_and_entropy(
     logits: Tensor, token_ids: Tensor, temperature: Tensor | float
 ) -> tuple[Tensor, Tensor]:

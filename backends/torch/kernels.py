@@ -2,12 +2,15 @@
 """Triton: the state of `state.py` in one read of the logits, and the gradient of log-probs and entropy.
 
 A program owns one token and one part of its vocabulary. Each of its LANES threads keeps a state of its own
-over VEC neighbouring entries (16 bytes), so that the loop has neither a barrier nor a shuffle; the lanes are
-joined once, at the end, by the same chain rule as parts are. How many parts a row has follows from the
-vocabulary alone: a token's result does not depend on its batch. Exponents are in base 2, and contraction is
-off: it would leave it to the compiler whether identical models deviate by exactly 0.
+over VEC neighbouring entries (16 bytes; in rows without that alignment the lanes lie side by side), so that
+the loop has neither a barrier nor a shuffle; the lanes are joined once, at the end, by the same chain rule as
+parts are. Tiles are loaded one round ahead: where few tokens leave a multiprocessor few programs, memory is
+busy while they compute. How many parts a row has follows from the vocabulary alone: a token's result does not
+depend on its batch. Exponents are in base 2, and contraction is off: it would leave it to the compiler
+whether identical models deviate by exactly 0.
 """
 
+from math import log
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ LANES = 128
 BLOCK = 4096  # entries per program of the gradient
 FIELDS = 8  # of a state: peak, total, moment, selected; peak, total, deviation, selected
 UNFUSED: Any = {"enable_fp_fusion": False, "num_warps": 4}
+REGISTERS = 80  # per thread, for 6 programs on a multiprocessor; with fewer, the loop spills or loads late
 
 
 @triton.jit
@@ -55,6 +59,7 @@ def _add_mass(peak, total, x0, x1, c):
 @triton.jit
 def _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
     """The lanes' states [LANES] after two more tiles [LANES, VEC] of each model."""
+    x0, x1, y0, y1 = x0.to(tl.float32), x1.to(tl.float32), y0.to(tl.float32), y1.to(tl.float32)
     m_new, shift, alpha, a_new, a_own, t0, t1, u0, u1 = _add_mass(m, a, x0, x1, c)
     e = alpha * alpha * (e + tl.maximum(shift, -512.0) * a) + _moment(u0, u1, t0, t1)
     if PAIR:
@@ -112,8 +117,21 @@ def _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_sele
 def _load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
     places = offsets if DENSE else offsets.to(tl.int64) * column
     if MASKED:
-        return tl.load(pointer + places, mask=offsets < limit, other=-float("inf")).to(tl.float32)
-    return tl.load(pointer + places).to(tl.float32)
+        return tl.load(pointer + places, mask=offsets < limit, other=-float("inf"))
+    return tl.load(pointer + places)
+
+
+@triton.jit
+def _tiles(
+    x_ptr, y_ptr, offsets, x_column, y_column, limit,
+    TILE: tl.constexpr, PAIR: tl.constexpr, DENSE: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Two tiles of each model, as they lie in memory."""
+    x0 = _load(x_ptr, offsets, x_column, limit, DENSE, MASKED)
+    x1 = _load(x_ptr, offsets + TILE, x_column, limit, DENSE, MASKED)
+    y0 = _load(y_ptr, offsets, y_column, limit, DENSE, MASKED) if PAIR else x0
+    y1 = _load(y_ptr, offsets + TILE, y_column, limit, DENSE, MASKED) if PAIR else x1
+    return x0, x1, y0, y1
 
 
 @triton.jit
@@ -121,7 +139,7 @@ def fold_kernel(
     x_ptr, y_ptr, ids_ptr, half_ptr, out_ptr, rows, inner, start, size,
     x_outer, x_inner, x_column, y_outer, y_inner, y_column,
     PARTS: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
-    PAIR: tl.constexpr, DENSE: tl.constexpr, FINISH: tl.constexpr, UNREAD: tl.constexpr,
+    PAIR: tl.constexpr, DENSE: tl.constexpr, WIDE: tl.constexpr, FINISH: tl.constexpr, UNREAD: tl.constexpr,
 ):  # fmt: skip
     """The state of each row's logits, of id `start` on, in PARTS parts; or the statistics (FINISH)."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -134,23 +152,23 @@ def fold_kernel(
     a = tl.zeros([LANES], tl.float32)
     n, e, b, d = m, a, a, a
     tile: tl.constexpr = LANES * VEC
-    first = tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
-    length = tl.cdiv(tl.cdiv(size, 2 * tile), PARTS) * (2 * tile)
+    step: tl.constexpr = 2 * tile
+    lane, entry = tl.arange(0, LANES)[:, None], tl.arange(0, VEC)[None, :]
+    first = lane * VEC + entry if WIDE else lane + entry * LANES
+    length = tl.cdiv(tl.cdiv(size, step), PARTS) * step
     low = part * length
     high = tl.minimum(low + length, size)
     high = tl.where(token == UNREAD, low, high)
-    full = low + tl.maximum(high - low, 0) // (2 * tile) * (2 * tile)
-    for s in range(low, full, 2 * tile):
-        x0 = _load(x_ptr, s + first, x_column, high, DENSE, False)
-        x1 = _load(x_ptr, s + tile + first, x_column, high, DENSE, False)
-        y0 = _load(y_ptr, s + first, y_column, high, DENSE, False) if PAIR else x0
-        y1 = _load(y_ptr, s + tile + first, y_column, high, DENSE, False) if PAIR else x1
-        m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
-    for s in range(full, high, 2 * tile):
-        x0 = _load(x_ptr, s + first, x_column, high, DENSE, True)
-        x1 = _load(x_ptr, s + tile + first, x_column, high, DENSE, True)
-        y0 = _load(y_ptr, s + first, y_column, high, DENSE, True) if PAIR else x0
-        y1 = _load(y_ptr, s + tile + first, y_column, high, DENSE, True) if PAIR else x1
+    full = low + tl.maximum(high - low, 0) // step * step
+    # What is left over after whole steps comes first, its loads together with those of the first step.
+    x0, x1, y0, y1 = _tiles(x_ptr, y_ptr, full + first, x_column, y_column, high, tile, PAIR, DENSE, True)
+    u0, u1, v0, v1 = _tiles(x_ptr, y_ptr, low + first, x_column, y_column, full, tile, PAIR, DENSE, True)
+    m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
+    for s in range(low, full, step):
+        x0, x1, y0, y1 = u0, u1, v0, v1
+        # The last round reads its own tiles again, which costs less than a mask in every round.
+        ahead = first + tl.multiple_of(tl.minimum(s + step, full - step), step)
+        u0, u1, v0, v1 = _tiles(x_ptr, y_ptr, ahead, x_column, y_column, high, tile, PAIR, DENSE, False)
         m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
     m, a, e, n, b, d = _join(m, a, e, n, b, d, c)
     place = token - start
@@ -203,14 +221,41 @@ def slope_kernel(
     log_total, scale = tl.load(saved_ptr + 3 * rows + row), 2.0 * tl.load(half_ptr + row)
     needed = (of_log_prob != 0.0) | (of_entropy != 0.0)
     x_ptr += row // inner * x_outer + row % inner * x_inner
-    x = _load(x_ptr, offsets, x_column, tl.where(needed, size, 0), DENSE, True)
+    x = _load(x_ptr, offsets, x_column, tl.where(needed, size, 0), DENSE, True).to(tl.float32)
+    place = tl.load(ids_ptr + row) - start
+    place = tl.where((place >= 0) & (place < size), place, -1).to(tl.int32)
     log_p = scale * (x - peak) - log_total
     p = tl.exp2(log_p * 1.4426950408889634)
-    hit = tl.where(start + offsets == tl.load(ids_ptr + row), 1.0, 0.0)
-    # p ln p is 0 where p is.
-    slope = of_log_prob * (hit - p) - of_entropy * (p * (tl.where(p > 0.0, log_p, 0.0) + entropy))
-    slope = tl.where(needed, scale * slope, 0.0).to(slope_ptr.dtype.element_ty)
+    # p ln p is 0 where p is, which it is long before -200.
+    share = p * tl.fma(tl.maximum(log_p, -200.0) + entropy, scale * of_entropy, scale * of_log_prob)
+    slope = tl.where(offsets == place, scale * of_log_prob, 0.0) - share
+    slope = tl.where(needed, slope, 0.0).to(slope_ptr.dtype.element_ty)
     tl.store(slope_ptr + row * size + offsets, slope, mask=offsets < size)
+
+
+@triton.jit
+def finished_kernel(
+    log_p_ptr, log_q_ptr, entropy_ptr, deviation_ptr, ids_ptr, out_ptr, rows, size, scale,
+    MASKED: tl.constexpr, UNREAD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What is handed out: see `array_api.finish`; scale is 1 / ln V."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = row < rows
+    token = tl.load(ids_ptr + row, mask=there, other=0).to(tl.int64)
+    known = (token >= 0) & (token < size)
+    log_p = tl.where(known, tl.load(log_p_ptr + row, mask=there, other=0.0), float("nan"))
+    log_q = tl.where(known, tl.load(log_q_ptr + row, mask=there, other=0.0), float("nan"))
+    entropy = tl.load(entropy_ptr + row, mask=there, other=0.0) * scale
+    entropy = tl.where(entropy > 1.0, 1.0, entropy)
+    deviation = tl.load(deviation_ptr + row, mask=there, other=0.0)
+    if MASKED:
+        read = token != UNREAD
+        log_p, log_q = tl.where(read, log_p, 0.0), tl.where(read, log_q, 0.0)
+        entropy, deviation = tl.where(read, entropy, 0.0), tl.where(read, deviation, 0.0)
+    tl.store(out_ptr + row, log_p, mask=there)
+    tl.store(out_ptr + rows + row, log_q, mask=there)
+    tl.store(out_ptr + 2 * rows + row, entropy, mask=there)
+    tl.store(out_ptr + 3 * rows + row, deviation, mask=there)
 
 
 def parts_of(size: int) -> int:
@@ -242,7 +287,8 @@ def fold(
             x, y, _flat(ids), _flat(half), out, rows, inner, start, x.shape[-1],
             *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair,
-            DENSE=x.stride(-1) == y.stride(-1) == 1, FINISH=done, UNREAD=tiles.UNREAD, **UNFUSED,
+            DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=_aligned(x, y, *x_rows, *y_rows), FINISH=done,
+            UNREAD=tiles.UNREAD, maxnreg=REGISTERS, **UNFUSED,
         )  # fmt: skip
     return out
 
@@ -254,6 +300,18 @@ def finish(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
     options = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
     if rows:
         finish_kernel[(rows,)](states.contiguous(), _flat(half), out, rows, parts, PAIR=pair, **options)
+    return out
+
+
+def finished(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool) -> Tensor:
+    """[4, ...]: the fields as they are handed out, see `array_api.finish`."""
+    out = torch.empty((4, *ids.shape), dtype=torch.float32, device=ids.device)
+    rows = ids.numel()
+    if rows:
+        finished_kernel[(triton.cdiv(rows, 256),)](
+            *map(_flat, fields), _flat(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
+            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=256, **UNFUSED,
+        )  # fmt: skip
     return out
 
 
@@ -277,6 +335,11 @@ def slope(
 
 def _flat(per_token: Tensor) -> Tensor:
     return per_token.reshape(-1).contiguous()
+
+
+def _aligned(x: Tensor, y: Tensor, *strides: int) -> bool:
+    """Whether Triton, which looks for multiples of 16, knows that it may load 16 bytes at a time."""
+    return all(number % 16 == 0 for number in (x.data_ptr(), y.data_ptr(), *strides))
 
 
 def _scattered(*tensors: Tensor) -> bool:

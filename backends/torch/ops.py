@@ -47,6 +47,22 @@ def read_states(states: Tensor, half: Tensor, pair: bool) -> Tensor:
         return kernels.finish(states, half, pair=pair)
 
 
+@torch.library.custom_op("credit::finish", mutates_args=())
+def finish(
+    log_p: Tensor, log_q: Tensor, entropy: Tensor, deviation: Tensor, ids: Tensor, size: int, masked: bool
+) -> Tensor:
+    """As `array_api.finish` [4, ...]; where `masked`, tokens that are UNREAD were not chosen."""
+    with torch.cuda.device_of(log_p):
+        return kernels.finished((log_p, log_q, entropy, deviation), ids, size, masked)
+
+
+@finish.register_fake
+def _(
+    log_p: Tensor, log_q: Tensor, entropy: Tensor, deviation: Tensor, ids: Tensor, size: int, masked: bool
+) -> Tensor:
+    return log_p.new_empty((4, *ids.shape))
+
+
 @token_statistics.register_fake
 def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
     return half.new_empty((4, *ids.shape), dtype=torch.float32)
@@ -88,8 +104,16 @@ log_probs_and_entropy.register_autograd(_gradient, setup_context=_keep)
 
 @torch.library.register_vmap("credit::token_statistics")
 def _(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> tuple[Tensor, int]:
-    batched = [
+    return token_statistics(*_batched(info, axes, arrays)), 1
+
+
+@torch.library.register_vmap("credit::finish")
+def _(info: Any, axes: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:
+    return finish(*_batched(info, axes[:5], given[:5]), *given[5:]), 1
+
+
+def _batched(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
+    return [
         array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
         for array, axis in zip(arrays, axes, strict=True)
     ]
-    return token_statistics(*batched), 1
