@@ -8,7 +8,7 @@ from array_api_compat import device
 from credit.backends.arrays import inspectable, namespace, writable
 
 Array = Any
-CACHED = 2**18
+CACHED = 2**19  # entries of a block's array on a CPU: more calls cost as much as a cache gains
 BOUNDED = 2**24  # on an accelerator, where a launch costs more
 
 

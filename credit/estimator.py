@@ -218,11 +218,11 @@ def by_row(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> 
         finite = xp.all(finite, axis=1)
     known = _known(rollouts.groups)
     valid = (finite if rollouts.valid is None else as_type(rollouts.valid, xp.bool)) & known
-    groups = _integers(rollouts.groups)
+    groups, mask = _integers(rollouts.groups), as_type(rollouts.mask, xp.bool)
     return rollouts._replace(
         rewards=rewards,
         groups=xp.where(known, groups, xp.zeros_like(groups)),
-        mask=as_type(rollouts.mask, xp.bool) & valid[:, None],
+        mask=mask if inspectable(valid) and bool(xp.all(valid)) else mask & valid[:, None],
         valid=valid,
         baseline_rewards=number(rollouts.baseline_rewards),
         progress=number(rollouts.progress),
