@@ -8,8 +8,13 @@ def arrays(library, rollouts):
     return Rollouts(*(None if field is None else library.asarray(field) for field in rollouts))
 
 
-def run(library, estimator, rollouts):
-    """The estimator's result, computed by the library (jitted on JAX), as numpy arrays."""
-    result = library.call(estimator)(arrays(library, rollouts))
+def run(library, estimator, rollouts, *, quick=True):
+    """The estimator's result, computed by the library (jitted on JAX), as numpy arrays.
+
+    Unless `quick`, JAX compiles as it does for users: where the result is held to the formula, or two
+    programs to the same bits.
+    """
+    call = library.quick if quick else library.call
+    result = call(estimator)(arrays(library, rollouts))
     metrics = {name: library.numpy(value) for name, value in result.metrics.items()}
     return Credit(library.numpy(result.advantages), library.numpy(result.weights), metrics)
