@@ -33,10 +33,11 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @st.composite
-def rollouts(draw, *, offsets=(0.0, 0.7, -3.0, 100.0, 1e4), invalid=True):
+def rollouts(draw, *, offsets=(0.0, 0.7, -3.0, 100.0, 1e4), invalid=True, by_field=None):
     """A batch with ragged groups in any order, holes in the masks, and garbage wherever no token is.
 
-    `invalid` also makes rows invalid, by their reward or by the field `valid`.
+    `invalid` also makes rows invalid, by their reward or (drawn, unless `by_field` says it) by the field
+    `valid`, with and without which JAX compiles two programs.
     """
     groups = np.array(draw(group_labels))
     rewards = np.array(draw(row_rewards))
@@ -46,9 +47,10 @@ def rollouts(draw, *, offsets=(0.0, 0.7, -3.0, 100.0, 1e4), invalid=True):
     mask = (np.array(draw(row_masks))[:, None] >> np.arange(T)) % 2 == 1
     bad = np.array(draw(bad_rewards)) if invalid else np.zeros(N)
     rewards = (rewards + bad).astype(np.float32)
-    by_field = np.isfinite(rewards) & np.roll(np.isfinite(bad), 1) if draw(st.booleans()) else None
-    valid = np.isfinite(rewards) if by_field is None else by_field
-    plain = Rollouts(rewards, groups, mask, **token_fields(draw(seeds)), valid=by_field)
+    by_field = draw(st.booleans()) if by_field is None else by_field
+    field = np.isfinite(rewards) & np.roll(np.isfinite(bad), 1) if by_field else None
+    valid = np.isfinite(rewards) if field is None else field
+    plain = Rollouts(rewards, groups, mask, **token_fields(draw(seeds)), valid=field)
     return fill(plain, mask & valid[:, None], draw(seeds))
 
 
