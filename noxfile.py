@@ -27,7 +27,7 @@ def core(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     ignored = (f"--ignore=tests/{name}" for name in (*FRAMEWORKS, "study"))
-    session.run("pytest", "-n", "2", *ignored, *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *ignored, *session.posargs)
 
 
 @nox.session
