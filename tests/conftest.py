@@ -1,11 +1,11 @@
 """The array libraries under test, behind one small interface."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from running import quick_jit
 
 
 class Library(NamedTuple):
@@ -25,10 +25,6 @@ class Library(NamedTuple):
         return np.asarray(array)
 
 
-# XLA's CPU compiler without LLVM's optimisation and with its older code generator.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
@@ -45,7 +41,7 @@ def torch_library() -> Iterator[Library]:
 def jax_library() -> Iterator[Library]:
     jax = pytest.importorskip("jax")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    yield Library("jax", jax.numpy.asarray, jax.jit, partial(jax.jit, compiler_options=QUICK))
+    yield Library("jax", jax.numpy.asarray, jax.jit, quick_jit)
 
 
 def strict_library() -> Iterator[Library]:

@@ -84,7 +84,7 @@ def by_jax(arrays, ids, weights, **options):
     return np.asarray(values), {name: np.asarray(gradient) for name, gradient in gradients.items()}
 
 
-@pytest.mark.parametrize("chunk", [None, 256, 1100])
+@pytest.mark.parametrize("chunk", [None, 400, 1100])
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.filterwarnings("default")  # of Dynamo, which are its own
 @pytest.mark.parametrize("run", [by_torch, by_jax, by_torch_compiled])

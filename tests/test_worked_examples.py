@@ -129,5 +129,5 @@ def test_worked_example(library, name):
     if "eps" in credit.estimator.kinds()[name].model_fields:
         settings = {"eps": 0} | settings
     rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
-    result = library.call(credit.get(name, **settings))(rollouts)
+    result = library.quick(credit.get(name, **settings))(rollouts)
     np.testing.assert_allclose(library.numpy(result.advantages), expected, rtol=2e-6, atol=2e-6)
