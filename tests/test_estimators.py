@@ -120,6 +120,8 @@ def test_equals_the_oracle(library, estimator, batch):
     assert_close(actual.weights, weights)
     if estimator.row_local:
         unit = group_unit(batch, advantages)
+        if estimator.name in SOFT:  # shares near 1, each rounded, over eps
+            unit = np.maximum(unit, 1.0)
         assert_close(actual.advantages, expected, unit * np.maximum(weights, 1.0))
     else:  # statistics over the batch's tokens sum more, and of larger numbers
         assert_close(actual.advantages, expected, rtol=1e-4)
