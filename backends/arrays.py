@@ -110,6 +110,15 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     return (array.float() if small else array).detach().cpu().numpy()
 
 
+def from_numpy(array: Any, like: Array) -> Array:
+    """The array in the library of `like`, torch or numpy, in the same memory."""
+    if not is_torch_array(like):
+        return array
+    from credit.backends.torch import from_numpy as torch_from_numpy
+
+    return torch_from_numpy(array)
+
+
 def _plain_on_cpu(array: Array) -> bool:
     """A numpy array, or a torch tensor with the same freedom: bits can be looked at."""
     return is_numpy_array(array) or (is_torch_array(array) and not array.requires_grad and inspectable(array))

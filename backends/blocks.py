@@ -68,13 +68,13 @@ def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | 
 def pair(x: Array, y: Array, token_ids: Array, half: Array) -> state.Pair:
     """As `state.pair`; the logits of ids UNREAD are not read."""
     selected = [state.select(side, token_ids).astype(half.dtype) for side in (x, y)]
-    return fold((x, y), read, selected, token_ids, half, _cores())
+    return fold((x, y), read, selected, token_ids, half, cores())
 
 
 def single(x: Array, token_ids: Array, half: Array) -> state.Single:
     """As `state.single`; the logits of ids UNREAD are not read."""
     selected = [state.select(x, token_ids).astype(half.dtype)]
-    return fold((x,), read, selected, token_ids, half, _cores())
+    return fold((x,), read, selected, token_ids, half, cores())
 
 
 token_statistics_from_hidden = partial(array_api.token_statistics_from_hidden, pair=pair)
@@ -198,6 +198,7 @@ def over_fields(function: Callable[[Array], Array], whole: Any) -> Any:
     return type(whole)(*fields)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many threads this process may run at once."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

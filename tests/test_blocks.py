@@ -36,7 +36,7 @@ def test_threads_change_nothing(rng, threads, monkeypatch):
     x, y = logit_cases.ordinary(rng, rows=130, size=9001)
     ids = rng.integers(9001, size=130)
     alone = blocks.token_statistics(x, y, ids, 1.0)
-    monkeypatch.setattr(blocks, "_cores", lambda: threads)
+    monkeypatch.setattr(blocks, "cores", lambda: threads)
     for one, other in zip(alone, blocks.token_statistics(x, y, ids, 1.0), strict=True):
         np.testing.assert_array_equal(one, other)
     assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
@@ -101,7 +101,7 @@ def test_memory_is_a_few_blocks(rng):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2e6 + 5.5e6 * blocks._cores()  # the logits are 49 MB
+    assert peak < 2e6 + 5.5e6 * blocks.cores()  # the logits are 49 MB
 
 
 def test_strided_rows_of_several_axes(rng):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -24,6 +25,11 @@ def plain(tensor: Tensor) -> bool:
 def inspectable(tensor: Tensor) -> bool:
     """Whether values can be read at no cost: plain, and on a CPU."""
     return tensor.device.type == "cpu" and plain(tensor)
+
+
+def from_numpy(array: Any) -> Tensor:
+    """The numpy array, or number, as a tensor of the same memory."""
+    return torch.from_numpy(np.asarray(array))
 
 
 def on_kernels(*logits: Tensor) -> bool:
