@@ -9,7 +9,7 @@ import numpy as np
 from array_api_compat import is_torch_array
 
 from credit.backends import state, tiles
-from credit.backends.arrays import namespace
+from credit.backends.arrays import namespace, within
 
 Array = Any
 
@@ -79,7 +79,7 @@ def finish(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tupl
     """Entropy by ln V and at most 1, NaN for log-probs of ids outside the vocabulary, 0 where not chosen."""
     log_p, log_q, entropy, deviation = statistics
     xp = namespace(log_p)
-    known = (ids >= 0) & (ids < size)
+    known = within(ids, size)
     entropy = entropy / log(size) if size > 1 else entropy * 0.0
     entropy = xp.where(entropy > 1.0, 1.0, entropy)
     fields = (xp.where(known, log_p, float("nan")), xp.where(known, log_q, float("nan")), entropy, deviation)

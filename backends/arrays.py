@@ -16,6 +16,11 @@ def namespace(*arrays: Array) -> Any:
     return array_namespace(*arrays)
 
 
+def within(ids: Array, count: int) -> Array:
+    """Which ids lie in 0..count-1."""
+    return (ids >= 0) & (ids < count)
+
+
 def group_sum(values: Array, groups: Array) -> Array:
     """Sum of `values` [N] over each row's group, given back to the row; NaN for an id outside 0..N-1."""
     return _group_reduce(values, groups, "sum")
@@ -83,18 +88,18 @@ def as_type(array: Array, dtype: Any) -> Array:
 def writable(array: Array) -> bool:
     """Whether results can be written into such an array piece by piece: not where a program is traced."""
     if is_torch_array(array):
-        from credit.backends.torch import plain
+        from credit.backends.torch import tensors
 
-        return plain(array)
+        return tensors.plain(array)
     return is_numpy_array(array)
 
 
 def inspectable(array: Array) -> bool:
     """Whether reading values costs no device synchronisation and breaks no tracing."""
     if is_torch_array(array):
-        from credit.backends.torch import inspectable as torch_inspectable
+        from credit.backends.torch import tensors
 
-        return torch_inspectable(array)
+        return tensors.inspectable(array)
     if is_jax_array(array):
         from jax.core import Tracer
 
@@ -110,13 +115,13 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
     return (array.float() if small else array).detach().cpu().numpy()
 
 
-def from_numpy(array: Any, like: Array) -> Array:
-    """The array in the library of `like`, torch or numpy, in the same memory."""
-    if not is_torch_array(like):
+def from_numpy(array: Array, like: Array) -> Array:
+    """An array of numpy's in the library of `like`, in the same memory; others are given back."""
+    if not is_torch_array(like) or is_torch_array(array):
         return array
-    from credit.backends.torch import from_numpy as torch_from_numpy
+    from credit.backends.torch import tensors
 
-    return torch_from_numpy(array)
+    return tensors.from_numpy(array)
 
 
 def _plain_on_cpu(array: Array) -> bool:
@@ -127,7 +132,7 @@ def _plain_on_cpu(array: Array) -> bool:
 def _group_reduce(values: Array, groups: Array, how: str) -> Array:
     xp = namespace(values, groups)
     count = values.shape[0]
-    known = (groups >= 0) & (groups < count)
+    known = within(groups, count)
     ids = xp.where(known, groups, xp.zeros_like(groups))
     slots: Any
     start = {"sum": 0.0, "max": -float("inf")}[how]

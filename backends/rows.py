@@ -38,17 +38,19 @@ def in_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> dict[st
             fill(rows, work(rows))
 
     fill(first, parts)
-    threads = min(cores(), len(others)) if is_numpy_array(like) else 1
-    if threads == 1:
-        run(others)
-    else:
-        with ThreadPoolExecutor(threads) as pool:  # in contexts, which hold numpy's error state
-            shares = [
-                pool.submit(copy_context().run, run, others[start::threads]) for start in range(threads)
-            ]
-        for share in shares:
-            share.result()
+    _shared(run, others, min(cores(), len(others)) if is_numpy_array(like) else 1)
     return whole
+
+
+def _shared(run: Callable[[list[slice]], None], blocks: list[slice], threads: int) -> None:
+    """Calls `run` with each thread's share of the blocks, in the caller's context: numpy's error state."""
+    if threads == 1:
+        return run(blocks)
+    with ThreadPoolExecutor(threads) as pool:
+        shares = [pool.submit(copy_context().run, run, blocks[start::threads]) for start in range(threads)]
+    for share in shares:
+        share.result()
+    return None
 
 
 def _keep_freed_memory(like: Array) -> None:

@@ -2,14 +2,14 @@
 
 import os
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import peers_gpu
 import torch
-from measuring import Case, Report
+from measuring import Case, Report, attempt
 
 MINUTES = 6.0  # after which no row is begun; none takes more than measuring.ROW_SECONDS
 HIDDEN = [Case(f"from hidden, D {width},", 8192, 151_936, torch.bfloat16) for width in (3584, 1024)]
@@ -46,14 +46,9 @@ def measure(report: Report, cases: list[Case], hidden: list[Case], widths: tuple
     work += [(peers_gpu.jax_rows, cases[0])] if find_spec("jax") else []
     work += [(peers_gpu.workload, case, False) for case in cases[1:]]
     for function, case, *more in work:
-        if time.monotonic() > report.deadline:
-            print(f"{case}: left out, since the time is over")
-            continue
-        try:
-            function(report, case, *more)
-        except Exception as error:  # of what its rows share, such as memory for the logits
-            print(f"{case}: {type(error).__name__}: {error}")
-            traceback.clear_frames(error.__traceback__)
+        wrong = attempt(partial(function, report, case, *more), report.deadline)
+        if wrong is not None:  # in what its rows share, such as memory for the logits
+            print(f"{case}: {wrong}")
         if report.device == "cuda":
             torch.cuda.empty_cache()
 

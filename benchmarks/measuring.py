@@ -78,18 +78,16 @@ class Report:
         row: dict[str, Any] = {**case._asdict(), "kind": str(case.kind)[6:], "who": who}
         self.rows.append(row)
         print(f"{case!s:40s}{who:44s}", end="", flush=True)
-        try:
-            if time.monotonic() > self.deadline:
-                raise TimeoutError("left out, since the time is over")
-            with at_most(ROW_SECONDS):
-                more |= check(function()) if check else {}
-                seconds, extra = (timer or self.timer)(function)
-            print(self._fill(row, seconds, extra, moved or case.moved, more), flush=True)
-        except Exception as error:
-            row["failed"] = f"{type(error).__name__}: {str(error).strip()[:200]}"
-            print(row["failed"].splitlines()[0], flush=True)
-            # The traceback would keep the row's arrays; they have to go before the next one begins.
-            traceback.clear_frames(error.__traceback__)
+
+        def figures() -> None:
+            known = {**(check(function()) if check else {}), **more}
+            seconds, extra = (timer or self.timer)(function)
+            print(self._fill(row, seconds, extra, moved or case.moved, known), flush=True)
+
+        wrong = attempt(figures, self.deadline, ROW_SECONDS)
+        if wrong is not None:
+            row["failed"] = wrong
+            print(wrong.splitlines()[0], flush=True)
         if self.device == "cuda" and "failed" in row:
             torch.cuda.empty_cache()
         if self.facts is not None:
@@ -169,6 +167,20 @@ def time_gpu(function: Callable[[], Any]) -> tuple[list[float], float]:
     return calls(int(min(max(0.2 / max(estimate, 1e-6), 5), 500))), extra
 
 
+def attempt(function: Callable[[], Any], deadline: float, limit: float = float("inf")) -> str | None:
+    """Calls the function, unless the deadline has passed; what went wrong, or None."""
+    try:
+        if time.monotonic() > deadline:
+            raise TimeoutError("left out, since the time is over")
+        with at_most(limit):
+            function()
+    except Exception as error:
+        # The traceback would keep the function's arrays; they have to go before the next one begins.
+        traceback.clear_frames(error.__traceback__)
+        return f"{type(error).__name__}: {str(error).strip()[:200]}"
+    return None
+
+
 @contextmanager
 def at_most(limit: float) -> Iterator[None]:
     """A TimeoutError, as soon as Python is back, in what takes more than `limit` seconds."""
@@ -177,7 +189,7 @@ def at_most(limit: float) -> Iterator[None]:
         raise TimeoutError(f"took more than {limit:.0f} s")
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    signal.setitimer(signal.ITIMER_REAL, limit if limit < float("inf") else 0)
     try:
         yield
     finally:

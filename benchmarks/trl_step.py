@@ -15,53 +15,19 @@ import gc
 import json
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import memory
 import numpy as np
 import random_model
 import torch
-from datasets import Dataset
-from measuring import MB, RESULTS, cpu_name
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from measuring import MB, RESULTS, attempt, cpu_name
+from transformers import TrainerCallback
+from trl_arms import ARMS, SIZES, Size, given_completions, trainer_of
 
-from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
-
-
-class Size(NamedTuple):
-    """A model and its batch."""
-
-    vocabulary: int
-    hidden: int
-    inner: int
-    layers: int
-    prompt: int
-    completion: int
-    rows: int
-    micro_batch: int
-    steps: int
-    curve_steps: int
-    curve_completion: int
-
-
-SIZES = {
-    "cpu": Size(4096, 128, 512, 3, 16, 112, 8, 4, 4, 0, 0),
-    "cuda": Size(151_936, 1024, 4864, 24, 128, 1920, 16, 4, 6, 40, 96),
-}
 WARM_UP = 2
-ARMS = {
-    "GRPO": (GRPOTrainer, GRPOConfig, {}),
-    "GRPO with KL": (GRPOTrainer, GRPOConfig, {"beta": 0.04}),
-    "DGPO": (
-        CreditGRPOTrainer,
-        CreditGRPOConfig,
-        {"advantage_estimator": "dgpo", "advantage_estimator_kwargs": {"effective_fraction": 0.5}},
-    ),
-}
 
 
 def clock(device: str) -> Callable[[], float]:
@@ -93,66 +59,6 @@ class Until(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         control.should_training_stop |= time.monotonic() > self.deadline
-
-
-def given_completions(size: Size) -> Any:
-    """A rollout_func of random completions, the same for every arm, of an eighth of the length or more."""
-
-    def rollouts(prompts: list[str], trainer: Any) -> dict[str, Any]:
-        rng = np.random.default_rng(trainer.state.global_step)
-        lengths = rng.integers(size.completion // 8, size.completion + 1, len(prompts))
-        ids = [[*rng.integers(2, size.vocabulary, n - 1).tolist(), 1] for n in lengths]
-        return {
-            "prompt_ids": trainer.processing_class(prompts)["input_ids"],
-            "completion_ids": ids,
-            "logprobs": None,
-        }
-
-    return rollouts
-
-
-def first_half(size: Size) -> Any:
-    """The share of tokens from the first half of the vocabulary."""
-
-    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return [float(np.mean(np.asarray(ids) < size.vocabulary // 2)) for ids in completion_ids]
-
-    return reward
-
-
-def trainer_of(arm: str, size: Size, device: str, path: str, **settings: Any) -> Any:
-    """One arm's trainer."""
-    kind, config, own = ARMS[arm]
-    rollout_func = settings.pop("rollout_func", None)
-    rng = np.random.default_rng(0)
-    words = rng.integers(2, size.vocabulary, (512, size.prompt))
-    settings.setdefault("model_init_kwargs", {"dtype": "float32" if device == "cpu" else "bfloat16"})
-    args = config(
-        output_dir=f"{path}/out",
-        use_cpu=device == "cpu",
-        bf16=device != "cpu",
-        gradient_checkpointing=device != "cpu",
-        per_device_train_batch_size=size.micro_batch,
-        gradient_accumulation_steps=size.rows // size.micro_batch,
-        num_generations=8,
-        loss_type="grpo",
-        lr_scheduler_type="constant",
-        logging_steps=1,
-        report_to="none",
-        save_strategy="no",
-        disable_tqdm=True,
-        **(own | settings),
-    )
-    trainer = kind(
-        path,
-        first_half(size),
-        args=args,
-        train_dataset=Dataset.from_dict({"prompt": [" ".join(map(str, row)) for row in words]}),
-        rollout_func=rollout_func,
-    )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    return trainer
 
 
 def timed(arm: str, size: Size, device: str, path: str) -> dict[str, Any]:
@@ -224,14 +130,10 @@ def main(device: str, rounds: int, time_limit: float) -> None:
         steps = [(f"{arm}, round {turn}", partial(add_run, arm)) for turn in range(rounds) for arm in ARMS]
         curves = [(f"{arm}, curve", partial(add_curve, arm)) for arm in ("GRPO", "DGPO") if size.curve_steps]
         for name, part in [*steps, ("generation", add_generation), *curves]:
-            try:
-                if time.monotonic() > deadline:
-                    raise TimeoutError("left out, since the time is over")
-                part()
-            except Exception as error:
-                found["failed"][name] = f"{type(error).__name__}: {error}"
-                print(name, found["failed"][name])
-                traceback.clear_frames(error.__traceback__)
+            wrong = attempt(part, deadline)
+            if wrong is not None:
+                found["failed"][name] = wrong
+                print(name, wrong)
             gc.collect()  # a trainer refers to itself, and holds a model
             write(found, runs, device)
 

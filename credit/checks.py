@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array
 
-from credit.backends.arrays import inspectable, to_numpy
+from credit.backends.arrays import inspectable, to_numpy, within
 from credit.types import Array, Rollouts
 
 _SHAPES = {
@@ -92,7 +92,7 @@ def token_ids(given: Array, ids: Array, chosen: Array | None, size: int) -> None
     """A ValueError for the first id of a chosen token outside the vocabulary, where looking is free."""
     if not (inspectable(given) and inspectable(ids)):
         return
-    bad = (ids < 0) | (ids >= size)
+    bad = ~within(ids, size)
     bad = np.argwhere(to_numpy(bad if chosen is None else bad & chosen))
     if len(bad):
         place = tuple(int(i) for i in bad[0])
@@ -160,8 +160,12 @@ def validate(rollouts: Rollouts) -> None:
         _finite_where_valid(values["rewards"], values["valid"])
     if "turns" in values:
         turns = values["turns"]
-        inside = (turns >= 0) & (turns < turns.shape[1])
-        _all("turns", inside | ~chosen, turns, f"an integer in 0..{turns.shape[1] - 1} (T tokens)")
+        _all(
+            "turns",
+            within(turns, turns.shape[1]) | ~chosen,
+            turns,
+            f"an integer in 0..{turns.shape[1] - 1} (T tokens)",
+        )
     if "token_rewards" in values:
         finite = np.isfinite(values["token_rewards"])
         _all("token_rewards", finite | ~chosen, values["token_rewards"], "a finite number")
@@ -170,8 +174,7 @@ def validate(rollouts: Rollouts) -> None:
 
 
 def _group_range(groups: np.ndarray[Any, Any]) -> None:
-    within = (groups >= 0) & (groups < len(groups))
-    _all("groups", within, groups, f"an integer in 0..{len(groups) - 1} (N rows)")
+    _all("groups", within(groups, len(groups)), groups, f"an integer in 0..{len(groups) - 1} (N rows)")
 
 
 def _finite_where_valid(rewards: Any, valid: Any) -> None:

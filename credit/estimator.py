@@ -2,24 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from inspect import get_annotations
 from typing import Any, ClassVar
 
-from array_api_compat import is_torch_array
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from credit import checks, metrics
-from credit.backends.arrays import (
-    as_type,
-    from_numpy,
-    inspectable,
-    masking,
-    namespace,
-    stop_gradient,
-    to_numpy,
-)
-from credit.backends.rows import in_blocks, several
+from credit import metrics
+from credit.backends.arrays import as_type, from_numpy, inspectable, masking, namespace, within
+from credit.backends.rows import in_blocks
 from credit.loss import PolicyLoss
+from credit.preparing import by_row, by_token, in_numpy, take
 from credit.presets import PRESETS
 from credit.schedule import Schedule
 from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
@@ -71,9 +64,8 @@ class Estimator(BaseModel):
 
     def keep(self, rollouts: Rollouts) -> Array:
         """Which rows [N], bool, belong into a training batch; all, unless overridden."""
-        rollouts = prepare(self, rollouts, ())
-        xp = namespace(rollouts.rewards)
-        return xp.ones_like(rollouts.valid)
+        valid = by_row(self, rollouts, ()).valid
+        return namespace(valid).ones_like(valid)
 
     def __call__(self, rollouts: Rollouts) -> Credit:
         """Advantages [N, T], weights [N, T] and metrics, float32 (float64 for float64 rewards).
@@ -85,11 +77,10 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        if self.blockwise and _faster_in_numpy(rollouts):
-            return _in_numpy(self, rollouts)
-        rows = by_row(self, rollouts, all_needs(self))
+        rows, groups = by_row(self, rollouts, all_needs(self)), rollouts.groups
         # What has no group, where ids could not be looked at, is left out, and its answer is NaN.
-        lost = None if inspectable(rollouts.groups) else ~_known(rollouts.groups)
+        lost = None if inspectable(groups) else ~within(groups, groups.shape[0])
+        rows = in_numpy(rows) if self.blockwise else rows
         alone = self.advantages(rows._replace(**dict.fromkeys(TOKEN_FIELDS))) if self.blockwise else None
 
         def work(part: slice) -> dict[str, Array]:
@@ -102,8 +93,10 @@ class Estimator(BaseModel):
             return found
 
         found = in_blocks(work, rows.mask) if self.blockwise else work(slice(None))
-        advantages, weights = (found.pop(name) for name in ("advantages", "weights"))
-        return Credit(advantages, weights, metrics.of_groups(rows) | metrics.of_tokens(found))
+        advantages, weights = found.pop("advantages"), found.pop("weights")
+        measured = metrics.of_groups(rows) | metrics.of_tokens(found)
+        back = partial(from_numpy, like=rollouts.mask)
+        return Credit(back(advantages), back(weights), {name: back(each) for name, each in measured.items()})
 
     def _results(self, rollouts: Rollouts, advantages: Array, weights: Array) -> dict[str, Array]:
         """Both [N, T], 0 outside the mask, and what the metrics need to know of each row [N]."""
@@ -203,88 +196,6 @@ def all_needs(estimator: Estimator) -> tuple[str, ...]:
     """The fields that the estimator reads, and progress where one of its settings is scheduled."""
     scheduled = any(isinstance(value, Schedule) for _, value in estimator)
     return (*estimator.needs, "progress") if scheduled else estimator.needs
-
-
-def prepare(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Rollouts as the two halves see them: checked, detached, floating, 0 where no token is."""
-    return by_token(by_row(estimator, rollouts, needs))
-
-
-def by_row(estimator: Estimator, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """The half of `prepare` that every row has a part in; what is [N, T] is left but for the mask."""
-    checks.rollout_shapes(rollouts)
-    checks.missing(estimator.name, needs, rollouts)
-    checks.group_ids(rollouts.groups)
-    checks.valid_rewards(rollouts)
-    rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
-    xp = namespace(rollouts.rewards)
-    dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
-
-    def number(array: Array | None) -> Array | None:
-        return None if array is None else as_type(array, dtype)
-
-    rewards = number(rollouts.rewards)
-    finite = xp.isfinite(rewards)
-    if finite.ndim == 2:
-        finite = xp.all(finite, axis=1)
-    known = _known(rollouts.groups)
-    valid = (finite if rollouts.valid is None else as_type(rollouts.valid, xp.bool)) & known
-    groups, mask = _integers(rollouts.groups), as_type(rollouts.mask, xp.bool)
-    return rollouts._replace(
-        rewards=rewards,
-        groups=xp.where(known, groups, xp.zeros_like(groups)),
-        mask=mask if inspectable(valid) and bool(xp.all(valid)) else mask & valid[:, None],
-        valid=valid,
-        baseline_rewards=number(rollouts.baseline_rewards),
-        progress=number(rollouts.progress),
-    )
-
-
-def by_token(rows: Rollouts) -> Rollouts:
-    """The other half, of as many rows as are given: zeros on every token outside the mask.
-
-    So that no estimator computes with what lies there.
-    """
-    dtype, inside = rows.rewards.dtype, masking(rows.mask)
-
-    def convert(name: str, array: Array) -> Array:
-        return inside(_integers(array) if name == "turns" else as_type(array, dtype))
-
-    fields = {name: getattr(rows, name) for name in TOKEN_FIELDS}
-    return rows._replace(
-        **{name: convert(name, array) for name, array in fields.items() if array is not None}
-    )
-
-
-def take(rollouts: Rollouts, part: slice) -> Rollouts:
-    """Those rows of rollouts, as views."""
-    if part == slice(None):
-        return rollouts
-    return Rollouts(*(f if f is None or f.ndim == 0 else f[part, ...] for f in rollouts))
-
-
-def _faster_in_numpy(rollouts: Rollouts) -> bool:
-    """Whether these are torch tensors on a CPU in several blocks, which threads of numpy share better."""
-    checks.rollout_shapes(rollouts)
-    given = [field for field in rollouts if field is not None]
-    return is_torch_array(rollouts.mask) and several(rollouts.mask) and all(map(inspectable, given))
-
-
-def _in_numpy(estimator: Estimator, rollouts: Rollouts) -> Credit:
-    """The estimator's call, on the tensors' own memory."""
-    given = Rollouts(*(None if field is None else to_numpy(field) for field in rollouts))
-    advantages, weights, found = estimator(given)
-    found = {name: from_numpy(value, rollouts.mask) for name, value in found.items()}
-    return Credit(from_numpy(advantages, rollouts.mask), from_numpy(weights, rollouts.mask), found)
-
-
-def _integers(array: Array) -> Array:
-    """Wide enough for an id of every token."""
-    return as_type(array, namespace(array).__array_namespace_info__().default_dtypes()["indexing"])
-
-
-def _known(groups: Array) -> Array:
-    return (groups >= 0) & (groups < groups.shape[0])
 
 
 def _place(kind: type) -> tuple[str, str]:

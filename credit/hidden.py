@@ -4,7 +4,7 @@ from typing import Any
 
 from credit import checks, inputs
 from credit.backends import choose
-from credit.backends.arrays import namespace
+from credit.backends.arrays import namespace, within
 from credit.types import Array
 
 
@@ -50,5 +50,5 @@ def selected_log_probs_from_hidden(
     ids, _ = inputs.ids(hidden, token_ids, temperature, None, head.shape[0])
     settings: dict[str, Any] = {"bias": bias, "scale": scale, "soft_cap": soft_cap, "chunk": chunk}
     result = choose(hidden).selected_log_probs_from_hidden(hidden, head, ids, temperature, **settings)
-    known = (ids >= 0) & (ids < head.shape[0])
+    known = within(ids, head.shape[0])
     return namespace(result).where(known, result, float("nan"))

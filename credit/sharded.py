@@ -1,11 +1,10 @@
 """The token statistics of a vocabulary sharded over ranks, as tensor-parallel heads leave it."""
 
-from math import log
 from typing import Any
 
 from credit import checks
-from credit.backends import choose
-from credit.backends.arrays import namespace, stop_gradient
+from credit.backends import array_api, choose
+from credit.backends.arrays import namespace, stop_gradient, within
 from credit.types import Array, TokenStatistics
 
 Side = Any  # a tuple: logits [..., V'], or hidden states [..., D], head [V', D] and bias [V'] or None
@@ -41,13 +40,7 @@ def token_statistics(
     settings = temperature, vocab_size, group, chunk, logits
     statistics, columns = run(policy, reference, ids, *settings)
     size = _size(vocab_size, columns)
-    known = (ids >= 0) & (ids < size)
-    log_p, log_q, entropy, deviation = statistics
-    entropy = entropy / log(size) if size > 1 else entropy * 0.0
-    entropy = xp.where(entropy > 1.0, 1.0, entropy)
-    fields = [xp.where(known, log_p, float("nan")), xp.where(known, log_q, float("nan")), entropy, deviation]
-    if chosen is not None:
-        fields = [xp.where(chosen, field, 0.0) for field in fields]
+    fields = array_api.finish(statistics, ids, chosen, size)
     return TokenStatistics(*(stop_gradient(field) for field in fields))
 
 
@@ -63,7 +56,7 @@ def log_probs_and_entropy(
     checks.temperature(temperature, tuple(token_ids.shape))
     ids, xp = _indices(token_ids), namespace(token_ids)
     log_probs, entropy, columns = run(logits, ids, temperature, vocab_size, group)
-    known = (ids >= 0) & (ids < _size(vocab_size, columns))
+    known = within(ids, _size(vocab_size, columns))
     return xp.where(known, log_probs, float("nan")), entropy
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from credit import checks, inputs, sharded
 from credit.backends import array_api, choose
-from credit.backends.arrays import namespace, stop_gradient
+from credit.backends.arrays import namespace, stop_gradient, within
 from credit.types import Array, TokenStatistics
 
 
@@ -184,7 +184,7 @@ def log_probs_and_entropy(
     ids, _ = inputs.ids(logits, token_ids, temperature, None, logits.shape[-1])
     log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
     xp = namespace(logits)
-    known = (ids >= 0) & (ids < logits.shape[-1])
+    known = within(ids, logits.shape[-1])
     return xp.where(known, log_probs, float("nan")), entropy
 
 

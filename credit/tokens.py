@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from credit.backends.arrays import as_type, group_max, group_sum, masked, masking, namespace
+from credit.backends.arrays import as_type, group_max, group_sum, masked, masking, namespace, within
 from credit.types import Array
 
 
@@ -31,8 +31,7 @@ def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None
     Computed as e (T / sum e), so that equal scores give exactly 1. 0 outside the mask. A NaN score
     on a token of the mask makes its own response (or turn) NaN.
     """
-    inside = masking(mask)
-    total, peak = over(mask, turns, inside)
+    inside, total, peak = over(mask, turns)
     top = peak(score)
     return inside(_weigh((inside(score, top) - top) / tau, mask, total))
 
@@ -54,8 +53,8 @@ def redistribute_to(
     ln(1 / tau) find it to 2e-6. tau is not taken below `tau_min`; a response whose scores spread by no
     more than `floor` ([N, 1] or a number) is noise and keeps weights of 1.
     """
-    xp, inside = namespace(score), masking(mask)
-    total, peak = over(mask, turns, inside)
+    xp = namespace(score)
+    inside, total, peak = over(mask, turns)
     top, bottom = peak(score), -peak(-score)
     spread = top - bottom
     smallest = xp.maximum(4.0 * xp.finfo(score.dtype).eps * xp.abs(top), xp.zeros_like(top) + floor)
@@ -85,15 +84,12 @@ def _weigh(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Arr
     return e * (count / xp.where(sums < 1.0, 1.0, sums))
 
 
-def over(
-    mask: Array, turns: Array | None, inside: Callable[..., Array]
-) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Sum and maximum over each token's response, or over its turn, of the mask's tokens.
+def over(mask: Array, turns: Array | None) -> tuple[Callable[..., Array], ...]:
+    """masking(mask); then sum and maximum over each token's response, or over its turn, of the mask's tokens.
 
-    `inside` is masking(mask).
     Shapes [N, T] -> [N, 1], or [N, T] by turns. The maximum of nothing is 0.
     """
-    xp = namespace(mask)
+    xp, inside = namespace(mask), masking(mask)
     reducers: tuple[Callable[[Array], Array], Callable[[Array], Array]]
     if turns is None:
         reducers = (
@@ -102,9 +98,8 @@ def over(
         )
     else:
         rows, width = mask.shape
-        fits = (turns >= 0) & (turns < width)
         first = xp.cumulative_sum(xp.ones_like(turns), axis=0) - 1
-        ids = xp.where(mask, xp.where(fits, turns + width * first, -1), 0)
+        ids = xp.where(mask, xp.where(within(turns, width), turns + width * first, -1), 0)
         flat = xp.reshape(ids, (-1,))
 
         def by_turn(reduce: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
@@ -119,7 +114,7 @@ def over(
         top = reducers[1](inside(values, -float("inf")))
         return xp.where(top == -float("inf"), 0.0, top)
 
-    return total, peak
+    return inside, total, peak
 
 
 def whiten(values: Array, mask: Array, correction: int = 1) -> Array:

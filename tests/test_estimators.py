@@ -15,7 +15,7 @@ from strategies import N, examples
 
 import credit
 from credit import DGPO, GRPO, GRPOS, MTGRPO, Rollouts
-from credit.estimator import prepare
+from credit.preparing import prepare
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
 SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})

@@ -80,13 +80,16 @@ def test_torch_tensors_of_any_kind_are_taken_in_blocks(monkeypatch):
     assert not parts.advantages.requires_grad
 
 
-def test_a_nan_warns_in_blocks_no_more_than_at_once(monkeypatch):
-    """The threads of the blocks see numpy's error state."""
-    score = np.full((8, 6), np.nan, np.float32)
-    batch = credit.Rollouts(np.arange(8.0), np.zeros(8, int), score != 0, deviation=score)
+def test_blocks_warn_no_more_than_all_rows_at_once(monkeypatch):
+    """The threads of the blocks see numpy's error state: inf - inf warns, and warnings are errors here."""
+    score = np.full((8, 6), np.inf, np.float32)
+    batch = credit.Rollouts(np.arange(8.0), np.zeros(8, int), score > 0, deviation=score)
     in_twos(monkeypatch)
+    monkeypatch.setattr(rows, "cores", lambda: 2)
     with np.errstate(all="ignore"):
         assert np.isnan(credit.DGPO(kappa=0)(batch).advantages).all()
+    with pytest.raises(RuntimeWarning, match="invalid value"):
+        credit.DGPO(kappa=0)(batch)
 
 
 def test_temporaries_do_not_grow_with_the_batch():

@@ -7,7 +7,8 @@ import torch
 
 import credit
 from credit.adapters.traits import is_product
-from credit.estimator import all_needs, prepare
+from credit.estimator import all_needs
+from credit.preparing import prepare
 
 Tensor = torch.Tensor
 

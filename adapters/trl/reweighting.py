@@ -6,7 +6,8 @@ import torch
 
 import credit
 from credit.adapters.trl import rollouts
-from credit.estimator import all_needs, prepare
+from credit.estimator import all_needs
+from credit.preparing import prepare
 
 Tensor = torch.Tensor
 ROWS = "credit_advantages"  # in TRL's batch: A_i [B]

@@ -6,7 +6,7 @@ import torch
 
 import credit
 from credit.adapters.traits import is_product
-from credit.estimator import prepare
+from credit.preparing import prepare
 
 
 def assign(

@@ -1,6 +1,5 @@
 """JAX: the same state in a loop over vocabulary chunks, compiled once per shape, with a custom gradient."""
 
-import os
 from functools import partial
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api, state, tiles
-from credit.backends.jax import sharded, slopes
+from credit.backends.jax import chunks, sharded, slopes
 from credit.backends.jax.hidden import project, selected_log_probs_from_hidden, take
 
 __all__ = [
@@ -22,12 +21,6 @@ __all__ = [
 ]
 
 Array = Any
-
-TILE = 2**21  # entries per chunk of all rows together
-SMALLEST_CHUNK = 512
-LARGEST_CHUNK = 2048  # XLA may add up a single row entry by entry: more would lose the entropy's accuracy
-FORM = "CREDIT_JAX_FORM"  # in place of the default for given logits; see README.md
-FORM_ON_GPU = ""  # the default there: "" as elsewhere, a number of entries per chunk, or "whole"
 
 
 @jax.jit
@@ -50,7 +43,9 @@ def _in_chunks(logits: tuple[Array, Array], token_ids: Array, temperature: Array
     policy_logits, reference_logits = logits
     policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, take)
     reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, take)
-    return _fold_pair(policy, reference, policy_logits.shape[-1], None, token_ids, temperature, dtype)
+    size = policy_logits.shape[-1]
+    chunk = chunks.of_logits(token_ids.size, size)
+    return _fold_pair(policy, reference, size, chunk, token_ids, temperature, dtype)
 
 
 @partial(jax.jit, static_argnames=("scale", "soft_cap", "chunk"))
@@ -75,7 +70,7 @@ def token_statistics_from_hidden(
     dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
     sides = [source(*side, take=take, project=project) for side in (policy, reference)]
-    chunk = chunk or _chunk(token_ids.size)
+    chunk = chunk or chunks.of_rows(token_ids.size)
     return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype)
 
 
@@ -98,7 +93,8 @@ def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
     def part(start: Any, width: int) -> state.Single:
         return state.single(tile(start, width), ids - start, half)
 
-    policy, moment = _fold(part, state.merge_single, logits.shape[-1], None, ids.size, half)
+    size = logits.shape[-1]
+    policy, moment = chunks.fold(part, state.merge_single, size, chunks.of_logits(ids.size, size), half)
     outputs = state.log_prob(policy, half), state.entropy(policy, moment)
     return outputs, (logits, token_ids, half, policy.peak, jnp.log(policy.total), outputs[1])
 
@@ -136,12 +132,10 @@ def sharded_token_statistics(
         for side in (policy, reference)
     ]
 
-    def fold(part: Any, merge: Any, size: int, rows: int, half: Array) -> Any:
-        width = chunk or _chunk(rows) if len(policy) > 1 else chunk
-        return _fold(part, merge, size, width, rows, half)
-
+    if chunk is None:
+        chunk = chunks.of_rows(ids.size) if len(policy) > 1 else chunks.of_logits(ids.size, local)
     half = _halved(temperature, ids, dtype)
-    statistics = sharded.statistics(x, y, local, vocab_size, fold, ids, half, axis)
+    statistics = sharded.statistics(x, y, local, vocab_size, chunk, ids, half, axis)
     return statistics, local * lax.axis_size(axis)
 
 
@@ -150,7 +144,7 @@ def sharded_log_probs_and_entropy(
 ) -> tuple[Array, Array, int]:
     """As of torch, inside shard_map; differentiable in this device's logits."""
     half = _halved(temperature, ids, tiles.computing_dtype(logits))
-    log_probs, entropy = sharded.log_probs_and_entropy(logits, ids, half, vocab_size, _fold, axis)
+    log_probs, entropy = sharded.log_probs_and_entropy(logits, ids, half, vocab_size, axis)
     return log_probs, entropy, logits.shape[-1] * lax.axis_size(axis)
 
 
@@ -158,7 +152,7 @@ def _fold_pair(
     policy: tiles.Tile,
     reference: tiles.Tile,
     size: int,
-    chunk: int | None,
+    chunk: int,
     token_ids: Array,
     temperature: Array | float,
     dtype: Any,
@@ -168,29 +162,8 @@ def _fold_pair(
     def part(start: Any, width: int) -> state.Pair:
         return state.pair(policy(start, width), reference(start, width), ids - start, half)
 
-    final = _fold(part, state.merge_pair, size, chunk, token_ids.size, half)
+    final = chunks.fold(part, state.merge_pair, size, chunk, half)
     return array_api.read_pair(final, half)
-
-
-def _fold(part: Any, merge: Any, size: int, chunk: int | None, rows: int, half: Array) -> Any:
-    """As `state.fold`, in a loop that XLA compiles once; only the last chunk has another width."""
-    form = os.environ.get(FORM) or (FORM_ON_GPU if jax.default_backend() == "gpu" else "")
-    if chunk is None and form:
-        chunk = size if form == "whole" else int(form)
-    if chunk is None:
-        chunk = _chunk(rows)
-    chunk = min(chunk, size)
-    whole, rest = divmod(size, chunk)
-
-    def body(i: Array, carry: Any) -> Any:
-        return merge(carry, part(i * chunk, chunk), half)
-
-    final = lax.fori_loop(1, whole, body, part(0, chunk))
-    return merge(final, part(whole * chunk, rest), half) if rest else final
-
-
-def _chunk(rows: int) -> int:
-    return max(SMALLEST_CHUNK, min(LARGEST_CHUNK, TILE // max(rows, 1)))
 
 
 def _halved(temperature: Array | float, token_ids: Array, dtype: Any) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import state, tiles
+from credit.backends.jax import chunks
 
 Array = Any
 Settings = tuple[float, float | None, int]
@@ -115,7 +116,6 @@ def selected_log_probs_from_hidden(
     """See `array_api.selected_log_probs_from_hidden`; differentiable in hidden, head and bias."""
     dtype = tiles.computing_dtype(hidden, head)
     half = tiles.halved(jnp.asarray(temperature, dtype), token_ids, dtype).reshape(-1)
-    rows = max(token_ids.size, 1)
-    chunk = min(head.shape[0], chunk or max(512, min(2048, 2**21 // rows)))
+    chunk = min(head.shape[0], chunk or chunks.of_rows(token_ids.size))
     flat = hidden.reshape(-1, hidden.shape[-1]), head, bias, token_ids.reshape(-1), half
     return selected_log_probs(*flat, (scale, soft_cap, chunk)).reshape(token_ids.shape)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api, state, tiles
-from credit.backends.jax import slopes
+from credit.backends.jax import chunks, slopes
 from credit.backends.jax.hidden import take
 
 Array = Any
@@ -20,7 +20,7 @@ def statistics(
     reference: tiles.Tile,
     local: int,
     vocab_size: int | None,
-    fold: Any,
+    chunk: int,
     token_ids: Array,
     half: Array,
     axis: str,
@@ -33,7 +33,7 @@ def statistics(
     def part(start: Any, width: int) -> state.Pair:
         return state.pair(x(start, width), y(start, width), ids - start, half)
 
-    mine = fold(part, state.merge_pair, local, token_ids.size, half)
+    mine = chunks.fold(part, state.merge_pair, local, chunk, half)
     fields = jnp.stack([*mine.policy, mine.moment, *mine.reference, mine.deviation])
     every = lax.all_gather(fields, axis)
     parts = [
@@ -44,7 +44,7 @@ def statistics(
 
 
 def log_probs_and_entropy(
-    logits: Array, token_ids: Array, half: Array, vocab_size: int | None, fold: Any, axis: str
+    logits: Array, token_ids: Array, half: Array, vocab_size: int | None, axis: str
 ) -> tuple[Array, Array]:
     """log p and H [...] of the whole vocabulary, the same on every device.
 
@@ -55,7 +55,7 @@ def log_probs_and_entropy(
     r_k is the log-mass of part k, P_k = e^{r_k} / sum_j e^{r_j} its share, H_k the entropy inside it.
     """
     first = lax.axis_index(axis) * logits.shape[-1]
-    selected, mass, entropy = _part(fold, vocab_size, axis, logits, token_ids - first, half, first)
+    selected, mass, entropy = _part(vocab_size, axis, logits, token_ids - first, half, first)
     log_total = jnp.log(lax.psum(jnp.exp(mass), axis))
     log_prob = lax.psum(selected, axis) - log_total
     share = jnp.exp(mass - log_total)
@@ -71,24 +71,23 @@ def _moved(value: Array, to: Array) -> Array:
     return value + lax.stop_gradient(jnp.where(to == value, 0.0, to - value))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _part(
-    fold: Any, vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array
+    vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array
 ) -> tuple[Array, Array, Array]:
     """(x_a - m) / T, or 0 where id a is not here, r_k - m / T and H_k [...]; m the largest of all."""
-    return _forward(fold, vocab_size, axis, logits, ids, half, first)[0]
+    return _forward(vocab_size, axis, logits, ids, half, first)[0]
 
 
-def _forward(
-    fold: Any, vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array
-) -> Any:
+def _forward(vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array) -> Any:
     tile = _without_padding(tiles.from_logits(logits, half.dtype, take), first, vocab_size)
     local, halves, size = ids[..., None], half[..., None], logits.shape[-1]
 
     def part(start: Any, width: int) -> state.Single:
         return state.single(tile(start, width), local - start, halves)
 
-    policy, moment = fold(part, state.merge_single, size, None, ids.size, halves)
+    chunk = chunks.of_logits(ids.size, size)
+    policy, moment = chunks.fold(part, state.merge_single, size, chunk, halves)
     peak, log_total = policy.peak, jnp.log(policy.total)
     top = lax.pmax(peak, axis)
     here = (local >= 0) & (local < size)
@@ -100,7 +99,7 @@ def _forward(
     return (selected, mass, inside[..., 0]), (logits, ids, half, first, saved)
 
 
-def _backward(fold: Any, vocab_size: int | None, axis: str, residuals: Any, given: Any) -> Any:
+def _backward(vocab_size: int | None, axis: str, residuals: Any, given: Any) -> Any:
     logits, ids, half, first, saved = residuals
     of_selected, of_mass, of_entropy = (each[..., None] for each in given)
     x = _without_padding(lambda *_: logits, first, vocab_size)(0, logits.shape[-1])

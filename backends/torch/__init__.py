@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -11,25 +10,6 @@ from credit.backends.torch import cpu, hidden
 
 Tensor = torch.Tensor
 ACCELERATOR_TILE = 2**26  # entries per fold off the CPU, where launches cost more than memory
-
-
-def plain(tensor: Tensor) -> bool:
-    """Whether this is memory, not a stand-in: no subclass, and neither traced nor under vmap."""
-    return (
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    )
-
-
-def inspectable(tensor: Tensor) -> bool:
-    """Whether values can be read at no cost: plain, and on a CPU."""
-    return tensor.device.type == "cpu" and plain(tensor)
-
-
-def from_numpy(array: Any) -> Tensor:
-    """The numpy array, or number, as a tensor of the same memory."""
-    return torch.from_numpy(np.asarray(array))
 
 
 def on_kernels(*logits: Tensor) -> bool:

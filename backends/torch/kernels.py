@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 
 from credit.backends import tiles
+from credit.backends.torch import strides
 
 Tensor = torch.Tensor
 
@@ -265,7 +266,7 @@ def parts_of(size: int) -> int:
 
 def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None) -> Tensor:
     """[4, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x."""
-    if _scattered(x, x if y is None else y):
+    if strides.scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
         return torch.stack([statistics(*row, parts) for row in rows], 1)
     parts = parts or parts_of(x.shape[-1])
@@ -281,14 +282,14 @@ def fold(
     rows, pair = ids.numel(), y is not None
     y = x if y is None else y
     out = torch.empty((4, rows) if done else (rows, parts, FIELDS), dtype=torch.float32, device=x.device)
-    inner, (x_rows, y_rows) = _row_strides(x, y)
+    inner, (x_rows, y_rows) = strides.row_strides(x, y)
     if rows:
         fold_kernel[(rows, parts)](
             x, y, _flat(ids), _flat(half), out, rows, inner, start, x.shape[-1],
             *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair,
-            DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=_aligned(x, y, *x_rows, *y_rows), FINISH=done,
-            UNREAD=tiles.UNREAD, maxnreg=REGISTERS, **UNFUSED,
+            DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.aligned(x, y, *x_rows, *y_rows),
+            FINISH=done, UNREAD=tiles.UNREAD, maxnreg=REGISTERS, **UNFUSED,
         )  # fmt: skip
     return out
 
@@ -319,11 +320,11 @@ def slope(
     x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
 ) -> Tensor:
     """The gradient [..., V'] in x; saved [4, ...] by `statistics`, given [2, ...] or more: of log p and H."""
-    if _scattered(x):
+    if strides.scattered(x):
         each = zip(x, ids, half, saved.unbind(1), given.unbind(1), strict=True)
         return torch.stack([slope(*row, start, dtype) for row in each])
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    inner, (x_rows,) = _row_strides(x)
+    inner, (x_rows,) = strides.row_strides(x)
     rows = ids.numel()
     if rows:
         slope_kernel[(rows, triton.cdiv(x.shape[-1], BLOCK))](
@@ -335,34 +336,3 @@ def slope(
 
 def _flat(per_token: Tensor) -> Tensor:
     return per_token.reshape(-1).contiguous()
-
-
-def _aligned(x: Tensor, y: Tensor, *strides: int) -> bool:
-    """Whether Triton, which looks for multiples of 16, knows that it may load 16 bytes at a time."""
-    return all(number % 16 == 0 for number in (x.data_ptr(), y.data_ptr(), *strides))
-
-
-def _scattered(*tensors: Tensor) -> bool:
-    """Whether the rows lie in no two strides; then the first axis is taken one by one rather than copied."""
-    return len(_groups(*tensors)) > 2
-
-
-def _row_strides(*tensors: Tensor) -> tuple[int, list[tuple[int, int]]]:
-    """Row r of a tensor starts at r // inner times its first stride plus r % inner times its second."""
-    groups = [(1, [0] * len(tensors)), *_groups(*tensors)][-2:]
-    groups = [(1, [0] * len(tensors)), *groups][-2:]
-    inner, inner_strides = groups[1]
-    return max(inner, 1), list(zip(groups[0][1], inner_strides, strict=True))
-
-
-def _groups(*tensors: Tensor) -> list[tuple[int, list[int]]]:
-    """Lengths and strides of the row axes; neighbours that one stride steps over count as one axis."""
-    groups: list[tuple[int, list[int]]] = []
-    for axis, length in enumerate(tensors[0].shape[:-1]):
-        strides = [tensor.stride(axis) for tensor in tensors]
-        if length == 1:
-            continue
-        if groups and groups[-1][1] == [length * stride for stride in strides]:
-            length *= groups.pop()[0]
-        groups.append((length, strides))
-    return groups

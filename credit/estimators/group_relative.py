@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from credit import groups
-from credit.estimator import Estimator, prepare
+from credit.estimator import Estimator
 from credit.loss import PolicyLoss
+from credit.preparing import by_row
 from credit.types import Array, Rollouts
 
 
@@ -76,7 +77,7 @@ class DAPO(GroupRelative):
 
     def keep(self, rollouts: Rollouts) -> Array:
         """True [N] for rows of a group in which some reward varies over its valid rows."""
-        rollouts = prepare(self, rollouts, ())
+        rollouts = by_row(self, rollouts, ())
         rewards, ids, valid = rollouts.rewards, rollouts.groups, rollouts.valid
         if rewards.ndim == 1:
             return groups.varies(rewards, ids, valid)

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from credit import checks
 from credit.backends.arrays import to_numpy
-from credit.estimator import Estimator, prepare
+from credit.estimator import Estimator
 from credit.estimators import DGPO, Redistributing
+from credit.preparing import prepare
 from credit.types import Array, Credit, Rollouts, TokenStatistics
 
 FORMAT = 1

@@ -1,0 +1,27 @@
+"""What `arrays.py` asks of torch: whether a tensor is plain memory, and tensors of numpy's memory."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+Tensor = torch.Tensor
+
+
+def plain(tensor: Tensor) -> bool:
+    """Whether this is memory, not a stand-in: no subclass, and neither traced nor under vmap."""
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )
+
+
+def inspectable(tensor: Tensor) -> bool:
+    """Whether values can be read at no cost: plain, and on a CPU."""
+    return tensor.device.type == "cpu" and plain(tensor)
+
+
+def from_numpy(array: Any) -> Tensor:
+    """The numpy array, or number, as a tensor of the same memory."""
+    return torch.from_numpy(np.asarray(array))
