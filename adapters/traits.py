@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from credit.estimator import Estimator, all_needs
+from credit.estimators.base import Estimator, required_fields
 from credit.types import Rollouts
 
 
@@ -22,16 +22,16 @@ def weighs_rewards(estimator: Estimator) -> bool:
 
 def learns_from_single_responses(estimator: Estimator) -> bool:
     """Whether groups of one get any advantage."""
-    return bool(_tried(estimator, [0, 1, 2]).any())
+    return bool(_try_advantages(estimator, [0, 1, 2]).any())
 
 
-def tells_tokens_apart(estimator: Estimator) -> bool:
+def differs_between_tokens(estimator: Estimator) -> bool:
     """Whether the tokens of a response get different advantages."""
-    advantages = _tried(estimator, [0, 0, 0])
+    advantages = _try_advantages(estimator, [0, 0, 0])
     return not np.allclose(advantages, advantages[:, :1])
 
 
-def _tried(estimator: Estimator, groups: list[int]) -> Any:
+def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     """Advantages [3, 4], as an array of numpy's.
 
     Tried on torch tensors, which the frameworks hand over and an estimator of a user's own may expect.
@@ -39,7 +39,7 @@ def _tried(estimator: Estimator, groups: list[int]) -> Any:
     import torch
 
     tokens = torch.tensor([[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]])
-    needed = dict.fromkeys(all_needs(estimator), tokens)
+    needed = dict.fromkeys(required_fields(estimator), tokens)
     special = {
         "turns": torch.tensor([[0, 0, 1, 1]] * 3),
         "progress": torch.tensor(0.5),

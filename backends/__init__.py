@@ -11,21 +11,21 @@ from credit.backends import array_api
 FORCE = "CREDIT_BACKEND"
 
 
-def choose(array: Any) -> ModuleType:
+def choose_backend(array: Any) -> ModuleType:
     """The backend for this array's library, which the caller has thereby imported already."""
     forced = os.environ.get(FORCE, "")
     if forced not in ("", "array_api"):
         raise ValueError(f"{FORCE} is {forced!r}; it may be 'array_api' (the reference) or unset")
     if is_torch_array(array) and not forced:
-        from credit.backends import torch
+        from credit.backends.torch import backend as torch_backend
 
-        return torch
+        return torch_backend
     if is_jax_array(array) and not forced:
-        from credit.backends import jax
+        from credit.backends.jax import backend as jax_backend
 
-        return jax
+        return jax_backend
     if is_numpy_array(array) and not forced:
-        from credit.backends import blocks
+        from credit.backends.numpy import backend as numpy_backend
 
-        return blocks
+        return numpy_backend
     return array_api

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_torch_array
 
-from credit.backends import state, tiles
-from credit.backends.arrays import namespace, within
+from credit.backends.arrays import is_in_range, namespace
+from credit.backends.vocab import state, tiles
 
 Array = Any
 
@@ -38,8 +38,8 @@ def token_statistics(
         return fold_pair(*sources, size, chunk, ids[..., None], half[..., None])
 
     arrays = (policy_logits, reference_logits, token_ids)
-    half = tiles.halved(temperature, token_ids, dtype)
-    return _by_rows(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+    half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
+    return _map_rows_quietly(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
 
 
 def token_statistics_from_hidden(
@@ -57,7 +57,7 @@ def token_statistics_from_hidden(
     chunk: int | None = None,
     tile: int = 16 * TILE,
     project: Any = tiles.project,
-    pair: Any = state.pair,
+    pair: Any = state.pair_state,
 ) -> tuple[Array, Array, Array, Array]:
     """As `token_statistics`, from hidden states [..., D] and heads [V, D], whose tiles `pair` sums up."""
     dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
@@ -71,15 +71,15 @@ def token_statistics_from_hidden(
         return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None], pair)
 
     arrays = (policy_hidden, reference_hidden, token_ids)
-    half = tiles.halved(temperature, token_ids, dtype)
-    return _by_rows(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+    half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
+    return _map_rows_quietly(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
 
 
-def finish(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
+def postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
     """Entropy by ln V and at most 1, NaN for log-probs of ids outside the vocabulary, 0 where not chosen."""
     log_p, log_q, entropy, deviation = statistics
     xp = namespace(log_p)
-    known = within(ids, size)
+    known = is_in_range(ids, size)
     entropy = entropy / log(size) if size > 1 else entropy * 0.0
     entropy = xp.where(entropy > 1.0, 1.0, entropy)
     fields = (xp.where(known, log_p, float("nan")), xp.where(known, log_q, float("nan")), entropy, deviation)
@@ -101,8 +101,8 @@ def log_probs_and_entropy(
             state.entropy(final.policy, final.moment),
         )
 
-    half = tiles.halved(temperature, token_ids, dtype)
-    return _by_rows(rows, (logits, token_ids, half), token_ids.ndim, max(1, tile // chunk))
+    half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
+    return _map_rows_quietly(rows, (logits, token_ids, half), token_ids.ndim, max(1, tile // chunk))
 
 
 def fold_pair(
@@ -112,17 +112,17 @@ def fold_pair(
     chunk: int,
     ids: Array,
     half: Array,
-    pair: Any = state.pair,
+    pair: Any = state.pair_state,
 ) -> tuple[Array, Array, Array, Array]:
     """Folds two models' tiles and reads the four statistics off the state."""
 
     def part(start: int, width: int) -> state.Pair:
         return pair(policy(start, width), reference(start, width), ids - start, half)
 
-    return read_pair(state.fold(part, state.merge_pair, size, chunk, half), half)
+    return read_statistics(state.fold_chunks(part, state.merge_pair, size, chunk, half), half)
 
 
-def read_pair(final: state.Pair, half: Array) -> tuple[Array, Array, Array, Array]:
+def read_statistics(final: state.Pair, half: Array) -> tuple[Array, Array, Array, Array]:
     """log p, log q, H(p), d of the whole vocabulary's state."""
     return (
         state.log_prob(final.policy, half),
@@ -137,16 +137,16 @@ def fold_single(logits: Array, dtype: Any, chunk: int, ids: Array, half: Array) 
     tile = tiles.from_logits(logits, dtype)
 
     def part(start: int, width: int) -> state.Single:
-        return state.single(tile(start, width), ids - start, half)
+        return state.single_state(tile(start, width), ids - start, half)
 
-    return state.fold(part, state.merge_single, logits.shape[-1], chunk, half)
+    return state.fold_chunks(part, state.merge_single, logits.shape[-1], chunk, half)
 
 
-def _by_rows(rows: Any, arrays: tuple[Array, ...], ndim: int, limit: int) -> Any:
+def _map_rows_quietly(rows: Any, arrays: tuple[Array, ...], ndim: int, limit: int) -> Any:
     # Infinities are data here, and NaN is the answer to bad rows. torch.compile cannot trace errstate.
     quiet = nullcontext() if is_torch_array(arrays[0]) else np.errstate(all="ignore")
     with quiet:
-        return tiles.over_rows(rows, arrays, ndim, limit)
+        return tiles.map_rows(rows, arrays, ndim, limit)
 
 
 def selected_log_probs_from_hidden(
@@ -158,12 +158,12 @@ def selected_log_probs_from_hidden(
     tile: int = 16 * TILE,
     **settings: Any,
 ) -> Array:
-    """log p [...] from hidden states [..., D] and a head [V, D]; settings as of `hidden_masses`."""
-    half = tiles.halved(temperature, token_ids, tiles.computing_dtype(hidden, head))
-    return hidden_masses(hidden, head, token_ids, half, tile=tile, **settings)[0]
+    """log p [...] from hidden states [..., D] and a head [V, D]; settings as below."""
+    half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(hidden, head))
+    return log_prob_and_residuals_from_hidden(hidden, head, token_ids, half, tile=tile, **settings)[0]
 
 
-def hidden_masses(
+def log_prob_and_residuals_from_hidden(
     hidden: Array,
     head: Array,
     token_ids: Array,
@@ -175,7 +175,7 @@ def hidden_masses(
     chunk: int | None = None,
     tile: int = 16 * TILE,
     project: Any = tiles.project,
-    single: Any = state.single,
+    single: Any = state.single_state,
 ) -> tuple[Array, Array, Array]:
     """log p, and for its gradient the peak and ln A, all [...]."""
     size = head.shape[0]
@@ -188,8 +188,8 @@ def hidden_masses(
         def part(start: int, width: int) -> state.Single:
             return single(logits(start, width), ids - start, half)
 
-        policy, _ = state.fold(part, state.merge_single, size, width, half)
+        policy, _ = state.fold_chunks(part, state.merge_single, size, width, half)
         xp = namespace(policy.peak)
         return state.log_prob(policy, half), policy.peak[..., 0], xp.log(policy.total)[..., 0]
 
-    return _by_rows(rows, (hidden, token_ids, half), token_ids.ndim, max(1, tile // width))
+    return _map_rows_quietly(rows, (hidden, token_ids, half), token_ids.ndim, max(1, tile // width))

@@ -16,7 +16,7 @@ def namespace(*arrays: Array) -> Any:
     return array_namespace(*arrays)
 
 
-def within(ids: Array, count: int) -> Array:
+def is_in_range(ids: Array, count: int) -> Array:
     """Which ids lie in 0..count-1."""
     return (ids >= 0) & (ids < count)
 
@@ -42,19 +42,19 @@ def stop_gradient(array: Array) -> Array:
     return array
 
 
-def masked(array: Array, mask: Array, otherwise: Array | float | None = None) -> Array:
+def apply_mask(array: Array, mask: Array, otherwise: Array | float | None = None) -> Array:
     """`array` [N, T] where the bool mask is set, and `otherwise` (0) elsewhere, whatever lies there."""
-    return masking(mask)(array, otherwise)
+    return make_masker(mask)(array, otherwise)
 
 
-def masking(mask: Array) -> Callable[..., Array]:
-    """`masked` for many arrays of one mask: a function of array and otherwise."""
+def make_masker(mask: Array) -> Callable[..., Array]:
+    """`apply_mask` for many arrays of one mask: a function of array and otherwise."""
     xp = namespace(mask)
 
     def choose(array: Array, otherwise: Array | float | None = None) -> Array:
         return xp.where(mask, array, xp.zeros_like(array) if otherwise is None else otherwise)
 
-    if not (_plain_on_cpu(mask) and mask.dtype == xp.bool):
+    if not (_is_plain_on_cpu(mask) and mask.dtype == xp.bool):
         return choose
 
     @cache
@@ -64,7 +64,7 @@ def masking(mask: Array) -> Callable[..., Array]:
     def by_bits(array: Array, otherwise: Array | float | None = None) -> Array:
         """As `choose`, which takes numpy and torch several times as long on a CPU."""
         bits = _BITS.get(array.dtype.itemsize)
-        if bits is None or not _plain_on_cpu(array):
+        if bits is None or not _is_plain_on_cpu(array):
             return choose(array, otherwise)
         kind = getattr(xp, bits)
         if otherwise is None:
@@ -80,26 +80,26 @@ def masking(mask: Array) -> Callable[..., Array]:
 def as_type(array: Array, dtype: Any) -> Array:
     """The array in that dtype; the same array where it has it already."""
     xp = namespace(array)
-    if is_torch_array(array) and array.dtype == xp.bool and _plain_on_cpu(array):
+    if is_torch_array(array) and array.dtype == xp.bool and _is_plain_on_cpu(array):
         array = array.view(xp.uint8)  # which torch converts six times as fast
     return xp.astype(array, dtype, copy=False)
 
 
-def writable(array: Array) -> bool:
+def is_writable(array: Array) -> bool:
     """Whether results can be written into such an array piece by piece: not where a program is traced."""
     if is_torch_array(array):
         from credit.backends.torch import tensors
 
-        return tensors.plain(array)
+        return tensors.is_plain(array)
     return is_numpy_array(array)
 
 
-def inspectable(array: Array) -> bool:
+def is_inspectable(array: Array) -> bool:
     """Whether reading values costs no device synchronisation and breaks no tracing."""
     if is_torch_array(array):
         from credit.backends.torch import tensors
 
-        return tensors.inspectable(array)
+        return tensors.is_inspectable(array)
     if is_jax_array(array):
         from jax.core import Tracer
 
@@ -124,15 +124,17 @@ def from_numpy(array: Array, like: Array) -> Array:
     return tensors.from_numpy(array)
 
 
-def _plain_on_cpu(array: Array) -> bool:
+def _is_plain_on_cpu(array: Array) -> bool:
     """A numpy array, or a torch tensor with the same freedom: bits can be looked at."""
-    return is_numpy_array(array) or (is_torch_array(array) and not array.requires_grad and inspectable(array))
+    return is_numpy_array(array) or (
+        is_torch_array(array) and not array.requires_grad and is_inspectable(array)
+    )
 
 
 def _group_reduce(values: Array, groups: Array, how: str) -> Array:
     xp = namespace(values, groups)
     count = values.shape[0]
-    known = within(groups, count)
+    known = is_in_range(groups, count)
     ids = xp.where(known, groups, xp.zeros_like(groups))
     slots: Any
     start = {"sum": 0.0, "max": -float("inf")}[how]

@@ -91,12 +91,12 @@ def measure(way: str, rows: int, hidden: int, inner: int, budget: float, device:
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     policy, reference = models(hidden, inner, device, dtype)
     if way == "ours":
-        from credit.adapters.trl import scoring
+        from credit.adapters.trl import statistics
 
         trainer = trainer_over(policy, reference, budget, device)
 
         def score(output: dict[str, torch.Tensor]) -> Any:
-            return scoring.statistics(trainer, output, output["completion_mask"])
+            return statistics.compute_statistics(trainer, output, output["completion_mask"])
     else:
 
         def score(output: dict[str, torch.Tensor]) -> Any:

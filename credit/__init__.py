@@ -1,9 +1,7 @@
 """Token-level credit assignment for reinforcement learning of language models."""
 
 from credit import groups, tokens
-from credit.checks import validate
 from credit.divergence import binary_deviation
-from credit.estimator import Estimator, get, names, parse
 from credit.estimators import (
     DAPO,
     DGPO,
@@ -27,6 +25,7 @@ from credit.estimators import (
     ReMax,
     TopEntropy,
 )
+from credit.estimators.base import Estimator, get, names, parse
 from credit.hidden import selected_log_probs_from_hidden
 from credit.loss import PolicyLoss
 from credit.rewards import overlong_penalty
@@ -39,6 +38,7 @@ from credit.statistics import (
 )
 from credit.top_k import DeviationBounds, top_k_deviation
 from credit.types import Credit, Rollouts, TokenStatistics
+from credit.validation import validate
 
 __all__ = [
     "Credit",

@@ -1,6 +1,6 @@
 """`python -m credit.check`: every estimator and the token statistics on every array library and device here.
 
-Each is compared with float64 answers from plain loops (check_oracle.py), within the documented bounds. The
+Each is compared with float64 answers from plain loops (selftest/oracle.py), within the documented bounds. The
 exit status is 1 where a bound is broken or a backend fails. An estimator without loops of its own is compared
 with itself in float64 numpy, and the table says so.
 """
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import credit
-from credit.backends import choose
-from credit.check_oracle import ORACLES, statistics
+from credit.backends import choose_backend
+from credit.selftest.oracle import ORACLES, token_statistics
 
 Array = Any
 TOKENS, SIZE, TEMPERATURE = (4, 6), 20_011, 0.7
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 def main() -> int:
     """Prints the table; 0 if every bound holds."""
-    rows = [row for place in places() for row in (*check_statistics(place), *check_estimators(place))]
+    rows = [row for place in list_places() for row in (*check_statistics(place), *check_estimators(place))]
     print(
         f"{'library':17s}{'version':14s}{'device':22s}{'what':34s}{'path':26s}{'error/bound':>11s}{'ms':>9s}"
     )
@@ -62,7 +62,7 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def places() -> Iterator[Place]:
+def list_places() -> Iterator[Place]:
     """Every library that is installed, on each of its devices."""
     yield Place("numpy", np.__version__, "cpu", np.asarray, np.asarray)
     if find_spec("array_api_strict"):
@@ -114,7 +114,7 @@ def check_statistics(place: Place) -> Iterator[Row]:
     ids = rng.integers(9000, SIZE, size=TOKENS).astype(np.int32) // 3 * 3 + 1
     hidden, head, other = (rng.normal(size=(*n, 32)).astype("f4") for n in (TOKENS, (SIZE,), (SIZE,)))
     hidden, other = 0.3 * hidden, head + np.float32(0.03) * other
-    plain, tiled = _paths(place.put(x))
+    plain, tiled = _path_names(place.put(x))
 
     def from_logits(x: Array, y: Array, ids: Array) -> Any:
         return credit.token_statistics(x, y, ids, temperature=TEMPERATURE)
@@ -125,14 +125,14 @@ def check_statistics(place: Place) -> Iterator[Row]:
     def log_probs(x: Array, ids: Array) -> Any:
         return credit.log_probs_and_entropy(x, ids, temperature=TEMPERATURE)
 
-    expected = statistics(x, y, ids, TEMPERATURE)
+    expected = token_statistics(x, y, ids, TEMPERATURE)
     wide: Any = [hidden.astype(np.float64) @ side.T.astype(np.float64) for side in (head, other)]
-    yield _run(place, "token_statistics", plain, from_logits, (x, y, ids), expected, _normalized)
-    expected_hidden = statistics(wide[0], wide[1], ids, TEMPERATURE)
-    yield _run(
-        place, "... from hidden", tiled, from_hidden, (hidden, head, other, ids), expected_hidden, _normalized
+    yield _compare(place, "token_statistics", plain, from_logits, (x, y, ids), expected, _to_nats)
+    expected_hidden = token_statistics(wide[0], wide[1], ids, TEMPERATURE)
+    yield _compare(
+        place, "... from hidden", tiled, from_hidden, (hidden, head, other, ids), expected_hidden, _to_nats
     )
-    yield _run(
+    yield _compare(
         place, "log_probs_and_entropy", tiled, log_probs, (x, ids), expected[::2], lambda fields: fields
     )
 
@@ -142,7 +142,7 @@ REQUIRED: dict[str, Any] = {"mix": {"parts": ((0.7, "grpo"), (0.3, "dgpo"))}}  #
 
 def check_estimators(place: Place) -> Iterator[Row]:
     """The advantages [N, T] of every registered estimator with its default settings."""
-    rollouts = _rollouts()
+    rollouts = _make_rollouts()
     for name in credit.names():
         estimator = credit.get(name, **REQUIRED.get(name, {}))
         loops = ORACLES.get(name)
@@ -161,7 +161,7 @@ def check_estimators(place: Place) -> Iterator[Row]:
         yield Row(place, name, "array API", error, time.perf_counter() - start, note)
 
 
-def _run(
+def _compare(
     place: Place, what: str, path: str, function: Any, arrays: Any, expected: Any, read: Callable[..., Any]
 ) -> Row:
     given = [place.put(array) for array in arrays]
@@ -172,18 +172,20 @@ def _run(
         seconds = time.perf_counter() - start
     except Exception:
         return Row(place, what, path, float("inf"), 0.0, traceback.format_exc().splitlines()[-1])
-    errors = [_error(*pair) for pair in zip(KINDS[len(fields)], read(fields), expected, strict=True)]
+    errors = [
+        _error_in_bounds(*pair) for pair in zip(KINDS[len(fields)], read(fields), expected, strict=True)
+    ]
     return Row(place, what, path, max(errors), seconds)
 
 
 KINDS = {4: ("log", "log", "entropy", "deviation"), 2: ("log", "entropy")}
 
 
-def _normalized(fields: list[Any]) -> list[Any]:
+def _to_nats(fields: list[Any]) -> list[Any]:
     return [*fields[:2], fields[2] * np.log(SIZE), fields[3]]
 
 
-def _error(kind: str, actual: Any, expected: Any) -> float:
+def _error_in_bounds(kind: str, actual: Any, expected: Any) -> float:
     """The largest error in units of its bound; NaN where one is wrong."""
     relative = np.where(expected < 1e-7, 1e-2, 1e-3) * expected
     bounds = {
@@ -195,9 +197,9 @@ def _error(kind: str, actual: Any, expected: Any) -> float:
     return float(np.max(np.where(same, 0.0, np.abs(np.where(same, 0.0, actual - expected)) / bounds[kind])))
 
 
-def _paths(array: Array) -> tuple[str, str]:
+def _path_names(array: Array) -> tuple[str, str]:
     """How token_statistics and the other functions are computed."""
-    backend = choose(array)
+    backend = choose_backend(array)
     if getattr(backend, "on_kernels", lambda *_: False)(array):
         return "Triton kernels", "Triton kernels"
     name = backend.__name__.split(".")[-1]
@@ -206,7 +208,7 @@ def _paths(array: Array) -> tuple[str, str]:
     return "blocks" if in_blocks else other, other
 
 
-def _rollouts() -> credit.Rollouts:
+def _make_rollouts() -> credit.Rollouts:
     rng = np.random.default_rng(1)
     groups = np.asarray([0, 0, 1, 0, 1, 2, 3, 3], np.int32)
     mask = np.arange(10) < rng.integers(1, 11, size=(8, 1))

@@ -1,6 +1,6 @@
 """Deviation of policy and reference where the whole vocabulary is not at hand."""
 
-from credit import checks
+from credit import validation
 from credit.backends.arrays import stop_gradient
 from credit.types import Array
 
@@ -25,8 +25,8 @@ def binary_deviation(log_probs: Array, reference_log_probs: Array) -> Array:
     Raises:
         ValueError: libraries, devices or shapes differ, or an input is not floating point.
     """
-    xp = checks.same_library(log_probs=log_probs, reference_log_probs=reference_log_probs)
-    checks.shape("reference_log_probs", reference_log_probs, log_probs.shape, "as log_probs")
+    xp = validation.check_same_library(log_probs=log_probs, reference_log_probs=reference_log_probs)
+    validation.check_shape("reference_log_probs", reference_log_probs, log_probs.shape, "as log_probs")
     arrays = (stop_gradient(log_probs), stop_gradient(reference_log_probs))
     for name, array in zip(("log_probs", "reference_log_probs"), arrays, strict=True):
         if not xp.isdtype(array.dtype, "real floating"):

@@ -10,7 +10,7 @@ def size(valid: Array, groups: Array, dtype: object) -> Array:
     return group_sum(xp.astype(valid, dtype), groups)
 
 
-def centre(rewards: Array, groups: Array, valid: Array, weights: Array | None = None) -> Array:
+def center(rewards: Array, groups: Array, valid: Array, weights: Array | None = None) -> Array:
     """r_i - (weighted) mean of the group [N]; 0 for invalid rows, exactly 0 where rewards are equal.
 
     Two passes: the float mean of n equal numbers can miss them by some units in the last place, and
@@ -26,18 +26,18 @@ def centre(rewards: Array, groups: Array, valid: Array, weights: Array | None = 
     return centred
 
 
-def deviation(rewards: Array, groups: Array, valid: Array, *, correction: int) -> Array:
+def std(rewards: Array, groups: Array, valid: Array, *, correction: int) -> Array:
     """Standard deviation over the valid rows of the group [N]; 0 where there are fewer than 2."""
-    return _spread(centre(rewards, groups, valid), groups, valid, correction)
+    return _std_of_centered(center(rewards, groups, valid), groups, valid, correction)
 
 
-def standardise(rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float) -> Array:
+def standardize(rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float) -> Array:
     """(r_i - mean) / (std + eps) over the valid rows of the group [N]; 0 where there are fewer than 2."""
-    centred = centre(rewards, groups, valid)
-    return divide(centred, _spread(centred, groups, valid, correction) + eps)
+    centred = center(rewards, groups, valid)
+    return divide_or_keep(centred, _std_of_centered(centred, groups, valid, correction) + eps)
 
 
-def _spread(centred: Array, groups: Array, valid: Array, correction: int) -> Array:
+def _std_of_centered(centred: Array, groups: Array, valid: Array, correction: int) -> Array:
     """The deviation of rewards whose mean is taken out already."""
     xp = namespace(centred)
     count = size(valid, groups, centred.dtype)
@@ -48,7 +48,7 @@ def _spread(centred: Array, groups: Array, valid: Array, correction: int) -> Arr
     return unit * xp.sqrt(squares / xp.clip(count - correction, min=1.0))
 
 
-def divide(centred: Array, scale: Array) -> Array:
+def divide_or_keep(centred: Array, scale: Array) -> Array:
     """centred / scale; centred where the scale is 0, for then there is nothing but zeros to scale."""
     return centred / namespace(scale).where(scale == 0.0, 1.0, scale)
 
@@ -57,7 +57,7 @@ def leave_one_out(rewards: Array, groups: Array, valid: Array) -> Array:
     """r_i - mean of the group's other valid rows = n / (n - 1) (r_i - mean) [N]; 0 for n < 2."""
     xp = namespace(rewards)
     count = size(valid, groups, rewards.dtype)
-    return centre(rewards, groups, valid) * count / xp.clip(count - 1.0, min=1.0)
+    return center(rewards, groups, valid) * count / xp.clip(count - 1.0, min=1.0)
 
 
 def varies(rewards: Array, groups: Array, valid: Array) -> Array:

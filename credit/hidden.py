@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from credit import checks, inputs
-from credit.backends import choose
-from credit.backends.arrays import namespace, within
+from credit import logits_validation, validation
+from credit.backends import choose_backend
+from credit.backends.arrays import is_in_range, namespace
 from credit.types import Array
 
 
@@ -43,12 +43,12 @@ def selected_log_probs_from_hidden(
         ValueError: as `token_statistics`.
     """
     arrays = {"hidden": hidden, "head": head, "bias": bias}
-    checks.same_library(**arrays)
-    inputs.head_shapes("", hidden, head, bias)
-    inputs.vocabulary("head", head.shape[0], None)
-    inputs.tiling(soft_cap, chunk)
-    ids, _ = inputs.ids(hidden, token_ids, temperature, None, head.shape[0])
+    validation.check_same_library(**arrays)
+    logits_validation.check_head_shapes("", hidden, head, bias)
+    logits_validation.check_vocab_size("head", head.shape[0], None)
+    logits_validation.check_tiling(soft_cap, chunk)
+    ids, _ = logits_validation.prepare_token_ids(hidden, token_ids, temperature, None, head.shape[0])
     settings: dict[str, Any] = {"bias": bias, "scale": scale, "soft_cap": soft_cap, "chunk": chunk}
-    result = choose(hidden).selected_log_probs_from_hidden(hidden, head, ids, temperature, **settings)
-    known = within(ids, head.shape[0])
+    result = choose_backend(hidden).selected_log_probs_from_hidden(hidden, head, ids, temperature, **settings)
+    known = is_in_range(ids, head.shape[0])
     return namespace(result).where(known, result, float("nan"))

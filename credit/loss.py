@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from credit import checks, tokens
+from credit import tokens, validation
 from credit.backends.arrays import namespace, stop_gradient
 from credit.types import Array
 
@@ -87,7 +87,7 @@ class PolicyLoss(BaseModel):
         Raises:
             ValueError: shapes do not fit, or the KL penalty or the correction lacks its log-probs.
         """
-        xp = checks.same_library(
+        xp = validation.check_same_library(
             log_probs=log_probs,
             old_log_probs=old_log_probs,
             advantages=advantages,
@@ -98,7 +98,7 @@ class PolicyLoss(BaseModel):
         if log_probs.ndim != 2:
             raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}; expected [N, T]")
         if advantages.ndim == 1:
-            checks.shape("advantages", advantages, log_probs.shape[:1], "[N] of log_probs")
+            validation.check_shape("advantages", advantages, log_probs.shape[:1], "[N] of log_probs")
             advantages = advantages[:, None] + xp.zeros_like(log_probs, dtype=advantages.dtype)
         if self.kl_coefficient and reference_log_probs is None:
             raise ValueError("kl_coefficient is not 0, so the loss needs reference_log_probs")
@@ -108,10 +108,10 @@ class PolicyLoss(BaseModel):
         dtype = xp.float64 if log_probs.dtype == xp.float64 else xp.float32
 
         def clean(name: str, array: Array) -> Array:
-            checks.shape(name, array, log_probs.shape, "as log_probs")
+            validation.check_shape(name, array, log_probs.shape, "as log_probs")
             return xp.where(mask, xp.astype(array, dtype), 0.0)
 
-        checks.shape("mask", mask, log_probs.shape, "as log_probs")
+        validation.check_shape("mask", mask, log_probs.shape, "as log_probs")
         new = clean("log_probs", log_probs)
         old = stop_gradient(clean("old_log_probs", old_log_probs))
         advantages = stop_gradient(clean("advantages", advantages))

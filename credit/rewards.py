@@ -1,6 +1,6 @@
 """Rewards that depend on the length of a response."""
 
-from credit import checks
+from credit import validation
 from credit.types import Array
 
 
@@ -24,7 +24,7 @@ def overlong_penalty(lengths: Array, max_length: int, cache_length: int) -> Arra
 
     Source: DAPO, arXiv 2503.14476.
     """
-    xp = checks.same_library(lengths=lengths)
+    xp = validation.check_same_library(lengths=lengths)
     if not 1 <= cache_length <= max_length:
         raise ValueError(f"cache_length is {cache_length}; expected 1..max_length ({max_length})")
     dtype = xp.float64 if lengths.dtype == xp.float64 else xp.float32

@@ -51,7 +51,7 @@ def bounded(*, above: float | None = None, least: float | None = None, below: fl
     return Annotated[float | Schedule, AfterValidator(check)]
 
 
-def current(value: float | Schedule, rollouts: Rollouts) -> Any:
+def evaluate_setting(value: float | Schedule, rollouts: Rollouts) -> Any:
     """The setting's value now: the number itself, or the schedule's at `rollouts.progress`."""
     return value.at(rollouts.progress) if isinstance(value, Schedule) else value
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from credit import checks, inputs, sharded
-from credit.backends import array_api, choose
-from credit.backends.arrays import namespace, stop_gradient, within
+from credit import logits_validation, sharded, validation
+from credit.backends import array_api, choose_backend
+from credit.backends.arrays import is_in_range, namespace, stop_gradient
 from credit.types import Array, TokenStatistics
 
 
@@ -51,14 +51,16 @@ def token_statistics(
     if process_group is not None:
         given = token_ids, temperature, mask, vocab_size, process_group
         return sharded.token_statistics((policy_logits,), (reference_logits,), *given)
-    checks.same_library(policy_logits=policy_logits, reference_logits=reference_logits)
-    policy_logits = inputs.columns("policy_logits", policy_logits, vocab_size)
-    reference_logits = inputs.columns("reference_logits", reference_logits, vocab_size)
-    checks.shape("reference_logits", reference_logits, policy_logits.shape, "as policy_logits")
+    validation.check_same_library(policy_logits=policy_logits, reference_logits=reference_logits)
+    policy_logits = logits_validation.slice_logits("policy_logits", policy_logits, vocab_size)
+    reference_logits = logits_validation.slice_logits("reference_logits", reference_logits, vocab_size)
+    validation.check_shape("reference_logits", reference_logits, policy_logits.shape, "as policy_logits")
     size = policy_logits.shape[-1]
-    ids, chosen = inputs.ids(policy_logits, token_ids, temperature, mask, size)
-    statistics = choose(policy_logits).token_statistics(policy_logits, reference_logits, ids, temperature)
-    return _finish(statistics, ids, chosen, size)
+    ids, chosen = logits_validation.prepare_token_ids(policy_logits, token_ids, temperature, mask, size)
+    statistics = choose_backend(policy_logits).token_statistics(
+        policy_logits, reference_logits, ids, temperature
+    )
+    return _postprocess(statistics, ids, chosen, size)
 
 
 def token_statistics_from_hidden(
@@ -113,12 +115,14 @@ def token_statistics_from_hidden(
         "policy_bias": policy_bias,
         "reference_bias": reference_bias,
     }
-    checks.same_library(**arrays)
-    inputs.head_shapes("policy_", policy_hidden, policy_head, policy_bias)
-    inputs.head_shapes("reference_", reference_hidden, reference_head, reference_bias)
-    inputs.tiling(soft_cap, chunk)
+    validation.check_same_library(**arrays)
+    logits_validation.check_head_shapes("policy_", policy_hidden, policy_head, policy_bias)
+    logits_validation.check_head_shapes("reference_", reference_hidden, reference_head, reference_bias)
+    logits_validation.check_tiling(soft_cap, chunk)
     cut: dict[str, Any] = {
-        name: inputs.rows(name, arrays[name], vocab_size) for name in arrays if "hidden" not in name
+        name: logits_validation.slice_head(name, arrays[name], vocab_size)
+        for name in arrays
+        if "hidden" not in name
     }
     size = cut["policy_head"].shape[0]
     if cut["reference_head"].shape[0] != size:
@@ -126,10 +130,10 @@ def token_statistics_from_hidden(
             f"the heads have {size} and {cut['reference_head'].shape[0]} rows; expected one "
             "vocabulary (give vocab_size if they are padded differently)"
         )
-    ids, chosen = inputs.ids(policy_hidden, token_ids, temperature, mask, size)
+    ids, chosen = logits_validation.prepare_token_ids(policy_hidden, token_ids, temperature, mask, size)
     lead = tuple(reference_hidden.shape[:-1])
-    checks.shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
-    statistics = choose(policy_hidden).token_statistics_from_hidden(
+    validation.check_shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
+    statistics = choose_backend(policy_hidden).token_statistics_from_hidden(
         policy_hidden,
         cut["policy_head"],
         reference_hidden,
@@ -142,7 +146,7 @@ def token_statistics_from_hidden(
         soft_cap=soft_cap,
         chunk=chunk,
     )
-    return _finish(statistics, ids, chosen, size)
+    return _postprocess(statistics, ids, chosen, size)
 
 
 def selected_log_probs(
@@ -179,15 +183,15 @@ def log_probs_and_entropy(
     """
     if process_group is not None:
         return sharded.log_probs_and_entropy(logits, token_ids, temperature, vocab_size, process_group)
-    checks.same_library(logits=logits, token_ids=token_ids)
-    logits = inputs.columns("logits", logits, vocab_size)
-    ids, _ = inputs.ids(logits, token_ids, temperature, None, logits.shape[-1])
-    log_probs, entropy = choose(logits).log_probs_and_entropy(logits, ids, temperature)
+    validation.check_same_library(logits=logits, token_ids=token_ids)
+    logits = logits_validation.slice_logits("logits", logits, vocab_size)
+    ids, _ = logits_validation.prepare_token_ids(logits, token_ids, temperature, None, logits.shape[-1])
+    log_probs, entropy = choose_backend(logits).log_probs_and_entropy(logits, ids, temperature)
     xp = namespace(logits)
-    known = within(ids, logits.shape[-1])
+    known = is_in_range(ids, logits.shape[-1])
     return xp.where(known, log_probs, float("nan")), entropy
 
 
-def _finish(statistics: Any, ids: Array, chosen: Array | None, size: int) -> TokenStatistics:
-    finish = getattr(choose(ids), "finish", array_api.finish)
+def _postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) -> TokenStatistics:
+    finish = getattr(choose_backend(ids), "finish", array_api.postprocess)
     return TokenStatistics(*(stop_gradient(field) for field in finish(statistics, ids, chosen, size)))

@@ -3,22 +3,22 @@
 import re
 from typing import Any
 
-from credit.estimator import Estimator, kinds
+from credit.estimators.base import Estimator, estimator_classes
 from credit.loss import PolicyLoss
 
 PAPER = re.compile(r"arXiv\s+(\d{4}\.\d{5})")
 
 
-def markdown() -> str:
+def write_markdown() -> str:
     """One row per estimator of the package: name, what it is, formula, paper, needs, loss."""
     rows = ["| name | | formula | paper | needs | loss |", "|---|---|---|---|---|---|"]
-    for name, kind in sorted(kinds().items()):
+    for name, kind in sorted(estimator_classes().items()):
         if kind.__module__.startswith("credit."):
-            rows.append(f"| `{name}` | " + " | ".join(_cells(kind)) + " |")
+            rows.append(f"| `{name}` | " + " | ".join(_write_cells(kind)) + " |")
     return "\n".join(rows) + "\n"
 
 
-def _cells(kind: type[Estimator]) -> list[str]:
+def _write_cells(kind: type[Estimator]) -> list[str]:
     text = kind.__doc__ or ""
     title = text.splitlines()[0].split(":")[0].rstrip(".")
     papers = PAPER.findall(text)
@@ -26,15 +26,15 @@ def _cells(kind: type[Estimator]) -> list[str]:
     required = any(field.is_required() for field in kind.model_fields.values())
     defaults: Any = kind  # a class without required fields can be called without any
     needs = "what its parts need" if required else ", ".join(f"`{n}`" for n in defaults().needs) or "rewards"
-    return [title, _formula(text), links, needs, _loss(kind.model_fields["loss"].default)]
+    return [title, _find_formula(text), links, needs, _describe_loss(kind.model_fields["loss"].default)]
 
 
-def _formula(text: str) -> str:
+def _find_formula(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.startswith("        ")]
     return "<br>".join(f"`{re.sub(' {2,}', '   ', line)}`" for line in lines).replace("|", "\\|")
 
 
-def _loss(loss: PolicyLoss) -> str:
+def _describe_loss(loss: PolicyLoss) -> str:
     clip = (
         f"{loss.clip_low:g}" if loss.clip_low == loss.clip_high else f"{loss.clip_low:g} / {loss.clip_high:g}"
     )
@@ -42,4 +42,4 @@ def _loss(loss: PolicyLoss) -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    print(write_markdown(), end="")

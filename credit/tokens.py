@@ -3,7 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from credit.backends.arrays import as_type, group_max, group_sum, masked, masking, namespace, within
+from credit.backends.arrays import (
+    apply_mask,
+    as_type,
+    group_max,
+    group_sum,
+    is_in_range,
+    make_masker,
+    namespace,
+)
 from credit.types import Array
 
 
@@ -31,12 +39,12 @@ def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None
     Computed as e (T / sum e), so that equal scores give exactly 1. 0 outside the mask. A NaN score
     on a token of the mask makes its own response (or turn) NaN.
     """
-    inside, total, peak = over(mask, turns)
+    inside, total, peak = make_reducers(mask, turns)
     top = peak(score)
-    return inside(_weigh((inside(score, top) - top) / tau, mask, total))
+    return inside(_softmax_weights((inside(score, top) - top) / tau, mask, total))
 
 
-def redistribute_to(
+def redistribute_to_fraction(
     score: Array,
     mask: Array,
     fraction: Any,
@@ -54,7 +62,7 @@ def redistribute_to(
     more than `floor` ([N, 1] or a number) is noise and keeps weights of 1.
     """
     xp = namespace(score)
-    inside, total, peak = over(mask, turns)
+    inside, total, peak = make_reducers(mask, turns)
     top, bottom = peak(score), -peak(-score)
     spread = top - bottom
     smallest = xp.maximum(4.0 * xp.finfo(score.dtype).eps * xp.abs(top), xp.zeros_like(top) + floor)
@@ -72,11 +80,11 @@ def redistribute_to(
         sums = total(e)
         loose = sums * sums > fraction * count * total(e * e)
         low, high = xp.where(loose, middle, low), xp.where(loose, high, middle)
-    weights = _weigh(xp.exp(0.5 * (low + high)) * z, mask, total)
+    weights = _softmax_weights(xp.exp(0.5 * (low + high)) * z, mask, total)
     return xp.where(flat, as_type(mask, score.dtype), inside(weights))
 
 
-def _weigh(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Array:
+def _softmax_weights(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Array:
     xp = namespace(exponent)
     e = xp.exp(exponent)
     sums = total(e)  # at least 1 where there is a token: the peak's own
@@ -84,12 +92,12 @@ def _weigh(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Arr
     return e * (count / xp.where(sums < 1.0, 1.0, sums))
 
 
-def over(mask: Array, turns: Array | None) -> tuple[Callable[..., Array], ...]:
-    """masking(mask); then sum and maximum over each token's response, or over its turn, of the mask's tokens.
+def make_reducers(mask: Array, turns: Array | None) -> tuple[Callable[..., Array], ...]:
+    """make_masker(mask), and the sum and maximum over the masked-in tokens of each response, or each turn.
 
     Shapes [N, T] -> [N, 1], or [N, T] by turns. The maximum of nothing is 0.
     """
-    xp, inside = namespace(mask), masking(mask)
+    xp, inside = namespace(mask), make_masker(mask)
     reducers: tuple[Callable[[Array], Array], Callable[[Array], Array]]
     if turns is None:
         reducers = (
@@ -99,7 +107,7 @@ def over(mask: Array, turns: Array | None) -> tuple[Callable[..., Array], ...]:
     else:
         rows, width = mask.shape
         first = xp.cumulative_sum(xp.ones_like(turns), axis=0) - 1
-        ids = xp.where(mask, xp.where(within(turns, width), turns + width * first, -1), 0)
+        ids = xp.where(mask, xp.where(is_in_range(turns, width), turns + width * first, -1), 0)
         flat = xp.reshape(ids, (-1,))
 
         def by_turn(reduce: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
@@ -122,7 +130,7 @@ def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
     xp = namespace(values)
     count = xp.sum(as_type(mask, values.dtype))
     centred = values
-    for _ in range(2):  # as in groups.centre: equal values give exactly 0
+    for _ in range(2):  # as in groups.center: equal values give exactly 0
         centred = xp.where(mask, centred - mean(centred, mask), 0.0)
     unit = xp.clip(xp.max(xp.abs(centred)), min=1.0)  # so that the squares of large values fit
     centred = centred / unit
@@ -167,12 +175,12 @@ def mean(values: Array, mask: Array) -> Array:
     """Mean over all the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
     count = xp.sum(as_type(mask, values.dtype))
-    return xp.sum(masked(values, mask)) / xp.clip(count, min=1.0)
+    return xp.sum(apply_mask(values, mask)) / xp.clip(count, min=1.0)
 
 
 def extreme(values: Array, mask: Array, *, largest: bool) -> Array:
     """Largest or smallest value on the mask's tokens, 0-d; 0 where there are none."""
     xp = namespace(values)
     none = -float("inf") if largest else float("inf")
-    peak = (xp.max if largest else xp.min)(masked(values, mask, none))
+    peak = (xp.max if largest else xp.min)(apply_mask(values, mask, none))
     return xp.where(peak == none, 0.0, peak)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from credit import checks
+from credit import validation
 from credit.backends.arrays import namespace, stop_gradient
 from credit.types import Array
 
@@ -34,8 +34,8 @@ def top_k_deviation(log_probs: Array, reference_log_probs: Array) -> DeviationBo
     Raises:
         ValueError: shapes, devices or libraries do not fit, or k is 0.
     """
-    xp = checks.same_library(log_probs=log_probs, reference_log_probs=reference_log_probs)
-    checks.shape("reference_log_probs", reference_log_probs, tuple(log_probs.shape), "as log_probs")
+    xp = validation.check_same_library(log_probs=log_probs, reference_log_probs=reference_log_probs)
+    validation.check_shape("reference_log_probs", reference_log_probs, tuple(log_probs.shape), "as log_probs")
     if log_probs.ndim < 1 or not log_probs.shape[-1]:
         raise ValueError(f"log_probs have shape {tuple(log_probs.shape)}; expected [..., k] with k > 0")
     wide = log_probs.dtype == reference_log_probs.dtype == xp.float64

@@ -8,7 +8,8 @@ import pytest
 import statistics_oracle as oracle
 
 import credit
-from credit.backends import block_sums, blocks
+from credit.backends.numpy import backend as numpy_backend
+from credit.backends.numpy import inplace
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def assert_within_bounds(actual, x, y, ids, temperature=1.0):
 
 
 @pytest.mark.parametrize(
-    "size", [1, 2, 511, 512, 513, 700, blocks.BLOCK, blocks.BLOCK + 1, 2 * blocks.BLOCK + 5]
+    "size",
+    [1, 2, 511, 512, 513, 700, numpy_backend.BLOCK, numpy_backend.BLOCK + 1, 2 * numpy_backend.BLOCK + 5],
 )
 def test_vocabularies_around_the_sizes_of_blocks_and_stretches(rng, size):
     x, y = logit_cases.ordinary(rng, rows=5, size=size)
@@ -35,14 +37,14 @@ def test_vocabularies_around_the_sizes_of_blocks_and_stretches(rng, size):
 def test_threads_change_nothing(rng, threads, monkeypatch):
     x, y = logit_cases.ordinary(rng, rows=130, size=9001)
     ids = rng.integers(9001, size=130)
-    alone = blocks.token_statistics(x, y, ids, 1.0)
-    monkeypatch.setattr(blocks, "cores", lambda: threads)
-    for one, other in zip(alone, blocks.token_statistics(x, y, ids, 1.0), strict=True):
+    alone = numpy_backend.token_statistics(x, y, ids, 1.0)
+    monkeypatch.setattr(numpy_backend, "count_threads", lambda: threads)
+    for one, other in zip(alone, numpy_backend.token_statistics(x, y, ids, 1.0), strict=True):
         np.testing.assert_array_equal(one, other)
     assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
 
 
-@pytest.mark.parametrize("size", [1, 513, blocks.BLOCK + 1])
+@pytest.mark.parametrize("size", [1, 513, numpy_backend.BLOCK + 1])
 def test_one_model_alone(rng, size):
     x, _ = logit_cases.ordinary(rng, rows=5, size=size)
     x[1, : size // 2] = -np.inf
@@ -54,7 +56,7 @@ def test_one_model_alone(rng, size):
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
-@pytest.mark.parametrize("size", [1, blocks.NARROW - 1, 2 * blocks.NARROW + 5])
+@pytest.mark.parametrize("size", [1, numpy_backend.NARROW - 1, 2 * numpy_backend.NARROW + 5])
 def test_gradients_around_the_sizes_of_blocks(rng, kind, size):
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(logit_cases.ordinary(rng, rows=6, size=size)[0]).to(getattr(torch, kind))
@@ -86,7 +88,7 @@ def test_threads_change_no_gradient(rng, threads):
 
 
 def test_exp_where_exp2_has_no_vectors(rng, monkeypatch):
-    monkeypatch.setattr(block_sums, "exponential_of", lambda dtype: block_sums.Exponential(np.exp, 1.0))
+    monkeypatch.setattr(inplace, "choose_exponential", lambda dtype: inplace.Exponential(np.exp, 1.0))
     x, y = logit_cases.masked_differently(rng)
     ids = rng.integers(x.shape[-1], size=6)
     assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
@@ -97,11 +99,11 @@ def test_memory_is_a_few_blocks(rng):
     ids = rng.integers(151_936, size=40)
     tracemalloc.start()
     try:
-        blocks.token_statistics(x, y, ids, 1.0)
+        numpy_backend.token_statistics(x, y, ids, 1.0)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2e6 + 5.5e6 * blocks.cores()  # the logits are 49 MB
+    assert peak < 2e6 + 5.5e6 * numpy_backend.count_threads()  # the logits are 49 MB
 
 
 def test_strided_rows_of_several_axes(rng):
@@ -131,7 +133,7 @@ def test_short_responses_share_a_block(shape, dtype):
     wide = torch.randn(*shape[:-2], shape[-2] + 1, shape[-1], generator=generator).to(getattr(torch, dtype))
     ids = torch.randint(0, shape[-1], shape[:-1], generator=generator)
     for x in (wide[..., :-1, :], wide[..., :-1, :].contiguous()):
-        assert len(list(blocks.cut(x.shape[:-1], shape[-1], blocks.BLOCK, 1))) <= 20
+        assert len(list(numpy_backend.split_blocks(x.shape[:-1], shape[-1], numpy_backend.BLOCK, 1))) <= 20
         given, oracle = x.detach().clone().requires_grad_(), x.double().detach().requires_grad_()
         found = credit.log_probs_and_entropy(given, ids)
         log_p = torch.log_softmax(oracle, -1)

@@ -5,19 +5,19 @@ import pytest
 
 import credit
 from credit import check
-from credit.backends import blocks
+from credit.backends.numpy import backend as numpy_backend
 
 
 @pytest.fixture
 def only_numpy(monkeypatch):
-    numpy = next(check.places())
-    monkeypatch.setattr(check, "places", lambda: iter([numpy]))
+    numpy = next(check.list_places())
+    monkeypatch.setattr(check, "list_places", lambda: iter([numpy]))
 
 
 def test_every_library_here_is_within_its_bounds(capsys):
     assert check.main() == 0
     table = capsys.readouterr().out
-    found = {place.library for place in check.places()}
+    found = {place.library for place in check.list_places()}
     for library in found | set(credit.names()) | {"token_statistics", "log_probs_and_entropy"}:
         assert library in table
     assert f"{len(found) * (3 + len(credit.names()))} checks, 0 broken" in table or "cuda" in table
@@ -25,14 +25,14 @@ def test_every_library_here_is_within_its_bounds(capsys):
 
 @pytest.mark.parametrize("field", range(4))
 def test_a_wrong_statistic_is_found(only_numpy, monkeypatch, capsys, field):
-    right = blocks.token_statistics
+    right = numpy_backend.token_statistics
 
     def wrong(*arguments):
         fields = list(right(*arguments))
         fields[field] = fields[field] + np.float32(2e-5) * (1 + abs(fields[field]))
         return tuple(fields)
 
-    monkeypatch.setattr(blocks, "token_statistics", wrong)
+    monkeypatch.setattr(numpy_backend, "token_statistics", wrong)
     assert check.main() == 1
     assert "1 broken" in capsys.readouterr().out
 

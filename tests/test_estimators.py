@@ -15,7 +15,7 @@ from strategies import N, examples
 
 import credit
 from credit import DGPO, GRPO, GRPOS, MTGRPO, Rollouts
-from credit.preparing import prepare
+from credit.estimators.execute import prepare_rollouts
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
 SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})
@@ -102,7 +102,7 @@ def advantages_and_credit(estimator):
     """A function of rollouts: A_i [N], and the credit A_i w and weights w [N, T]."""
 
     def function(rollouts):
-        alone = estimator.advantages(prepare(estimator, rollouts, estimator.needs))
+        alone = estimator.advantages(prepare_rollouts(estimator, rollouts, estimator.needs))
         return alone, *estimator(rollouts)[:2]
 
     return function
@@ -494,4 +494,4 @@ def test_the_weight_metrics_show_how_far_dgpo_is_from_grpo(library):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "mix"])
 def test_the_docstring_cites_the_paper(name):
-    assert re.search(r"arXiv\s+\d{4}\.\d{5}", credit.estimator.kinds()[name].__doc__)
+    assert re.search(r"arXiv\s+\d{4}\.\d{5}", credit.estimators.base.estimator_classes()[name].__doc__)

@@ -46,7 +46,7 @@ def kernels_only(monkeypatch):
     """Every tensor takes the kernels' path, and memory that a kernel should fill holds NaN before."""
     import credit.backends.torch as backend
 
-    monkeypatch.setattr(backend, "on_kernels", lambda *tensors: tensors[0].dtype != torch.float64)
+    monkeypatch.setattr(backend, "uses_kernels", lambda *tensors: tensors[0].dtype != torch.float64)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
@@ -447,29 +447,32 @@ def test_operators_are_well_formed(device):
     torch.library.opcheck(ops.token_statistics, (x, x.clone(), ids, half))
     torch.library.opcheck(ops.log_probs_and_entropy, (x.clone().requires_grad_(), ids, half))
     saved, given = torch.randn(4, 2, 3, device=device), torch.randn(2, 2, 3, device=device)
-    torch.library.opcheck(ops.slope, (x, ids, half, saved, given, 0, torch.float32))
+    torch.library.opcheck(ops.grad_logits, (x, ids, half, saved, given, 0, torch.float32))
     states = ops.token_states(x, None, ids, half, 0, 2)
     torch.library.opcheck(ops.token_states, (x, None, ids, half, 0, 2))
-    torch.library.opcheck(ops.read_states, (states, half, False))
-    torch.library.opcheck(ops.finish, (*torch.randn(4, 2, 3, device=device), ids, 33, True))
+    torch.library.opcheck(ops.merge_parts, (states, half, False))
+    torch.library.opcheck(ops.postprocess, (*torch.randn(4, 2, 3, device=device), ids, 33, True))
 
 
 @on_device
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [1, 50])
 def test_what_is_handed_out_is_as_the_reference_says(device, masked, size):
-    from credit.backends import array_api, tiles
-    from credit.backends import torch as backend
+    from credit.backends import array_api
+    from credit.backends.torch import backend as backend
+    from credit.backends.vocab import tiles
 
     fields = torch.rand(4, 3, 200, device=device) * 6.0
     fields[:, 1, ::7] = float("nan")
     ids = torch.randint(-2, size + 2, (3, 200), device=device)
     chosen = torch.rand(3, 200, device=device) < 0.5 if masked else None
     ids = torch.where(chosen, ids, tiles.UNREAD) if masked else ids
-    actual = backend.finish(fields.unbind(), ids, chosen, size)
-    expected = array_api.finish(fields.unbind(), ids, chosen, size)
+    actual = backend.postprocess(fields.unbind(), ids, chosen, size)
+    expected = array_api.postprocess(fields.unbind(), ids, chosen, size)
     torch.testing.assert_close(torch.stack(actual), torch.stack(expected), equal_nan=True)
-    calls = [str(event) for event in dispatched(lambda: backend.finish(fields.unbind(), ids, chosen, size))]
+    calls = [
+        str(event) for event in dispatched(lambda: backend.postprocess(fields.unbind(), ids, chosen, size))
+    ]
     assert [call for call in calls if "credit" in call] == ["credit.finish.default"]
 
 

@@ -7,7 +7,8 @@ import statistics_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credit.backends import array_api, state
+from credit.backends import array_api
+from credit.backends.vocab import state
 
 SIZE = 2_500
 CASES = ("near", "masked", "apart", "finite", "large", "one_hot")
@@ -38,7 +39,7 @@ def token_ids(x):
 
 def part(x, y, ids, half, start, stop):
     with np.errstate(all="ignore"):
-        return state.pair(x[:, start:stop], y[:, start:stop], ids[:, None] - start, half)
+        return state.pair_state(x[:, start:stop], y[:, start:stop], ids[:, None] - start, half)
 
 
 def joined(parts, order, half):
@@ -55,7 +56,7 @@ def joined(parts, order, half):
 
 def assert_within_bounds(final, x, y, ids, half, temperature):
     with np.errstate(all="ignore"):
-        log_p, log_q, entropy, deviation = array_api.read_pair(final, half)
+        log_p, log_q, entropy, deviation = array_api.read_statistics(final, half)
     expected = oracle.statistics(x, y, ids, temperature)
     used = oracle.errors((log_p, log_q, entropy / np.log(SIZE), deviation), expected, SIZE)
     assert max(used.values()) <= 1.0, used
@@ -99,7 +100,7 @@ def test_nothing_but_neutral_parts_is_no_distribution():
     half, ids = np.full((2, 1), 0.5, np.float32), np.zeros(2, int)
     parts = [part(nothing, nothing, ids, half, 0, 7) for _ in range(3)]
     with np.errstate(all="ignore"):
-        fields = array_api.read_pair(joined(parts, [0, 0], half), half)
+        fields = array_api.read_statistics(joined(parts, [0, 0], half), half)
     for field in fields:
         assert np.isnan(field).all()
 
@@ -110,7 +111,7 @@ def test_the_state_of_one_model_merges_alike():
     pairs = [part(x, y, ids, half, start, start + 500) for start in range(0, SIZE, 500)]
     with np.errstate(all="ignore"):
         singles = [
-            state.single(x[:, start : start + 500], ids[:, None] - start, half)
+            state.single_state(x[:, start : start + 500], ids[:, None] - start, half)
             for start in range(0, SIZE, 500)
         ]
         one = singles[0]

@@ -16,7 +16,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 def test_the_table_of_estimators_is_the_codes():
     match = re.search(r"<!-- python -m credit.table -->\n(.*?)<!-- end -->", README.read_text(), re.DOTALL)
     assert match
-    assert match.group(1) == table.markdown(), "put the output of python -m credit.table into the README"
+    assert match.group(1) == table.write_markdown(), (
+        "put the output of python -m credit.table into the README"
+    )
 
 
 def test_the_first_example_is_the_quickstart():

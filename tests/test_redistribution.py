@@ -26,7 +26,7 @@ def scores(rows=64, width=50):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_effective_fraction_hits_its_target(target, dtype):
     score, mask = scores()
-    weights = tokens.redistribute_to(score.astype(dtype), mask, target, tau_min=1e-30, floor=0.0)
+    weights = tokens.redistribute_to_fraction(score.astype(dtype), mask, target, tau_min=1e-30, floor=0.0)
     attainable = 1 / mask.sum(axis=1) < target * 0.999
     assert attainable.any()
     np.testing.assert_allclose(fraction(weights, mask)[attainable], target, atol=2e-5)
@@ -35,16 +35,16 @@ def test_the_effective_fraction_hits_its_target(target, dtype):
 
 def test_an_unattainable_target_is_clipped_to_the_tied_tokens():
     score = np.array([[0.3, 0.3, 0.1, 0.0]])
-    weights = tokens.redistribute_to(score, np.ones((1, 4), bool), 0.1, tau_min=1e-6, floor=0.0)
+    weights = tokens.redistribute_to_fraction(score, np.ones((1, 4), bool), 0.1, tau_min=1e-6, floor=0.0)
     np.testing.assert_allclose(weights, [[2, 2, 0, 0]], atol=1e-6)
 
 
 def test_noise_keeps_uniform_weights_and_tau_has_a_floor():
     mask = np.ones((1, 8), bool)
     noise = 1e-9 * RNG.random((1, 8))
-    assert (tokens.redistribute_to(noise, mask, 0.5, tau_min=1e-3, floor=4e-5) == 1).all()
+    assert (tokens.redistribute_to_fraction(noise, mask, 0.5, tau_min=1e-3, floor=4e-5) == 1).all()
     small = 1e-4 * RNG.random((1, 8))
-    weights = tokens.redistribute_to(small, mask, 0.5, tau_min=1e-3, floor=0.0)
+    weights = tokens.redistribute_to_fraction(small, mask, 0.5, tau_min=1e-3, floor=0.0)
     np.testing.assert_allclose(weights, tokens.redistribute(small, mask, 1e-3), rtol=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_the_attained_fraction_is_a_metric():
 def test_an_empty_response_and_a_nan_stay_where_they_are():
     mask = np.array([[False] * 3, [True] * 3, [True] * 3])
     score = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3], [0.1, 0.2, 0.3]])
-    weights = tokens.redistribute_to(score, mask, 0.5, tau_min=1e-3, floor=0.0)
+    weights = tokens.redistribute_to_fraction(score, mask, 0.5, tau_min=1e-3, floor=0.0)
     assert (weights[0] == 0).all()
     assert np.isnan(weights[1]).all()
     assert np.isfinite(weights[2]).all()
@@ -132,7 +132,7 @@ def test_one_turn_is_the_response():
 def test_turns_meet_their_own_target():
     score, mask = np.tile(np.array([0.0, 0.1, 0.3, 0.9]), (1, 2)), np.ones((1, 8), bool)
     turns = np.repeat([[0, 5]], 4, axis=1)
-    weights = tokens.redistribute_to(score, mask, 0.5, tau_min=1e-9, floor=0.0, turns=turns)
+    weights = tokens.redistribute_to_fraction(score, mask, 0.5, tau_min=1e-9, floor=0.0, turns=turns)
     for part in (weights[:, :4], weights[:, 4:]):
         np.testing.assert_allclose(fraction(part, np.ones((1, 4), bool)), 0.5, atol=1e-5)
 

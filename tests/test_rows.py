@@ -12,9 +12,9 @@ from running import run
 from strategies import examples
 
 import credit
-from credit.backends import rows
-from credit.backends.arrays import masked
-from credit.backends.blocks import cores
+from credit.backends import row_batching
+from credit.backends.arrays import apply_mask
+from credit.backends.numpy.backend import count_threads
 
 BLOCKWISE = [estimator for estimator in map(make, NAMES) if estimator.blockwise]
 BLOCKWISE += [credit.DGPO(tau=0.05, within="turn"), credit.DGPO(effective_fraction=0.5, negative="inverse")]
@@ -23,7 +23,7 @@ eager = pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
 
 def in_twos(patch):
     """Blocks of two rows, so that some are left over where rows are odd."""
-    patch.setattr(rows, "CACHED", 2 * strategies.T + 1)
+    patch.setattr(row_batching, "CACHED", 2 * strategies.T + 1)
 
 
 @eager
@@ -85,7 +85,7 @@ def test_blocks_warn_no_more_than_all_rows_at_once(monkeypatch):
     score = np.full((8, 6), np.inf, np.float32)
     batch = credit.Rollouts(np.arange(8.0), np.zeros(8, int), score > 0, deviation=score)
     in_twos(monkeypatch)
-    monkeypatch.setattr(rows, "cores", lambda: 2)
+    monkeypatch.setattr(row_batching, "count_threads", lambda: 2)
     with np.errstate(all="ignore"):
         assert np.isnan(credit.DGPO(kappa=0)(batch).advantages).all()
     with pytest.raises(RuntimeWarning, match="invalid value"):
@@ -106,7 +106,7 @@ def test_temporaries_do_not_grow_with_the_batch():
     credit.DGPO()(batch)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * field.nbytes + cores() * 20 * 4 * rows.CACHED  # the outputs, and blocks
+    assert peak < 2 * field.nbytes + count_threads() * 20 * 4 * row_batching.CACHED  # the outputs, and blocks
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64"])
@@ -123,24 +123,24 @@ def test_what_the_mask_leaves_out_may_be_anything(library, dtype, layout):
     values = library.numpy(given[0])  # JAX holds 32 bits
     rest = library.asarray(np.arange(5).astype(values.dtype)[:, None])
     with np.errstate(all="raise"):
-        zeros, column = masked(*given), masked(*given, rest)
+        zeros, column = apply_mask(*given), apply_mask(*given, rest)
     np.testing.assert_array_equal(library.numpy(zeros), np.where(mask, values, 0))
     np.testing.assert_array_equal(library.numpy(column), np.where(mask, values, np.arange(5)[:, None]))
     if dtype.startswith("float"):
-        lowest = library.numpy(masked(*given, -float("inf")))
+        lowest = library.numpy(apply_mask(*given, -float("inf")))
         np.testing.assert_array_equal(lowest, np.where(mask, values, -np.inf))
 
 
 def test_gradients_flow_through_what_the_mask_keeps():
     torch = pytest.importorskip("torch")
     values, mask = torch.ones(2, 3, requires_grad=True), torch.tensor([[1, 0, 1], [0, 1, 0]]) == 1
-    masked(values, mask).sum().backward()
+    apply_mask(values, mask).sum().backward()
     assert torch.equal(values.grad, mask.float())
 
 
 def test_blocks_run_on_a_device_that_cannot_be_looked_at():
     torch = pytest.importorskip("torch")
-    batch = arrays_on_meta(torch, (4, rows.BOUNDED // 2))
+    batch = arrays_on_meta(torch, (4, row_batching.BOUNDED // 2))
     result = credit.DGPO()(batch)
     assert result.advantages.shape == batch.mask.shape
     assert result.metrics["weight_std"].device.type == "meta"

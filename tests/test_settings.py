@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 import credit
 from credit import DGPO, GRPO, Estimator, PolicyLoss, Rollouts
-from credit import estimator as registry
+from credit.estimators import base as registry
 
 
 @pytest.fixture

@@ -165,7 +165,8 @@ def test_the_logits_are_never_held_whole_on_numpy():
 
 def test_tiles_are_cut_by_rows_too():
     """Many rows are multiplied a block at a time, each product at most `tile` entries."""
-    from credit.backends import array_api, tiles
+    from credit.backends import array_api
+    from credit.backends.vocab import tiles
 
     rng = np.random.default_rng(6)
     hidden, head = rng.normal(size=(50, 3)), rng.normal(size=(90, 3))

@@ -114,7 +114,11 @@ CASES = {
 
 
 def test_every_estimator_has_a_worked_example():
-    package = [n for n, kind in credit.estimator.kinds().items() if kind.__module__.startswith("credit.")]
+    package = [
+        n
+        for n, kind in credit.estimators.base.estimator_classes().items()
+        if kind.__module__.startswith("credit.")
+    ]
     assert sorted(CASES) == sorted(package)
 
 
@@ -126,7 +130,7 @@ def test_worked_example(library, name):
     fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
     for ids in {"groups", "turns"} & set(fields):
         fields[ids] = fields[ids].astype(np.int32)
-    if "eps" in credit.estimator.kinds()[name].model_fields:
+    if "eps" in credit.estimators.base.estimator_classes()[name].model_fields:
         settings = {"eps": 0} | settings
     rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
     result = library.quick(credit.get(name, **settings))(rollouts)

@@ -6,14 +6,14 @@ import runpy
 import ray
 from openrlhf.trainer.ray import ppo_actor
 
-from credit.adapters.openrlhf import flags, workers
-from credit.adapters.openrlhf.policy import CreditPolicyModelActor
+from credit.adapters.openrlhf import flags, ray_start
+from credit.adapters.openrlhf.worker import CreditPolicyModelActor
 
 
 def main() -> None:
     """Runs openrlhf.cli.train_ppo_ray, whose parser cannot be imported, with its names replaced."""
-    workers.refuse_running_ray()
-    argparse.ArgumentParser.parse_args = flags.accepting(
+    ray_start.refuse_running_ray()
+    argparse.ArgumentParser.parse_args = flags.with_credit_flags(
         argparse.ArgumentParser.parse_args, replace_in_workers
     )
     ppo_actor.PolicyModelActor = ray.remote(num_gpus=1)(CreditPolicyModelActor)
@@ -22,7 +22,7 @@ def main() -> None:
 
 def replace_in_workers() -> None:
     """From here on OpenRLHF's own ray.init starts workers that use credit's classes."""
-    ray.init = workers.with_hook(ray.init)
+    ray.init = ray_start.with_worker_setup(ray.init)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from openrlhf.utils.config import hierarchize
 
 import credit
 from credit.adapters.openrlhf import options
-from credit.adapters.openrlhf.settings import PREFIX, Choice, choose
-from credit.estimator import kinds
-from credit.presets import PRESETS
+from credit.adapters.openrlhf.settings import PREFIX, Choice, parse_settings
+from credit.estimators.base import estimator_classes
+from credit.estimators.presets import PRESETS
 
 ESTIMATOR = "--algo.advantage.estimator"
 PLUGIN = "--credit.plugin"
 
 
-def accepting(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Callable[..., Any]:
+def with_credit_flags(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Callable[..., Any]:
     """ArgumentParser.parse_args that knows credit's flags wherever OpenRLHF's estimator flag is known.
 
     The parsed `credit` is a Choice, or None for an estimator of OpenRLHF's own. `chosen` is called for
@@ -30,10 +30,10 @@ def accepting(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Cal
         action = parser._option_string_actions.get(ESTIMATOR)
         if action is None:
             return parse_args(parser, args, namespace)
-        names = _extend(parser, action, args)
+        names = _extend_parser(parser, action, args)
         parsed = parse_args(parser, args, namespace)
         try:
-            parsed.credit = _choice(parsed, names)
+            parsed.credit = _parse_choice(parsed, names)
         except ValueError as error:
             parser.error(str(error))
         if parsed.credit is not None:
@@ -43,23 +43,23 @@ def accepting(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Cal
     return parse
 
 
-def command_line_names(taken: Any) -> dict[str, str]:
+def flag_names(taken: Any) -> dict[str, str]:
     """credit's estimators by their names as flags: where OpenRLHF has the name, ours is credit_<name>."""
     return {PREFIX + name if name in taken else name: name for name in credit.names()}
 
 
-def _extend(parser: argparse.ArgumentParser, action: argparse.Action, args: Any) -> dict[str, str]:
+def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action, args: Any) -> dict[str, str]:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_plugin(early)
     for module in early.parse_known_args(args)[0].plugin:
         import_module(module)  # may define estimators, which are choices then
-    names = command_line_names(list(action.choices))
+    names = flag_names(list(action.choices))
     action.choices = [*action.choices, *names]
     _add_plugin(parser)
-    _add(parser, "reference", "checkpoint of the reference; default: the actor's (LoRA: its base)")
-    _add(parser, "preset", f"constants of a framework: {', '.join(sorted(PRESETS))}")
-    for setting, owners in _settings().items():
-        _add(parser, setting, "; ".join(f"{name}: {default}" for name, default in owners.items()))
+    _add_flag(parser, "reference", "checkpoint of the reference; default: the actor's (LoRA: its base)")
+    _add_flag(parser, "preset", f"constants of a framework: {', '.join(sorted(PRESETS))}")
+    for setting, owners in _list_settings().items():
+        _add_flag(parser, setting, "; ".join(f"{name}: {default}" for name, default in owners.items()))
     return names
 
 
@@ -68,7 +68,7 @@ def _add_plugin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(PLUGIN, dest="plugin", nargs="+", default=[], metavar="MODULE", help=explanation)
 
 
-def _add(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:
+def _add_flag(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:
     parser.add_argument(
         f"--credit.{name}",
         metavar="VALUE",
@@ -77,10 +77,10 @@ def _add(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:
     )
 
 
-def _settings() -> dict[str, dict[str, Any]]:
+def _list_settings() -> dict[str, dict[str, Any]]:
     """Every setting of the estimators with its default by estimator; `loss` is OpenRLHF's own flags."""
     found: dict[str, dict[str, Any]] = {}
-    for name, kind in sorted(kinds().items()):
+    for name, kind in sorted(estimator_classes().items()):
         for setting, field in kind.model_fields.items():
             if setting not in ("name", "loss"):
                 default = "required" if field.is_required() else field.default
@@ -88,7 +88,7 @@ def _settings() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choice | None:
+def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choice | None:
     """What the parsed flags choose, taken out of them; refused if it cannot work."""
     del parsed.plugin
     given = {name: vars(parsed).pop(name) for name in list(vars(parsed)) if name.startswith("credit.")}
@@ -100,7 +100,9 @@ def _choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choice | No
                 f"{', '.join(names)}, or leave --credit.* out"
             )
         return None
-    choice = choose(names[name], {flag.removeprefix("credit."): value for flag, value in given.items()})
+    choice = parse_settings(
+        names[name], {flag.removeprefix("credit."): value for flag, value in given.items()}
+    )
     args = hierarchize(parsed)
     options.refuse(choice, args)
     options.report_differences(choice, args)

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import credit
-from credit.adapters import differences, traits
+from credit.adapters import loss_report, traits
 from credit.adapters.fields import PROVIDED
 from credit.adapters.openrlhf.settings import Choice
 
@@ -37,7 +37,7 @@ def refuse(choice: Choice, args: Any) -> None:
             f"{estimator.name} weighs several rewards, and OpenRLHF hands over one per response; take "
             "another estimator, such as reinforce_plus_plus_baseline"
         )
-    if args.actor.policy_loss_type == "gspo" and traits.tells_tokens_apart(estimator):
+    if args.actor.policy_loss_type == "gspo" and traits.differs_between_tokens(estimator):
         raise ValueError(
             "--actor.policy_loss_type gspo gives all tokens of a response one ratio, so that the loss sees "
             f"the mean of their advantages, and {estimator.name} does nothing to single tokens; leave it out"
@@ -113,4 +113,6 @@ def report_differences(choice: Choice, args: Any) -> None:
     }
     # 0.10 and the first 0.11 have no such flag and do this.
     aggregation = "--actor.loss_agg_mode", getattr(actor, "loss_agg_mode", "token-mean")
-    differences.report(logger, "OpenRLHF", choice.estimator.name, paper, pairs, aggregation, _AGGREGATIONS)
+    loss_report.report_loss_differences(
+        logger, "OpenRLHF", choice.estimator.name, paper, pairs, aggregation, _AGGREGATIONS
+    )

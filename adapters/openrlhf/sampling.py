@@ -7,12 +7,12 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 import credit
-from credit.adapters import versions
+from credit.adapters import hooks
 
-versions.check_signature(
+hooks.check_signature(
     "openrlhf", SamplesGenerator, "_process_response_into_experience", "self", "response", "generate_kwargs"
 )
-versions.check_signature(
+hooks.check_signature(
     "openrlhf",
     SamplesGenerator,
     "_generate_vllm",
@@ -49,13 +49,13 @@ class CreditSamplesGenerator(SamplesGenerator):
             self.credit_group.append(experience)
             if len(self.credit_group) == self.args.rollout.n_samples_per_prompt:
                 group, self.credit_group = self.credit_group, []
-                if not keeps(self.args.credit.estimator, group):
+                if not keeps_group(self.args.credit.estimator, group):
                     for each in group:
                         each.scores = torch.tensor([float("nan")])
         return experience
 
 
-def keeps(estimator: credit.Estimator, group: list[Experience]) -> bool:
+def keeps_group(estimator: credit.Estimator, group: list[Experience]) -> bool:
     """Whether all responses to a prompt stay: their scores differ, and the estimator keeps them."""
     if any(experience.scores is None for experience in group):
         return True

@@ -18,15 +18,15 @@ class Choice(NamedTuple):
     @property
     def statistics(self) -> tuple[str, ...]:
         """What the estimator needs of every token, from the models."""
-        return fields.statistics(self.estimator)
+        return fields.needed_statistics(self.estimator)
 
     @property
     def compares(self) -> bool:
         """Whether a reference model has to be run."""
-        return fields.compares(self.estimator)
+        return fields.needs_reference(self.estimator)
 
 
-def choose(name: str, settings: Mapping[str, Any]) -> Choice:
+def parse_settings(name: str, settings: Mapping[str, Any]) -> Choice:
     """The estimator of that name; `settings` may hold `reference` and `preset`.
 
     Raises:

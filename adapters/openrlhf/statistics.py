@@ -12,7 +12,7 @@ import credit
 Tensor = torch.Tensor
 
 
-def score(
+def score_tokens(
     policy: Actor,
     reference: Callable[[], AbstractContextManager[Actor | None]],
     sequences: Tensor,
@@ -43,7 +43,7 @@ def score(
 
 
 @contextmanager
-def without_adapter(policy: Actor) -> Iterator[Actor]:
+def adapter_disabled(policy: Actor) -> Iterator[Actor]:
     """The policy itself, with its LoRA adapter off meanwhile."""
     with policy.model.module.disable_adapter():
         yield policy

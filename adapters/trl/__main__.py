@@ -2,19 +2,19 @@
 
 import trl
 from trl import DatasetMixtureConfig, ModelConfig, TrlParser
-from trl.scripts.grpo import GRPOScriptArguments, main
+from trl.scripts import grpo
 
 from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
 
 
-def run() -> None:
+def main() -> None:
     """Reads the flags and YAML of `trl grpo`, and advantage_estimator with its kwargs, and trains."""
-    kinds = (GRPOScriptArguments, CreditGRPOConfig, ModelConfig, DatasetMixtureConfig)
+    kinds = (grpo.GRPOScriptArguments, CreditGRPOConfig, ModelConfig, DatasetMixtureConfig)
     parser = TrlParser(kinds, prog="python -m credit.adapters.trl")
     arguments = parser.parse_args_and_config()
-    trl.GRPOTrainer = CreditGRPOTrainer  # main() imports it by this name when it is called
-    main(*arguments)
+    trl.GRPOTrainer = CreditGRPOTrainer  # grpo.main() imports it by this name when it is called
+    grpo.main(*arguments)
 
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -7,7 +7,7 @@ from torch.utils.data import IterableDataset
 from transformers import ProcessorMixin
 
 import credit
-from credit.adapters import differences, fields, traits
+from credit.adapters import fields, loss_report, traits
 from credit.adapters.fields import PROVIDED
 from credit.adapters.trl import recipes
 
@@ -24,12 +24,12 @@ _AGGREGATIONS = {
 
 def needs_statistics(estimator: credit.Estimator | None) -> bool:
     """Whether the policy has to be run once more over the sampled tokens."""
-    return estimator is not None and bool(fields.statistics(estimator))
+    return estimator is not None and bool(fields.needed_statistics(estimator))
 
 
 def needs_reference(estimator: credit.Estimator | None) -> bool:
     """Whether the reference has to be run as well."""
-    return estimator is not None and fields.compares(estimator)
+    return estimator is not None and fields.needs_reference(estimator)
 
 
 def refuse(
@@ -83,7 +83,7 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
 def _refuse_one_ratio(estimator: credit.Estimator, args: Any) -> None:
     """A loss with one ratio per completion, and no log-prob per token, sees the mean of the advantages."""
     averages = args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo")
-    if averages and traits.tells_tokens_apart(estimator):
+    if averages and traits.differs_between_tokens(estimator):
         raise ValueError(
             "importance_sampling_level='sequence' gives all tokens of a completion one ratio, so that the "
             f"loss sees the mean of their advantages, and {estimator.name} does nothing to single ones; set "
@@ -140,9 +140,11 @@ def report_differences(estimator: credit.Estimator, args: Any) -> None:
         "delta": (args.delta, paper.dual_clip),
         "beta": (args.beta, paper.kl_coefficient),
     }
-    wanted = recipes.settings(args)
+    wanted = recipes.recipe_options(args)
     pairs |= {
         name: (getattr(args, name), wanted[name]) for name in wanted if name not in (*pairs, "loss_type")
     }
     aggregation = ("loss_type", args.loss_type)
-    differences.report(logger, "TRL", estimator.name, paper, pairs, aggregation, _AGGREGATIONS)
+    loss_report.report_loss_differences(
+        logger, "TRL", estimator.name, paper, pairs, aggregation, _AGGREGATIONS
+    )

@@ -14,21 +14,21 @@ def dapo(args: Any) -> dict[str, Any]:
         "beta": 0.0,
         "dynamic_sampling": "resample",
         "mask_truncated_completions": True,
-        "overlong_cache_length": max(longest(args) // 5, 1),  # 4096 of 20480 tokens
+        "overlong_cache_length": max(overlong_length(args) // 5, 1),  # 4096 of 20480 tokens
     }
 
 
 RECIPES: dict[str, Callable[[Any], dict[str, Any]]] = {"dapo": dapo}
 
 
-def fill(args: Any) -> None:
+def fill_options(args: Any) -> None:
     """Gives every option that is None the recipe's value; options that the user set stay."""
-    for name, value in settings(args).items():
+    for name, value in recipe_options(args).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
 
 
-def settings(args: Any) -> dict[str, Any]:
+def recipe_options(args: Any) -> dict[str, Any]:
     """The options of the recipe that `args` names; none without a recipe."""
     if args.recipe is None:
         return {}
@@ -37,7 +37,7 @@ def settings(args: Any) -> dict[str, Any]:
     return RECIPES[args.recipe](args)
 
 
-def longest(args: Any) -> int:
+def overlong_length(args: Any) -> int:
     """The tokens from which on a completion is overlong."""
     length = args.overlong_max_length or args.max_completion_length
     if length is None:

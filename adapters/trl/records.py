@@ -13,7 +13,7 @@ Tensor = torch.Tensor
 CONTEXT = 4  # ids before a completion that its first token's text may depend on
 
 
-def due(trainer: Any) -> bool:
+def is_recording_step(trainer: Any) -> bool:
     """Whether the batch just generated is the one of a `record_steps`-th step, counted from the first."""
     args = trainer.args
     if args.record_steps is None:
@@ -22,16 +22,18 @@ def due(trainer: Any) -> bool:
     return bool(trainer.state.global_step % args.record_steps < max(served, 1))
 
 
-def write(trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit) -> None:
+def write_records(
+    trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit
+) -> None:
     """Appends the batch's first groups to the file: every process takes part, and the first one writes."""
     args, size, padding = trainer.args, trainer.num_generations, trainer._tokenizer.pad_token_id
-    before = _gathered(trainer, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
-    completions = _gathered(trainer, output["completion_ids"], padding)
+    before = _gather_ids(trainer, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
+    completions = _gather_ids(trainer, output["completion_ids"], padding)
     if not trainer.accelerator.is_main_process:
         return
     rows = slice(max(args.record_completions // size, 1) * size)
-    given, result = _first(given, rows), _first(result._replace(metrics={}), rows)
-    ids = [_without_padding(*row, padding) for row in zip(completions[rows], given.mask, strict=True)]
+    given, result = _first_rows(given, rows), _first_rows(result._replace(metrics={}), rows)
+    ids = [_strip_padding(*row, padding) for row in zip(completions[rows], given.mask, strict=True)]
     texts = list(trainer._logs["prompt"])[-len(completions) :][rows]
     lens.record(
         args.record_path or Path(args.output_dir) / "credit.jsonl",
@@ -44,13 +46,13 @@ def write(trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, resul
     )
 
 
-def _gathered(trainer: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
+def _gather_ids(trainer: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
     accelerator = trainer.accelerator
     even = accelerator.pad_across_processes(ids.contiguous(), dim=1, pad_index=padding, pad_first=pad_first)
     return accelerator.gather(even)
 
 
-def _first(fields: Any, rows: slice) -> Any:
+def _first_rows(fields: Any, rows: slice) -> Any:
     kept = {
         name: field[rows]
         for name, field in fields._asdict().items()
@@ -59,7 +61,7 @@ def _first(fields: Any, rows: slice) -> Any:
     return fields._replace(**kept)
 
 
-def _without_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:
+def _strip_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:
     """The ids up to the last that is no padding, or that the mask has (its end may be a padding token)."""
     places = torch.nonzero((ids != padding) | mask.bool())
     return ids[: int(places.max()) + 1 if len(places) else 0].tolist()

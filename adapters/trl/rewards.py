@@ -12,11 +12,11 @@ from credit.adapters.trl import recipes
 Tensor = torch.Tensor
 
 
-def set_up(trainer: Any) -> None:
+def set_up_rewards(trainer: Any) -> None:
     """Adds the overlong penalty to the trainer's reward functions, and settles who weighs them how."""
-    args, estimator, penalty = trainer.args, trainer.credit_estimator, _penalised(trainer)
+    args, estimator, penalty = trainer.args, trainer.credit_estimator, _has_penalty(trainer)
     if penalty:
-        function = _overlong(recipes.longest(args), args.overlong_cache_length)
+        function = _make_overlong_penalty(recipes.overlong_length(args), args.overlong_cache_length)
         trainer.reward_funcs = [*trainer.reward_funcs, function]  # the list may be the user's
         trainer.reward_func_names.append("overlong_penalty")
         trainer.reward_processing_classes.append(None)
@@ -33,11 +33,11 @@ def set_up(trainer: Any) -> None:
     trainer.credit_estimator = estimator.model_copy(update={"reward_weights": weights})
 
 
-def _penalised(trainer: Any) -> bool:
+def _has_penalty(trainer: Any) -> bool:
     return bool(getattr(trainer.args, "overlong_cache_length", None))
 
 
-def _overlong(max_length: int, cache_length: int) -> Callable[..., list[float]]:
+def _make_overlong_penalty(max_length: int, cache_length: int) -> Callable[..., list[float]]:
     def overlong_penalty(completion_ids: list[list[int]], **_: Any) -> list[float]:
         lengths = torch.tensor([len(ids) for ids in completion_ids])
         return credit.overlong_penalty(lengths, max_length, cache_length).tolist()
@@ -45,22 +45,22 @@ def _overlong(max_length: int, cache_length: int) -> Callable[..., list[float]]:
     return overlong_penalty
 
 
-def scored(trainer: Any, each: Tensor) -> Tensor:
+def mask_unscored_penalty(trainer: Any, each: Tensor) -> Tensor:
     """The rewards [N, K], without a penalty for a completion that no other function scored."""
-    if not _penalised(trainer):
+    if not _has_penalty(trainer):
         return each
     unscored = each[:, :-1].isnan().all(dim=1)
     return torch.cat([each[:, :-1], each[:, -1:].masked_fill(unscored[:, None], float("nan"))], dim=1)
 
 
-def combined(trainer: Any, size: int, *, penalty: bool = True) -> Tensor:
+def combine_rewards(trainer: Any, size: int, *, penalty: bool = True) -> Tensor:
     """The rewards of the trainer's batch: [N, K] where the estimator takes several, else their sum [N].
 
     The sum is weighted; NaN where a row has none. A function that returns None for a whole group (`size`
     rows) does not apply to its prompt, and gives it 0. Without `penalty`, that of length is left out.
     """
     each, weights = trainer.credit_rewards, trainer.reward_weights
-    if not penalty and _penalised(trainer):
+    if not penalty and _has_penalty(trainer):
         each, weights = each[:, :-1], weights[:-1]
     unscored = each.isnan().all(dim=1)
     if weighs_rewards(trainer.credit_estimator):

@@ -6,22 +6,22 @@ import torch
 
 import credit
 from credit.adapters.trl import rollouts
-from credit.estimator import all_needs
-from credit.preparing import prepare
+from credit.estimators.base import required_fields
+from credit.estimators.execute import prepare_rollouts
 
 Tensor = torch.Tensor
 ROWS = "credit_advantages"  # in TRL's batch: A_i [B]
 
 
-def advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
+def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
     """A_i w_{i,t} [B, T] of a micro-batch: A_i from when it was sampled, w from now."""
-    estimator, given, mask = trainer.credit_estimator, inputs[ROWS], rollouts.mask_of(inputs)
+    estimator, given, mask = trainer.credit_estimator, inputs[ROWS], rollouts.token_mask(inputs)
     now = credit.Rollouts(
         rewards=given,
         groups=torch.zeros_like(given, dtype=torch.long),
         mask=mask,
-        progress=rollouts.progress(trainer),
-        **rollouts.of_tokens(trainer, inputs, mask, "train"),
+        progress=rollouts.training_progress(trainer),
+        **rollouts.token_fields(trainer, inputs, mask, "train"),
     )
-    now = prepare(estimator, now, all_needs(estimator))
+    now = prepare_rollouts(estimator, now, required_fields(estimator))
     return given[:, None] * estimator.weights(now, now.rewards)

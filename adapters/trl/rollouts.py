@@ -6,43 +6,43 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.trl import options, rewards, scoring
+from credit.adapters.trl import options, rewards, statistics
 
 Tensor = torch.Tensor
 
 
-def scored(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
+def rollouts_for_filter(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
     """Rewards, without the overlong penalty, groups and mask of all processes: what `keep` decides by."""
     size = trainer.num_generations
-    given = rewards.combined(trainer, size, penalty=False)
-    return credit.Rollouts(given, _groups(given, size), gathered(trainer, mask_of(output)))
+    given = rewards.combine_rewards(trainer, size, penalty=False)
+    return credit.Rollouts(given, _group_ids(given, size), gather_rows(trainer, token_mask(output)))
 
 
-def of(
+def make_rollouts(
     trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor, every: bool = False
 ) -> credit.Rollouts:
     """The rollouts of all processes, in TRL's order: groups are contiguous. `valid` [N] take part."""
-    mask = mask_of(output)
-    fields = {"mask": mask} | of_tokens(trainer, output, mask, mode, every)
+    mask = token_mask(output)
+    fields = {"mask": mask} | token_fields(trainer, output, mask, mode, every)
     size = group_size(trainer, mode)
-    given = rewards.combined(trainer, size)
+    given = rewards.combine_rewards(trainer, size)
     return credit.Rollouts(
         rewards=given,
-        groups=_groups(given, size),
+        groups=_group_ids(given, size),
         valid=valid,
-        progress=progress(trainer),
-        **{name: gathered(trainer, field) for name, field in fields.items()},
+        progress=training_progress(trainer),
+        **{name: gather_rows(trainer, field) for name, field in fields.items()},
     )
 
 
-def of_tokens(
+def token_fields(
     trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
 ) -> dict[str, Tensor]:
     """The fields [B, T] that the estimator needs, or `every` one that is there, of this process' rows."""
     needs, fields = trainer.credit_estimator.needs, dict[str, Tensor]()
     if options.needs_statistics(trainer.credit_estimator):
         started = time.perf_counter()
-        scores = scoring.statistics(trainer, output, mask)
+        scores = statistics.compute_statistics(trainer, output, mask)
         fields |= {name: field for name, field in scores.items() if every or name in needs}
         trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
     if "rollout_log_probs" in needs:
@@ -52,12 +52,12 @@ def of_tokens(
     return fields
 
 
-def mask_of(output: dict[str, Tensor]) -> Tensor:
+def token_mask(output: dict[str, Tensor]) -> Tensor:
     """The tokens [B, T] that the policy chose: no padding, no output of tools."""
     return output["completion_mask"] * output.get("tool_mask", 1)
 
 
-def finite(given: Tensor) -> Tensor:
+def has_finite_rewards(given: Tensor) -> Tensor:
     """Which rows [N] have all their rewards, [N] or [N, K]."""
     return given.isfinite().view(len(given), -1).all(dim=1)
 
@@ -67,17 +67,17 @@ def group_size(trainer: Any, mode: str) -> int:
     return trainer.num_generations if mode == "train" else trainer.num_generations_eval
 
 
-def progress(trainer: Any) -> Tensor:
+def training_progress(trainer: Any) -> Tensor:
     """How far the training is, in [0, 1], as a 0-d array."""
     state = trainer.state
     return torch.tensor(state.global_step / max(state.max_steps, 1), device=trainer.accelerator.device)
 
 
-def gathered(trainer: Any, field: Tensor) -> Tensor:
+def gather_rows(trainer: Any, field: Tensor) -> Tensor:
     """The rows [N, ...] of all processes, padded to one width."""
     accelerator = trainer.accelerator
     return accelerator.gather(accelerator.pad_across_processes(field.contiguous(), dim=1))
 
 
-def _groups(given: Tensor, size: int) -> Tensor:
+def _group_ids(given: Tensor, size: int) -> Tensor:
     return torch.arange(len(given), device=given.device) // size

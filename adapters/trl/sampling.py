@@ -8,7 +8,7 @@ import torch
 from trl.trainer.utils import pad
 
 import credit
-from credit.adapters.trl import logs, rewards, rollouts
+from credit.adapters.trl import completions_table, rewards, rollouts
 
 Tensor = torch.Tensor
 Rows = Sequence[dict[str, Any]]
@@ -22,11 +22,11 @@ class Round(NamedTuple):
 
     output: dict[str, Any]
     rewards: Tensor  # [N, K]
-    table: logs.Table
+    table: completions_table.Table
     live: Tensor  # [processes, groups]
 
 
-def kind(args: Any, estimator: credit.Estimator) -> str:
+def sampling_mode(args: Any, estimator: credit.Estimator) -> str:
     """What is done about groups without signal: none, filter or resample."""
     decides = type(estimator).keep is not credit.Estimator.keep
     return args.dynamic_sampling or ("filter" if decides else "none")
@@ -42,10 +42,15 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
     wanted = len(inputs) // size
     while True:
         output = generate(inputs)
-        live = live_rows(trainer, rollouts.scored(trainer, output))
+        live = find_live_rows(trainer, rollouts.rollouts_for_filter(trainer, output))
         live = live.view(trainer.accelerator.num_processes, -1, size).any(dim=2)
         rounds.append(
-            Round(output, trainer.credit_rewards, logs.last(trainer._logs, live.numel() * size), live)
+            Round(
+                output,
+                trainer.credit_rewards,
+                completions_table.last_rows(trainer._logs, live.numel() * size),
+                live,
+            )
         )
         live = torch.cat([each.live for each in rounds], dim=1)
         missing = wanted - int(live.sum(dim=1).min())
@@ -53,7 +58,7 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
             break
         # As many as will do if the next groups are alive as often as these, and no more than fit.
         hoped = math.ceil(missing / max(live.float().mean().item(), missing / wanted))
-        inputs = _further(trainer, min(hoped, wanted))
+        inputs = _draw_prompts(trainer, min(hoped, wanted))
     metrics = trainer._metrics["train"]
     metrics["credit/sampling_rounds"].append(len(rounds))
     metrics["credit/generated_groups"].append(live.numel())
@@ -61,37 +66,37 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
         return output
     chosen = (~live).int().argsort(dim=1, stable=True)[:, :wanted]  # live groups first, in order of arrival
     rows = (chosen[:, :, None] * size + torch.arange(size, device=live.device)).flatten(start_dim=1)
-    _adopt(trainer, rounds, rows)
-    return _merged(trainer, [each.output for each in rounds], rows[trainer.accelerator.process_index])
+    _replace_rewards_and_logs(trainer, rounds, rows)
+    return _merge_outputs(trainer, [each.output for each in rounds], rows[trainer.accelerator.process_index])
 
 
-def live_rows(trainer: Any, given: credit.Rollouts) -> Tensor:
+def find_live_rows(trainer: Any, given: credit.Rollouts) -> Tensor:
     """The rows [N] that the estimator keeps; where the user asks for sampling, only of groups that vary."""
     kept = trainer.credit_estimator.keep(given)
     return kept & credit.DAPO().keep(given) if trainer.args.dynamic_sampling else kept
 
 
-def leave_out(trainer: Any, output: dict[str, Tensor], mode: str) -> Tensor:
+def mask_dropped_rows(trainer: Any, output: dict[str, Tensor], mode: str) -> Tensor:
     """Takes rows without a finite reward, and in training those without signal, out of the loss.
 
     Returns which rows [N] of all processes stay.
     """
-    stays = rollouts.finite(rewards.combined(trainer, rollouts.group_size(trainer, mode)))
-    if mode == "train" and kind(trainer.args, trainer.credit_estimator) != "none":
-        live = live_rows(trainer, rollouts.scored(trainer, output))
+    stays = rollouts.has_finite_rewards(rewards.combine_rewards(trainer, rollouts.group_size(trainer, mode)))
+    if mode == "train" and sampling_mode(trainer.args, trainer.credit_estimator) != "none":
+        live = find_live_rows(trainer, rollouts.rollouts_for_filter(trainer, output))
         share = live.view(-1, trainer.num_generations).any(dim=1).float().mean().item()
         trainer._metrics["train"]["credit/dropped_groups"].append(1.0 - share)
         stays = stays & live
     if not stays.all():
-        own = mine(trainer, stays, len(output["completion_mask"]))[:, None]
+        own = own_rows(trainer, stays, len(output["completion_mask"]))[:, None]
         for name in ("completion_mask", "tool_mask"):
             if name in output:
                 output[name] = output[name] * own
-        output["num_items_in_batch"] = trainer.accelerator.gather(rollouts.mask_of(output).sum()).sum()
+        output["num_items_in_batch"] = trainer.accelerator.gather(rollouts.token_mask(output).sum()).sum()
     return stays
 
 
-def rescale(loss_type: str, stays: Tensor) -> float:
+def row_mean_correction(loss_type: str, stays: Tensor) -> float:
     """What the advantages are multiplied with, so that the loss is a mean over the rows that stay.
 
     TRL's KL term, where beta is not 0, stays a mean over all rows.
@@ -101,13 +106,13 @@ def rescale(loss_type: str, stays: Tensor) -> float:
     return len(stays) / max(int(stays.sum()), 1)
 
 
-def mine(trainer: Any, field: Tensor, rows: int) -> Tensor:
+def own_rows(trainer: Any, field: Tensor, rows: int) -> Tensor:
     """This process' rows of a field [N, ...] of all of them."""
     first = trainer.accelerator.process_index * rows
     return field[first : first + rows]
 
 
-def _further(trainer: Any, groups: int) -> Rows:
+def _draw_prompts(trainer: Any, groups: int) -> Rows:
     """Rows for that many groups on this process, from the stream that all processes share."""
     accelerator, dataset = trainer.accelerator, trainer.credit_sampler.data_source
     drawn = trainer.credit_prompts.take(groups * accelerator.num_processes)
@@ -115,7 +120,7 @@ def _further(trainer: Any, groups: int) -> Rows:
     return [dict(dataset[index]) for index in own for _ in range(trainer.num_generations)]
 
 
-def _adopt(trainer: Any, rounds: list[Round], rows: Tensor) -> None:
+def _replace_rewards_and_logs(trainer: Any, rounds: list[Round], rows: Tensor) -> None:
     """Makes rewards and TRL's table of completions those of the chosen rows [processes, rows]."""
     places, first = [], 0
     for each in rounds:
@@ -125,10 +130,10 @@ def _adopt(trainer: Any, rounds: list[Round], rows: Tensor) -> None:
     chosen = torch.cat(places, dim=1).gather(1, rows).flatten()
     trainer.credit_rewards = torch.cat([each.rewards for each in rounds])[chosen]
     parts = [(len(each.rewards), each.table) for each in rounds]
-    logs.replace(trainer._logs, parts, chosen.tolist())
+    completions_table.replace_rows(trainer._logs, parts, chosen.tolist())
 
 
-def _merged(trainer: Any, outputs: list[dict[str, Tensor]], rows: Tensor) -> dict[str, Tensor]:
+def _merge_outputs(trainer: Any, outputs: list[dict[str, Tensor]], rows: Tensor) -> dict[str, Tensor]:
     """The chosen rows of several rounds as one output of TRL's, padded to one width."""
     merged = dict(outputs[0])
     for name, first in merged.items():
@@ -139,5 +144,5 @@ def _merged(trainer: Any, outputs: list[dict[str, Tensor]], rows: Tensor) -> dic
         value = trainer._tokenizer.pad_token_id if name.endswith("_ids") else PADDING.get(name, 0)
         side = "left" if name.startswith("prompt_") else "right"
         merged[name] = torch.stack(chosen) if first.ndim == 1 else pad(chosen, value, side)
-    mask = rollouts.mask_of(merged)
+    mask = rollouts.token_mask(merged)
     return merged | {"num_items_in_batch": trainer.accelerator.gather(mask.sum()).sum()}

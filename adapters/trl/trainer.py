@@ -10,7 +10,7 @@ from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 import credit
 from credit.adapters.trl import (
-    logs,
+    completions_table,
     options,
     records,
     resuming,
@@ -18,10 +18,10 @@ from credit.adapters.trl import (
     reweighting,
     rollouts,
     sampling,
-    scoring,
+    statistics,
 )
-from credit.adapters.trl.config import estimator_of
-from credit.adapters.trl.prompts import PromptStream
+from credit.adapters.trl.prompt_stream import PromptStream
+from credit.adapters.trl.settings import parse_estimator
 
 Tensor = torch.Tensor
 SAME = 1e-3  # a deviation above this at the first step is no rounding
@@ -44,7 +44,7 @@ class CreditMixin:
         ref_model: Any = None,
         **named: Any,
     ) -> None:
-        self.credit_estimator = estimator_of(args)
+        self.credit_estimator = parse_estimator(args)
         self.credit_prompts: PromptStream | None = None  # for resampling
         self.credit_sampler: Any = None
         self._credit_step: int | None = None  # when the weights of the batch were computed
@@ -69,13 +69,13 @@ class CreditMixin:
         self.beta = self.args.beta
         if ref_model is not None:
             self._attach_reference(ref_model)
-        rewards.set_up(self)
+        rewards.set_up_rewards(self)
         if options.needs_statistics(self.credit_estimator):
-            scoring.refuse_layout(self)
+            statistics.refuse_fsdp1(self)
         if self.credit_estimator is not None:
             if self._is_vlm:
                 options.refuse_images(self.credit_estimator, self.args)
-            if sampling.kind(self.args, self.credit_estimator) == "resample":
+            if sampling.sampling_mode(self.args, self.credit_estimator) == "resample":
                 stream = (len(self.train_dataset), self.args.seed, self.shuffle_dataset)
                 self.credit_prompts = PromptStream(*stream)
             if self.accelerator.is_main_process:
@@ -98,7 +98,9 @@ class CreditMixin:
         self.ref_model.eval()
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Tensor:
-        self.credit_rewards = rewards.scored(self, super()._calculate_rewards(*arguments, **named))
+        self.credit_rewards = rewards.mask_unscored_penalty(
+            self, super()._calculate_rewards(*arguments, **named)
+        )
         return self.credit_rewards
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -110,28 +112,30 @@ class CreditMixin:
             output = sampling.resample(self, generate, inputs)
         else:
             output = generate(inputs)
-        stays = sampling.leave_out(self, output, mode)
-        recorded = mode == "train" and records.due(self)
-        given = rollouts.of(self, output, mode, stays, every=recorded)
+        stays = sampling.mask_dropped_rows(self, output, mode)
+        recorded = mode == "train" and records.is_recording_step(self)
+        given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
         result = self.credit_estimator(given)
-        result.metrics["invalid_rows"] = (~rollouts.finite(given.rewards)).sum()  # without those filtered
+        result.metrics["invalid_rows"] = (
+            ~rollouts.has_finite_rewards(given.rewards)
+        ).sum()  # without those filtered
         rows, width = output["completion_ids"].shape
-        scale = sampling.rescale(self.loss_type, stays)
-        output["advantages"] = scale * sampling.mine(self, result.advantages, rows)[:, :width]
+        scale = sampling.row_mean_correction(self.loss_type, stays)
+        output["advantages"] = scale * sampling.own_rows(self, result.advantages, rows)[:, :width]
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
         if mode == "train" and self.args.reweight_with_current_policy:
-            output[reweighting.ROWS] = scale * sampling.mine(self, of_rows, rows)
+            output[reweighting.ROWS] = scale * sampling.own_rows(self, of_rows, rows)
             self._credit_step = self.state.global_step
         self._warn_of_another_reference(given, mode)
         self._log_credit(result, mode)
-        logs.set_advantages(self._logs, of_rows.tolist())
+        completions_table.set_advantages(self._logs, of_rows.tolist())
         if recorded:
-            records.write(self, output, given, result)
+            records.write_records(self, output, given, result)
         return output
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         if reweighting.ROWS in inputs and self.state.global_step != self._credit_step:
-            inputs = inputs | {"advantages": reweighting.advantages(self, inputs)}
+            inputs = inputs | {"advantages": reweighting.recompute_advantages(self, inputs)}
         return super()._compute_loss(model, inputs)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
@@ -141,12 +145,12 @@ class CreditMixin:
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         if self.credit_estimator is not None:
-            resuming.save(self, output_dir)
+            resuming.save_state(self, output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.credit_estimator is not None and checkpoint is not None:
-            resuming.load(self, checkpoint)
+            resuming.load_state(self, checkpoint)
 
     def _warn_of_another_reference(self, given: credit.Rollouts, mode: str) -> None:
         at_start = mode == "train" and self.state.global_step == 0 and not self._reference_given

@@ -1,16 +1,16 @@
 """Tunix: GRPO training in JAX whose advantages come from an estimator named in Tunix's own config."""
 
-from credit.adapters import versions
+from credit.adapters import hooks
 
 SUPPORTED = ">=0.1.7,<0.2"
-versions.check_version("google-tunix", SUPPORTED)
+hooks.check_version("google-tunix", SUPPORTED)
 
 from tunix.rl import common, function_registry  # noqa: E402
 from tunix.rl.grpo.grpo_learner import GRPOLearner  # noqa: E402
 
-from credit.adapters.tunix.config import CreditGRPOConfig  # noqa: E402
-from credit.adapters.tunix.estimators import register  # noqa: E402
-from credit.adapters.tunix.learner import CreditGRPOLearner  # noqa: E402
+from credit.adapters.tunix.registry import register_estimators  # noqa: E402
+from credit.adapters.tunix.settings import CreditGRPOConfig  # noqa: E402
+from credit.adapters.tunix.trainer import CreditGRPOLearner  # noqa: E402
 
 # Tunix's main branch moves faster than its version.
 _IDS = ("prompt_tokens", "completion_tokens", "pad_id", "eos_id", "segment_ids", "segment_positions")
@@ -20,7 +20,7 @@ _HOOKS = (
     (common, "process_ids", *_IDS),
 )
 for _hook in _HOOKS:
-    versions.check_signature("google-tunix", *_hook)
-register()
+    hooks.check_signature("google-tunix", *_hook)
+register_estimators()
 
 __all__ = ["CreditGRPOConfig", "CreditGRPOLearner", "register"]

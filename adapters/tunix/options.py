@@ -7,9 +7,9 @@ import jax
 from tunix.rl.rl_cluster import Mode, Role
 
 import credit
-from credit.adapters import differences, fields, traits
-from credit.adapters.tunix.config import CreditGRPOConfig
-from credit.estimator import all_needs
+from credit.adapters import fields, loss_report, traits
+from credit.adapters.tunix.settings import CreditGRPOConfig
+from credit.estimators.base import required_fields
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _AGGREGATIONS = {
 
 def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
     """A ValueError for what cannot work with this estimator on this cluster."""
-    name, needs = config.estimator.name, all_needs(config.estimator)
+    name, needs = config.estimator.name, required_fields(config.estimator)
     missing = [field for field in needs if field not in PROVIDED]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}, which Tunix does not provide")
@@ -45,7 +45,7 @@ def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
             f"overlong_cache={config.overlong_cache} is more than max_tokens_to_generate={longest}; the "
             f"paper takes a fifth of it (overlong_cache={max(longest // 5, 1)}), None is no penalty"
         )
-    if fields.statistics(config.estimator):
+    if fields.needed_statistics(config.estimator):
         _refuse_places(config.estimator, cluster)
 
 
@@ -74,7 +74,7 @@ def _refuse_places(estimator: credit.Estimator, cluster: Any) -> None:
         raise ValueError(
             f"{name} needs statistics of every token, which this adapter computes in one JAX process only"
         )
-    if not fields.compares(estimator):
+    if not fields.needs_reference(estimator):
         return
     actor, reference = (config.role_to_mesh.get(role) for role in (Role.ACTOR, Role.REFERENCE))
     if actor != reference:
@@ -101,4 +101,6 @@ def report_differences(config: CreditGRPOConfig) -> None:
         "loss_algo": (config.loss_algo, "gspo-token" if paper.ratio == "sequence" else "grpo"),
     }
     aggregation = ("loss_agg_mode", config.loss_agg_mode)
-    differences.report(logger, "Tunix", config.estimator.name, paper, pairs, aggregation, _AGGREGATIONS)
+    loss_report.report_loss_differences(
+        logger, "Tunix", config.estimator.name, paper, pairs, aggregation, _AGGREGATIONS
+    )

@@ -17,7 +17,7 @@ from tunix.rl import common
 from tunix.rl.rl_cluster import Role
 
 import credit
-from credit.adapters.fields import OF_THE_REFERENCE
+from credit.adapters.fields import REFERENCE_FIELDS
 
 Array = Any
 
@@ -41,7 +41,7 @@ class Ids(NamedTuple):
     eos: int
 
 
-def statistics(
+def compute_statistics(
     cluster: Any, example: Any, fields: Sequence[str], temperature: float
 ) -> credit.TokenStatistics:
     """The statistics [B, T] of a TrainExample's completions; 0 outside its mask.
@@ -50,16 +50,16 @@ def statistics(
     [B, T, V] logits only a row of each model is held.
     """
     models = [cluster.actor_trainer.model]
-    if set(fields) & set(OF_THE_REFERENCE):
+    if set(fields) & set(REFERENCE_FIELDS):
         models.append(cluster.inference_worker.get_model("reference"))
     graphs, states = zip(*(nnx.split(model) for model in models), strict=True)
     ids = Ids(cluster.rollout.pad_id(), cluster.rollout.eos_id())
     rows = example.prompt_ids, example.completion_ids, example.completion_mask
     with actor_context(cluster):
-        return scored(graphs, states, rows, temperature, ids, layout(cluster.cluster_config))
+        return score_rows(graphs, states, rows, temperature, ids, mesh_layout(cluster.cluster_config))
 
 
-def layout(config: Any) -> Layout:
+def mesh_layout(config: Any) -> Layout:
     """Rows along the trainer's data axis, the vocabulary along the mesh's other axes."""
     mesh = config.role_to_mesh[Role.ACTOR]
     first = next(iter(config.training_config.data_sharding_axis), None) or ()
@@ -80,7 +80,7 @@ def actor_context(cluster: Any) -> Iterator[None]:
 
 
 @partial(jax.jit, static_argnames=("ids", "place"))
-def scored(
+def score_rows(
     graphs: tuple[Any, ...],
     states: tuple[Any, ...],
     rows: tuple[Array, Array, Array],
@@ -95,18 +95,18 @@ def scored(
         before = prompt.shape[1] - 1
         # qwix changes its modules when they are called, which a loop allows to those made within.
         models = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
-        logits = [_logits(model, prompt, completion, ids) for model in models]
+        logits = [_compute_logits(model, prompt, completion, ids) for model in models]
         # The ids are moved to the logits that predict them: a slice of the logits would be a copy.
         next_ids = jnp.pad(completion, ((0, 0), (before, 1)))
         chosen = jnp.pad(mask, ((0, 0), (before, 1)))
-        found = _compare(logits[0], logits[-1], next_ids, chosen, temperature, place)
+        found = _compare_models(logits[0], logits[-1], next_ids, chosen, temperature, place)
         return credit.TokenStatistics(*(field[:, before:-1] for field in found))
 
-    found = lax.map(score, tuple(_dealt(array, place) for array in rows))
-    return credit.TokenStatistics(*(_collected(field, len(rows[0])) for field in found))
+    found = lax.map(score, tuple(_deal_rows(array, place) for array in rows))
+    return credit.TokenStatistics(*(_collect_rows(field, len(rows[0])) for field in found))
 
 
-def _dealt(array: Array, place: Layout) -> Array:
+def _deal_rows(array: Array, place: Layout) -> Array:
     """[B, ...] as [steps, devices, ...]: each device goes through its own rows."""
     devices = place.size(place.rows)
     padding = ((0, -len(array) % devices),) + ((0, 0),) * (array.ndim - 1)
@@ -115,12 +115,12 @@ def _dealt(array: Array, place: Layout) -> Array:
     return lax.with_sharding_constraint(dealt, NamedSharding(place.mesh, PartitionSpec(None, place.rows)))
 
 
-def _collected(field: Array, count: int) -> Array:
+def _collect_rows(field: Array, count: int) -> Array:
     """[steps, devices, T] as [B, T]."""
     return field.swapaxes(0, 1).reshape(-1, field.shape[-1])[:count]
 
 
-def _logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
+def _compute_logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
     """The logits [b, P + T, V], by the forward that Tunix's loss runs."""
     tokens, positions, attention_mask, segments = common.process_ids(prompt, completion, ids.pad, ids.eos)
     inputs = {"positions": positions, "cache": None, "attention_mask": attention_mask}
@@ -130,7 +130,7 @@ def _logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
     return model(tokens, **inputs)[0]
 
 
-def _compare(
+def _compare_models(
     x: Array, y: Array, next_ids: Array, mask: Array, temperature: Array | float, place: Layout
 ) -> credit.TokenStatistics:
     """Each device reads its own rows, and its own columns where the vocabulary can be cut evenly."""

@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import credit
-from credit.adapters import differences, traits
+from credit.adapters import loss_report, traits
 from credit.adapters.fields import PROVIDED
 from credit.adapters.verl.settings import PREFIX, Choice
 
@@ -52,7 +52,7 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
         return
     if not scores_tokens:
         _refuse_mode(name, config, mode)
-    if choice.reference and not lora(models):
+    if choice.reference and not uses_lora(models):
         _refuse_unbatched(name, models.ref)
     if choice.divergence == "binary":
         _refuse_for_binary(choice, name, config)
@@ -76,7 +76,7 @@ def _refuse_without_effect(estimator: credit.Estimator, name: str, config: Any) 
         )
         raise ValueError(f"algorithm.gamma={algorithm.gamma:g} has no effect with {name}; {way}")
     mode = config.actor_rollout_ref.actor.policy_loss.get("loss_mode", "vanilla")
-    if mode == "geo_mean" and traits.tells_tokens_apart(estimator):
+    if mode == "geo_mean" and traits.differs_between_tokens(estimator):
         raise ValueError(
             f"policy_loss.loss_mode=geo_mean takes the mean of a response's advantages, so that {name} does "
             "nothing to single tokens; set actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"
@@ -124,7 +124,7 @@ def _refuse_for_exact(choice: Choice, name: str, config: Any) -> None:
             f"rollout_correction.bypass_mode=True leaves out the policy's forward pass, in which {name} "
             f"takes its statistics; set algorithm.rollout_correction.bypass_mode=False, {BINARY}"
         )
-    if choice.reference and not lora(models):
+    if choice.reference and not uses_lora(models):
         _refuse_other_layout(name, models)
 
 
@@ -158,7 +158,7 @@ def _refuse_for_binary(choice: Choice, name: str, config: Any) -> None:
         )
 
 
-def lora(models: Any) -> bool:
+def uses_lora(models: Any) -> bool:
     """Whether the actor carries a LoRA adapter, so that the reference is the actor without it."""
     rank = OmegaConf.select(models, "model.lora.rank", default=0) or models.model.get("lora_rank", 0)
     return rank > 0 or models.model.get("lora_adapter_path") is not None
@@ -178,4 +178,4 @@ def report_differences(choice: Choice, config: Any) -> None:
     }
     aggregation = ("loss_agg_mode", actor.loss_agg_mode)
     name, hint = PREFIX + choice.estimator.name, "clip_ratio_c: None is no dual clip, a large number"
-    differences.report(logger, "verl", name, paper, pairs, aggregation, _AGGREGATIONS, hint)
+    loss_report.report_loss_differences(logger, "verl", name, paper, pairs, aggregation, _AGGREGATIONS, hint)

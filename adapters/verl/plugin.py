@@ -7,7 +7,7 @@ logger = logging.getLogger("credit")
 
 # In this order: the estimators of rewards alone work without what the trainers need (TransferQueue).
 PARTS = {
-    "credit.adapters.verl.estimators": "no estimator of credit (adv_estimator=credit_...) is",
+    "credit.adapters.verl.rollouts": "no estimator of credit (adv_estimator=credit_...) is",
     "credit.adapters.verl.trainer": "trainer_mode=credit_sync, and with it credit_dgpo, is not",
 }
 

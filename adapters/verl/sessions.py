@@ -6,10 +6,10 @@ import torch
 
 import credit
 from credit.adapters.traits import is_product
-from credit.preparing import prepare
+from credit.estimators.execute import prepare_rollouts
 
 
-def assign(
+def assign_credit(
     estimator: credit.Estimator, rollouts: credit.Rollouts, keys: Sequence[str] | None
 ) -> credit.Credit:
     """The estimator's credit, with each session counted once in its group, as in verl's own grpo.
@@ -22,7 +22,7 @@ def assign(
     Raises:
         ValueError: several outputs, and an estimator that is not a product of A_i and weights.
     """
-    last = list(range(len(rollouts.mask))) if keys is None else last_outputs(keys)
+    last = list(range(len(rollouts.mask))) if keys is None else find_last_outputs(keys)
     finals = sorted(set(last))
     if len(finals) == len(last):
         return estimator(rollouts)
@@ -31,18 +31,20 @@ def assign(
             f"{estimator.name} computes its credit as a whole, so it cannot be carried over to the other "
             "outputs of an agent session; let the agent loop return one output per session"
         )
-    of_finals = rows(rollouts, torch.tensor(finals))
+    of_finals = select_rows(rollouts, torch.tensor(finals))
     result = estimator(of_finals)
-    by_session = estimator.advantages(prepare(estimator, of_finals, estimator.needs))
+    by_session = estimator.advantages(prepare_rollouts(estimator, of_finals, estimator.needs))
     position = {row: place for place, row in enumerate(finals)}
     advantages = by_session[[position[row] for row in last]]
-    everything = prepare(estimator, rollouts._replace(rewards=rollouts.rewards[last]), estimator.needs)
+    everything = prepare_rollouts(
+        estimator, rollouts._replace(rewards=rollouts.rewards[last]), estimator.needs
+    )
     weights = estimator.weights(everything, advantages).to(advantages.dtype)
     spread = torch.where(everything.mask, advantages[:, None] * weights, 0.0)
     return credit.Credit(spread, weights, result.metrics)
 
 
-def last_outputs(keys: Sequence[str]) -> list[int]:
+def find_last_outputs(keys: Sequence[str]) -> list[int]:
     """For each row [N], the row that holds the last output of its session."""
     last: dict[str, tuple[int, int]] = {}
     for row, key in enumerate(keys):
@@ -51,7 +53,7 @@ def last_outputs(keys: Sequence[str]) -> list[int]:
     return [last[key.rpartition("_")[0]][1] for key in keys]
 
 
-def rows(rollouts: credit.Rollouts, chosen: torch.Tensor) -> credit.Rollouts:
+def select_rows(rollouts: credit.Rollouts, chosen: torch.Tensor) -> credit.Rollouts:
     """The chosen rows [M] of rollouts, whose group ids are made to fit their number."""
     fields = {
         name: array if array is None or array.ndim == 0 else array[chosen.to(array.device)]

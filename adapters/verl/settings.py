@@ -19,12 +19,12 @@ class Choice(NamedTuple):
     @property
     def statistics(self) -> tuple[str, ...]:
         """What the estimator needs of every token, from the models."""
-        return fields.statistics(self.estimator)
+        return fields.needed_statistics(self.estimator)
 
     @property
     def reference(self) -> bool:
         """Whether a reference model has to be run."""
-        return fields.compares(self.estimator)
+        return fields.needs_reference(self.estimator)
 
 
 def is_ours(name: Any) -> bool:
@@ -32,13 +32,13 @@ def is_ours(name: Any) -> bool:
     return str(name).startswith(PREFIX)
 
 
-def choose(algorithm: Any) -> Choice:
+def parse_settings(algorithm: Any) -> Choice:
     """The estimator that verl's `algorithm` section names, with the settings under `algorithm.credit`.
 
     Raises:
         ValueError: an unknown estimator or setting, or a wrong value; the known ones are listed.
     """
-    settings = _settings(algorithm)
+    settings = _read_settings(algorithm)
     divergence = settings.pop("divergence", "exact")
     if divergence not in get_args(Divergence):
         raise ValueError(f"algorithm.credit.divergence is {divergence!r}; expected exact or binary")
@@ -51,21 +51,21 @@ def choose(algorithm: Any) -> Choice:
     return Choice(estimator, divergence)
 
 
-def check_names(algorithm: Any, known: Mapping[str, Any]) -> None:
+def refuse_misplaced_settings(algorithm: Any, known: Mapping[str, Any]) -> None:
     """A ValueError where an estimator of verl's own is meant to be one of credit's, by name or settings."""
     name = str(algorithm.get("adv_estimator"))
     if name in credit.names() and name not in known:
         raise ValueError(
             f"verl has no estimator {name!r}; credit's is algorithm.adv_estimator={PREFIX}{name}"
         )
-    if _settings(algorithm):
+    if _read_settings(algorithm):
         raise ValueError(
             f"algorithm.credit is set, but algorithm.adv_estimator={name} is not one of credit's; set "
             f"one of {', '.join(PREFIX + each for each in credit.names())}, or leave algorithm.credit out"
         )
 
 
-def _settings(algorithm: Any) -> dict[str, Any]:
+def _read_settings(algorithm: Any) -> dict[str, Any]:
     settings = algorithm.get("credit")
     if settings is None:
         return {}

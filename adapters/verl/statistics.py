@@ -8,14 +8,14 @@ import torch
 from verl.utils import tensordict_utils as tu
 
 import credit
-from credit.adapters.fields import OF_THE_REFERENCE
+from credit.adapters.fields import REFERENCE_FIELDS
 
 Tensor = torch.Tensor
 KEY = "credit_"  # of the statistics in verl's batch
 
 
 @contextmanager
-def collected(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[None]:
+def collect_statistics(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[None]:
     """Adds the named TokenStatistics to what the actor's next `infer_batch` returns, as credit_<name>.
 
     `actor` and `reference` are verl's TrainingWorkers; without a reference the actor's model with
@@ -23,7 +23,7 @@ def collected(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[Non
     hands its logits to the loss function, then gathers, unpads and nests what comes back.
     """
     loss_function = actor.loss_fn
-    actor.set_loss_fn(_scorer(actor.engine, reference and reference.engine, fields))
+    actor.set_loss_fn(_make_scorer(actor.engine, reference and reference.engine, fields))
     try:
         with nullcontext() if reference is None else reference.engine.eval_mode():
             yield
@@ -31,12 +31,12 @@ def collected(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[Non
         actor.set_loss_fn(loss_function)
 
 
-def _scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[..., Any]:
-    compare = bool(set(fields) & set(OF_THE_REFERENCE))
+def _make_scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[..., Any]:
+    compare = bool(set(fields) & set(REFERENCE_FIELDS))
 
     def score(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
         if student_logits is None:  # the engine's second call, for a loss
-            return _no_loss(data)
+            return _zero_loss(data)
         logits = student_logits[0]
         other = _reference_logits(actor, reference, data) if compare else logits
         # The next tokens, in this engine's packing and on this rank's shard of the sequence.
@@ -53,7 +53,7 @@ def _reference_logits(actor: Any, reference: Any, data: Any) -> Tensor:
 
     def capture(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
         if student_logits is None:
-            return _no_loss(data)
+            return _zero_loss(data)
         captured.append(student_logits[0])
         return {}
 
@@ -64,5 +64,5 @@ def _reference_logits(actor: Any, reference: Any, data: Any) -> Tensor:
     return captured[0]
 
 
-def _no_loss(data: Any) -> tuple[Tensor, dict[str, Any]]:
+def _zero_loss(data: Any) -> tuple[Tensor, dict[str, Any]]:
     return torch.zeros((), device=data["input_ids"].device), {}

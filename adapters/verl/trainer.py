@@ -16,15 +16,15 @@ from verl.utils.import_utils import import_external_libs
 from verl.workers.utils import padding
 
 import credit
-from credit.adapters import versions
-from credit.adapters.verl import estimators, options, settings, statistics
+from credit.adapters import hooks
+from credit.adapters.verl import options, rollouts, settings, statistics
 from credit.adapters.verl.worker import REQUEST, CreditWorker
 
-versions.check_signature("verl", PPOTrainer, "__init__", "self", "config")
-versions.check_signature("verl", PPOTrainer, "_init_resource_pool_mgr", "self")
-versions.check_signature("verl", PPOTrainer, "_compute_old_log_prob", "self", "batch", "metrics")
-versions.check_signature("verl", PPOTrainer, "_compute_advantage", "self", "batch", "metrics")
-versions.check_signature("verl", padding, "response_from_nested", "tensor", "response_mask")
+hooks.check_signature("verl", PPOTrainer, "__init__", "self", "config")
+hooks.check_signature("verl", PPOTrainer, "_init_resource_pool_mgr", "self")
+hooks.check_signature("verl", PPOTrainer, "_compute_old_log_prob", "self", "batch", "metrics")
+hooks.check_signature("verl", PPOTrainer, "_compute_advantage", "self", "batch", "metrics")
+hooks.check_signature("verl", padding, "response_from_nested", "tensor", "response_mask")
 
 Tensor = torch.Tensor
 
@@ -51,7 +51,7 @@ class CreditMixin:
         (role,) = {Role.ActorRollout, Role.ActorRolloutRef} & set(self.role_worker_mapping)
         pool = self.mapping.pop(role)
         del self.role_worker_mapping[role]
-        if self.credit_choice.reference and not options.lora(self.config.actor_rollout_ref):
+        if self.credit_choice.reference and not options.uses_lora(self.config.actor_rollout_ref):
             role = Role.ActorRolloutRef
         self.role_worker_mapping[role] = ray.remote(CreditWorker)
         self.mapping[role] = pool
@@ -72,16 +72,18 @@ class CreditMixin:
         if self.credit_choice.divergence == "binary":
             return self._statistics_of_samples(batch)
         names = {statistics.KEY + name: name for name in self.credit_choice.statistics}
-        data = _fetch(batch, *names, "response_mask")
+        data = _fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
-        return {name: _padded(padding.response_from_nested(data[key], mask)) for key, name in names.items()}
+        return {
+            name: _pad_nested(padding.response_from_nested(data[key], mask)) for key, name in names.items()
+        }
 
     def _statistics_of_samples(self, batch: Any) -> dict[str, Tensor]:
         """What verl's own passes give: log-probs of the sampled tokens, and the policy's entropy."""
         needs = self.credit_choice.statistics
         entropy = ("entropy",) if "normalized_entropy" in needs else ()
-        data = _fetch(batch, "old_log_probs", "ref_log_prob", *entropy)
-        log_probs, reference_log_probs = _padded(data["old_log_probs"]), _padded(data["ref_log_prob"])
+        data = _fetch_fields(batch, "old_log_probs", "ref_log_prob", *entropy)
+        log_probs, reference_log_probs = _pad_nested(data["old_log_probs"]), _pad_nested(data["ref_log_prob"])
         fields = {
             "log_probs": log_probs,
             "reference_log_probs": reference_log_probs,
@@ -89,7 +91,7 @@ class CreditMixin:
         }
         if entropy:
             size = torch.tensor(float(self._vocabulary_size))
-            fields["normalized_entropy"] = (_padded(data["entropy"]).float() / size.log()).clamp(0.0, 1.0)
+            fields["normalized_entropy"] = (_pad_nested(data["entropy"]).float() / size.log()).clamp(0.0, 1.0)
         return {name: fields[name] for name in needs}
 
     @cached_property
@@ -110,27 +112,27 @@ class CreditTrainerColocateAsync(CreditMixin, PPOTrainerColocateAsync):
     base_mode = "colocate_async"
 
 
-def _checked(init: Callable[..., None]) -> Callable[..., None]:
+def _with_validated_config(init: Callable[..., None]) -> Callable[..., None]:
     """PPOTrainer.__init__ that first checks an estimator of credit, which verl would do after a rollout."""
 
     @wraps(init)
     def checked(self: Any, config: Any) -> None:
-        self.credit_choice = _choice(config, isinstance(self, CreditMixin))
+        self.credit_choice = _validate_config(config, isinstance(self, CreditMixin))
         init(self, config)
 
     return checked
 
 
-def _choice(config: Any, scores_tokens: bool) -> settings.Choice | None:
+def _validate_config(config: Any, scores_tokens: bool) -> settings.Choice | None:
     algorithm, mode = config.algorithm, config.trainer.v1.trainer_mode
     import_external_libs(config.actor_rollout_ref.model.get("external_lib"))  # may define an estimator
-    estimators.register()
+    rollouts.register_estimators()
     if settings.is_ours(algorithm.adv_estimator):
-        choice = settings.choose(algorithm)
+        choice = settings.parse_settings(algorithm)
         options.refuse(choice, config, mode, scores_tokens)
         options.report_differences(choice, config)
         return choice
-    settings.check_names(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY)
+    settings.refuse_misplaced_settings(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY)
     if scores_tokens:
         raise ValueError(
             f"trainer_mode=credit_{mode} needs an estimator of credit, and algorithm.adv_estimator="
@@ -140,7 +142,7 @@ def _choice(config: Any, scores_tokens: bool) -> settings.Choice | None:
     return None
 
 
-def _accompanied(compute: Callable[..., Any]) -> Callable[..., Any]:
+def _with_step_context(compute: Callable[..., Any]) -> Callable[..., Any]:
     """PPOTrainer._compute_advantage that gives our estimators what verl's call leaves out."""
 
     @wraps(compute)
@@ -151,8 +153,10 @@ def _accompanied(compute: Callable[..., Any]) -> Callable[..., Any]:
         fields = self._credit_statistics(batch) if isinstance(self, CreditMixin) else {}
         fields["progress"] = torch.tensor(self.global_steps / self.total_training_steps)
         if "rollout_log_probs" in self.credit_choice.estimator.needs:
-            fields["rollout_log_probs"] = _padded(_fetch(batch, "rollout_log_probs")["rollout_log_probs"])
-        with estimators.during(estimators.Step(batch.keys, made_up, fields)) as step:
+            fields["rollout_log_probs"] = _pad_nested(
+                _fetch_fields(batch, "rollout_log_probs")["rollout_log_probs"]
+            )
+        with rollouts.step_context(rollouts.StepContext(batch.keys, made_up, fields)) as step:
             batch = compute(self, batch, metrics)
         metrics.update(step.metrics)
         return batch
@@ -160,14 +164,14 @@ def _accompanied(compute: Callable[..., Any]) -> Callable[..., Any]:
     return accompanied
 
 
-def _fetch(batch: Any, *names: str) -> Any:
+def _fetch_fields(batch: Any, *names: str) -> Any:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
 
 
-def _padded(nested: Tensor) -> Tensor:
+def _pad_nested(nested: Tensor) -> Tensor:
     return nested.to_padded_tensor(0.0)
 
 
 # verl has no hook for either, and all of its V1 trainers pass through both.
-PPOTrainer.__init__ = _checked(PPOTrainer.__init__)
-PPOTrainer._compute_advantage = _accompanied(PPOTrainer._compute_advantage)
+PPOTrainer.__init__ = _with_validated_config(PPOTrainer.__init__)
+PPOTrainer._compute_advantage = _with_step_context(PPOTrainer._compute_advantage)

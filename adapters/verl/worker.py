@@ -7,15 +7,15 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from credit.adapters import versions
+from credit.adapters import hooks
 from credit.adapters.verl import statistics
 
-versions.check_signature("verl", ActorRolloutRefWorker, "compute_log_prob", "self", "data")
-versions.check_signature("verl", TrainingWorker, "set_loss_fn", "self", "loss_fn")
-versions.check_signature(
+hooks.check_signature("verl", ActorRolloutRefWorker, "compute_log_prob", "self", "data")
+hooks.check_signature("verl", TrainingWorker, "set_loss_fn", "self", "loss_fn")
+hooks.check_signature(
     "verl", FSDPEngineWithLMHead, "forward_step", "self", "micro_batch", "loss_function", "forward_only"
 )
-versions.check_signature("verl", FSDPEngineWithLMHead, "prepare_model_inputs", "self", "micro_batch")
+hooks.check_signature("verl", FSDPEngineWithLMHead, "prepare_model_inputs", "self", "micro_batch")
 
 REQUEST = "credit_statistics"  # names of statistics, separated by blanks
 
@@ -30,5 +30,5 @@ class CreditWorker(ActorRolloutRefWorker):
         if not fields:
             return super().compute_log_prob(data)
         tu.assign_non_tensor(data, distillation_use_topk=True, compute_loss=True)
-        with statistics.collected(self.actor, self.ref, fields):
+        with statistics.collect_statistics(self.actor, self.ref, fields):
             return super().compute_log_prob(data)

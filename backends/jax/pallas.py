@@ -10,7 +10,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from credit.backends import array_api, state
+from credit.backends import array_api
+from credit.backends.vocab import state
 
 Array = Any
 
@@ -40,14 +41,14 @@ def token_statistics(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         interpret=interpret,
     )(x, y, halves)
-    pair = _read(fields)
+    pair = _read_state(fields)
     # A gather costs the kernel more than one more read of a single entry.
-    taken = [state.select(side, ids).astype(jnp.float32) for side in (x, y)]
+    taken = [state.select_logits(side, ids).astype(jnp.float32) for side in (x, y)]
     policy, reference = (
         mass._replace(selected=value)
         for mass, value in zip((pair.policy, pair.reference), taken, strict=True)
     )
-    results = array_api.read_pair(pair._replace(policy=policy, reference=reference), halves)
+    results = array_api.read_statistics(pair._replace(policy=policy, reference=reference), halves)
     log_p, log_q, entropy, deviation = (result.reshape(token_ids.shape) for result in results)
     return log_p, log_q, entropy, deviation
 
@@ -56,27 +57,27 @@ def _kernel(x_ref: Any, y_ref: Any, half_ref: Any, out_ref: Any, state_ref: Any,
     block, half = pl.program_id(1), half_ref[...]
     column = block * COLUMNS + lax.broadcasted_iota(jnp.int32, x_ref.shape, 1)
     x, y = (jnp.where(column < size, ref[...].astype(jnp.float32), -jnp.inf) for ref in (x_ref, y_ref))
-    part = state.pair(x, y, None, half)
+    part = state.pair_state(x, y, None, half)
 
     @pl.when(block == 0)
     def _() -> None:
-        _write(state_ref, part)
+        _write_state(state_ref, part)
 
     @pl.when(block > 0)
     def _() -> None:
-        _write(state_ref, state.merge_pair(_read(state_ref), part, half))
+        _write_state(state_ref, state.merge_pair(_read_state(state_ref), part, half))
 
     @pl.when(block == pl.num_programs(1) - 1)
     def _() -> None:
         out_ref[...] = state_ref[...]
 
 
-def _write(ref: Any, pair: state.Pair) -> None:
+def _write_state(ref: Any, pair: state.Pair) -> None:
     fields = *pair.policy, pair.moment, *pair.reference, pair.deviation
     for k, field in enumerate(fields):
         ref[k] = jnp.broadcast_to(field, ref.shape[1:])
 
 
-def _read(ref: Any) -> state.Pair:
+def _read_state(ref: Any) -> state.Pair:
     fields = [ref[k][:, :1] for k in range(8)]
     return state.Pair(state.Mass(*fields[:3]), fields[3], state.Mass(*fields[4:7]), fields[7])

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from credit.backends import array_api, state, tiles
-from credit.backends.jax import chunks, slopes
-from credit.backends.jax.hidden import take
+from credit.backends import array_api
+from credit.backends.jax import chunk_loop, gradient
+from credit.backends.jax.linear_head import slice_entries
+from credit.backends.vocab import state, tiles
 
 Array = Any
 
@@ -28,19 +29,19 @@ def statistics(
     """log p, log q, H and d [...], the same on every device; each holds `local` columns."""
     first = lax.axis_index(axis) * local
     ids, half = token_ids[..., None] - first, half[..., None]
-    x, y = (_without_padding(tile, first, vocab_size) for tile in (policy, reference))
+    x, y = (_mask_padding(tile, first, vocab_size) for tile in (policy, reference))
 
     def part(start: Any, width: int) -> state.Pair:
-        return state.pair(x(start, width), y(start, width), ids - start, half)
+        return state.pair_state(x(start, width), y(start, width), ids - start, half)
 
-    mine = chunks.fold(part, state.merge_pair, local, chunk, half)
+    mine = chunk_loop.fold_chunks(part, state.merge_pair, local, chunk, half)
     fields = jnp.stack([*mine.policy, mine.moment, *mine.reference, mine.deviation])
     every = lax.all_gather(fields, axis)
     parts = [
         state.Pair(state.Mass(*one[:3]), one[3], state.Mass(*one[4:7]), one[7])
         for one in (every[k] for k in range(every.shape[0]))
     ]
-    return array_api.read_pair(reduce(lambda a, b: state.merge_pair(a, b, half), parts), half)
+    return array_api.read_statistics(reduce(lambda a, b: state.merge_pair(a, b, half), parts), half)
 
 
 def log_probs_and_entropy(
@@ -55,7 +56,7 @@ def log_probs_and_entropy(
     r_k is the log-mass of part k, P_k = e^{r_k} / sum_j e^{r_j} its share, H_k the entropy inside it.
     """
     first = lax.axis_index(axis) * logits.shape[-1]
-    selected, mass, entropy = _part(vocab_size, axis, logits, token_ids - first, half, first)
+    selected, mass, entropy = _local_softmax(vocab_size, axis, logits, token_ids - first, half, first)
     log_total = jnp.log(lax.psum(jnp.exp(mass), axis))
     log_prob = lax.psum(selected, axis) - log_total
     share = jnp.exp(mass - log_total)
@@ -63,16 +64,18 @@ def log_probs_and_entropy(
     inside = entropy - jnp.where(some, mass, log_total) + log_total
     whole = lax.psum(jnp.where(some, share * jnp.where(some, inside, 0.0), 0.0), axis)
     whole = jnp.where(jnp.isfinite(log_total), whole, jnp.nan)
-    return _moved(log_prob, jnp.minimum(log_prob, 0.0)), _moved(whole, jnp.maximum(whole, 0.0))
+    return _replace_value(log_prob, jnp.minimum(log_prob, 0.0)), _replace_value(
+        whole, jnp.maximum(whole, 0.0)
+    )
 
 
-def _moved(value: Array, to: Array) -> Array:
+def _replace_value(value: Array, to: Array) -> Array:
     """`to`, with the gradient of `value`, from which only rounding keeps it."""
     return value + lax.stop_gradient(jnp.where(to == value, 0.0, to - value))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _part(
+def _local_softmax(
     vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array
 ) -> tuple[Array, Array, Array]:
     """(x_a - m) / T, or 0 where id a is not here, r_k - m / T and H_k [...]; m the largest of all."""
@@ -80,14 +83,14 @@ def _part(
 
 
 def _forward(vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array) -> Any:
-    tile = _without_padding(tiles.from_logits(logits, half.dtype, take), first, vocab_size)
+    tile = _mask_padding(tiles.from_logits(logits, half.dtype, slice_entries), first, vocab_size)
     local, halves, size = ids[..., None], half[..., None], logits.shape[-1]
 
     def part(start: Any, width: int) -> state.Single:
-        return state.single(tile(start, width), local - start, halves)
+        return state.single_state(tile(start, width), local - start, halves)
 
-    chunk = chunks.of_logits(ids.size, size)
-    policy, moment = chunks.fold(part, state.merge_single, size, chunk, halves)
+    chunk = chunk_loop.chunk_for_logits(ids.size, size)
+    policy, moment = chunk_loop.fold_chunks(part, state.merge_single, size, chunk, halves)
     peak, log_total = policy.peak, jnp.log(policy.total)
     top = lax.pmax(peak, axis)
     here = (local >= 0) & (local < size)
@@ -102,15 +105,15 @@ def _forward(vocab_size: int | None, axis: str, logits: Array, ids: Array, half:
 def _backward(vocab_size: int | None, axis: str, residuals: Any, given: Any) -> Any:
     logits, ids, half, first, saved = residuals
     of_selected, of_mass, of_entropy = (each[..., None] for each in given)
-    x = _without_padding(lambda *_: logits, first, vocab_size)(0, logits.shape[-1])
-    slope = slopes.of_logits(x, ids, half[..., None], saved, of_selected, of_mass, of_entropy)
+    x = _mask_padding(lambda *_: logits, first, vocab_size)(0, logits.shape[-1])
+    slope = gradient.grad_logits(x, ids, half[..., None], saved, of_selected, of_mass, of_entropy)
     return slope, None, None, None
 
 
-_part.defvjp(_forward, _backward)
+_local_softmax.defvjp(_forward, _backward)
 
 
-def _without_padding(tile: tiles.Tile, first: Array, vocab_size: int | None) -> tiles.Tile:
+def _mask_padding(tile: tiles.Tile, first: Array, vocab_size: int | None) -> tiles.Tile:
     """Tiles of this device's columns, -inf from id `vocab_size` on."""
 
     def unpadded(start: Any, width: int) -> Array:

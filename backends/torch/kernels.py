@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
-"""Triton: the state of `state.py` in one read of the logits, and the gradient of log-probs and entropy.
+"""Triton: the state of `vocab/state.py` in one read of the logits, and the gradient of log-probs and entropy.
 
 A program owns one token and one part of its vocabulary. Each of its LANES threads keeps a state of its own
 over VEC neighbouring entries (16 bytes; in rows without that alignment the lanes lie side by side), so that
@@ -17,8 +17,8 @@ import torch
 import triton
 import triton.language as tl
 
-from credit.backends import tiles
 from credit.backends.torch import strides
+from credit.backends.vocab import tiles
 
 Tensor = torch.Tensor
 
@@ -41,7 +41,7 @@ def _exponents(x, peak, c):
 
 
 @triton.jit
-def _moment(u, v, t, s):
+def _sum_moment(u, v, t, s):
     return tl.sum(tl.fma(u * u, tl.maximum(t, -512.0), v * v * tl.maximum(s, -512.0)), 1)
 
 
@@ -58,11 +58,11 @@ def _add_mass(peak, total, x0, x1, c):
 
 
 @triton.jit
-def _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
+def _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
     """The lanes' states [LANES] after two more tiles [LANES, VEC] of each model."""
     x0, x1, y0, y1 = x0.to(tl.float32), x1.to(tl.float32), y0.to(tl.float32), y1.to(tl.float32)
     m_new, shift, alpha, a_new, a_own, t0, t1, u0, u1 = _add_mass(m, a, x0, x1, c)
-    e = alpha * alpha * (e + tl.maximum(shift, -512.0) * a) + _moment(u0, u1, t0, t1)
+    e = alpha * alpha * (e + tl.maximum(shift, -512.0) * a) + _sum_moment(u0, u1, t0, t1)
     if PAIR:
         n_new, _, beta, b_new, b_own, _, _, w0, w1 = _add_mass(n, b, y0, y1, c)
         root_a, root_b = _inverse_root(a_own), _inverse_root(b_own)
@@ -81,7 +81,7 @@ def _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
 
 
 @triton.jit
-def _join(m, a, e, n, b, d, c):
+def _merge_states(m, a, e, n, b, d, c):
     """One state from those along axis 0: of the lanes of a program, or of the parts of a vocabulary."""
     peak, reference_peak = tl.max(m, 0), tl.max(n, 0)
     shift = (m - peak) * c
@@ -95,7 +95,9 @@ def _join(m, a, e, n, b, d, c):
 
 
 @triton.jit
-def _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR: tl.constexpr):
+def _store_statistics(
+    out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR: tl.constexpr
+):
     """log p, log q, H and d; of a single model log p, H, peak and ln A."""
     log_a = tl.log(a)
     log_p = 2.0 * half * (selected - m) - log_a
@@ -123,7 +125,7 @@ def _load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.const
 
 
 @triton.jit
-def _tiles(
+def _load_tiles(
     x_ptr, y_ptr, offsets, x_column, y_column, limit,
     TILE: tl.constexpr, PAIR: tl.constexpr, DENSE: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
@@ -162,22 +164,24 @@ def fold_kernel(
     high = tl.where(token == UNREAD, low, high)
     full = low + tl.maximum(high - low, 0) // step * step
     # What is left over after whole steps comes first, its loads together with those of the first step.
-    x0, x1, y0, y1 = _tiles(x_ptr, y_ptr, full + first, x_column, y_column, high, tile, PAIR, DENSE, True)
-    u0, u1, v0, v1 = _tiles(x_ptr, y_ptr, low + first, x_column, y_column, full, tile, PAIR, DENSE, True)
-    m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
+    x0, x1, y0, y1 = _load_tiles(
+        x_ptr, y_ptr, full + first, x_column, y_column, high, tile, PAIR, DENSE, True
+    )
+    u0, u1, v0, v1 = _load_tiles(x_ptr, y_ptr, low + first, x_column, y_column, full, tile, PAIR, DENSE, True)
+    m, a, e, n, b, d = _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
     for s in range(low, full, step):
         x0, x1, y0, y1 = u0, u1, v0, v1
         # The last round reads its own tiles again, which costs less than a mask in every round.
         ahead = first + tl.multiple_of(tl.minimum(s + step, full - step), step)
-        u0, u1, v0, v1 = _tiles(x_ptr, y_ptr, ahead, x_column, y_column, high, tile, PAIR, DENSE, False)
-        m, a, e, n, b, d = _add(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
-    m, a, e, n, b, d = _join(m, a, e, n, b, d, c)
+        u0, u1, v0, v1 = _load_tiles(x_ptr, y_ptr, ahead, x_column, y_column, high, tile, PAIR, DENSE, False)
+        m, a, e, n, b, d = _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
+    m, a, e, n, b, d = _merge_states(m, a, e, n, b, d, c)
     place = token - start
     here = (place >= low) & (place < high)
     selected = tl.load(x_ptr + place * x_column, mask=here, other=0.0).to(tl.float32)
     reference_selected = tl.load(y_ptr + place * y_column, mask=here, other=0.0).to(tl.float32)
     if FINISH:
-        _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
+        _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
     else:
         p = out_ptr + (row * PARTS + part) * 8
         tl.store(p, m)
@@ -191,7 +195,7 @@ def fold_kernel(
 
 
 @triton.jit
-def finish_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.constexpr, PAIR: tl.constexpr):
+def merge_parts_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.constexpr, PAIR: tl.constexpr):
     """The statistics of rows whose vocabulary is in parts."""
     row = tl.program_id(0).to(tl.int64)
     half = tl.load(half_ptr + row)
@@ -205,12 +209,12 @@ def finish_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.constexp
     b = tl.load(p + 5, mask=there, other=0.0)
     d = tl.load(p + 6, mask=there, other=0.0)
     reference_selected = tl.sum(tl.load(p + 7, mask=there, other=0.0), 0)
-    m, a, e, n, b, d = _join(m, a, e, n, b, d, half * 1.4426950408889634)
-    _finish(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
+    m, a, e, n, b, d = _merge_states(m, a, e, n, b, d, half * 1.4426950408889634)
+    _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
 
 
 @triton.jit
-def slope_kernel(
+def grad_logits_kernel(
     x_ptr, ids_ptr, half_ptr, saved_ptr, given_ptr, slope_ptr, rows, inner, start, size,
     x_outer, x_inner, x_column, BLOCK: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
@@ -235,11 +239,11 @@ def slope_kernel(
 
 
 @triton.jit
-def finished_kernel(
+def postprocess_kernel(
     log_p_ptr, log_q_ptr, entropy_ptr, deviation_ptr, ids_ptr, out_ptr, rows, size, scale,
     MASKED: tl.constexpr, UNREAD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What is handed out: see `array_api.finish`; scale is 1 / ln V."""
+    """What is handed out: see `array_api.postprocess`; scale is 1 / ln V."""
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = row < rows
     token = tl.load(ids_ptr + row, mask=there, other=0).to(tl.int64)
@@ -259,19 +263,19 @@ def finished_kernel(
     tl.store(out_ptr + 3 * rows + row, deviation, mask=there)
 
 
-def parts_of(size: int) -> int:
+def choose_parts(size: int) -> int:
     """Programs per row: from the vocabulary only, so that no token's result depends on its batch."""
     return 1 if size < 65_536 else 2 if size < 196_608 else 4
 
 
 def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None) -> Tensor:
     """[4, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x."""
-    if strides.scattered(x, x if y is None else y):
+    if strides.is_scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
         return torch.stack([statistics(*row, parts) for row in rows], 1)
-    parts = parts or parts_of(x.shape[-1])
+    parts = parts or choose_parts(x.shape[-1])
     out = fold(x, y, ids, half, 0, parts, done=parts == 1)
-    out = out if parts == 1 else finish(out, half, pair=y is not None)
+    out = out if parts == 1 else merge_parts(out, half, pair=y is not None)
     return out.reshape(4, *ids.shape)
 
 
@@ -285,54 +289,56 @@ def fold(
     inner, (x_rows, y_rows) = strides.row_strides(x, y)
     if rows:
         fold_kernel[(rows, parts)](
-            x, y, _flat(ids), _flat(half), out, rows, inner, start, x.shape[-1],
+            x, y, _flatten(ids), _flatten(half), out, rows, inner, start, x.shape[-1],
             *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair,
-            DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.aligned(x, y, *x_rows, *y_rows),
+            DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
             FINISH=done, UNREAD=tiles.UNREAD, maxnreg=REGISTERS, **UNFUSED,
         )  # fmt: skip
     return out
 
 
-def finish(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
+def merge_parts(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
     """The statistics [4, rows] from states [rows, parts, 8]."""
     rows, parts, _ = states.shape
     out = torch.empty((4, rows), dtype=torch.float32, device=states.device)
     options = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
     if rows:
-        finish_kernel[(rows,)](states.contiguous(), _flat(half), out, rows, parts, PAIR=pair, **options)
+        merge_parts_kernel[(rows,)](
+            states.contiguous(), _flatten(half), out, rows, parts, PAIR=pair, **options
+        )
     return out
 
 
-def finished(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool) -> Tensor:
-    """[4, ...]: the fields as they are handed out, see `array_api.finish`."""
+def postprocess(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool) -> Tensor:
+    """[4, ...]: the fields as they are handed out, see `array_api.postprocess`."""
     out = torch.empty((4, *ids.shape), dtype=torch.float32, device=ids.device)
     rows = ids.numel()
     if rows:
-        finished_kernel[(triton.cdiv(rows, 256),)](
-            *map(_flat, fields), _flat(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
+        postprocess_kernel[(triton.cdiv(rows, 256),)](
+            *map(_flatten, fields), _flatten(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
             MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=256, **UNFUSED,
         )  # fmt: skip
     return out
 
 
-def slope(
+def grad_logits(
     x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
 ) -> Tensor:
     """The gradient [..., V'] in x; saved [4, ...] by `statistics`, given [2, ...] or more: of log p and H."""
-    if strides.scattered(x):
+    if strides.is_scattered(x):
         each = zip(x, ids, half, saved.unbind(1), given.unbind(1), strict=True)
-        return torch.stack([slope(*row, start, dtype) for row in each])
+        return torch.stack([grad_logits(*row, start, dtype) for row in each])
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
     inner, (x_rows,) = strides.row_strides(x)
     rows = ids.numel()
     if rows:
-        slope_kernel[(rows, triton.cdiv(x.shape[-1], BLOCK))](
-            x, _flat(ids), _flat(half), saved.contiguous(), given.contiguous(), out, rows, inner, start,
+        grad_logits_kernel[(rows, triton.cdiv(x.shape[-1], BLOCK))](
+            x, _flatten(ids), _flatten(half), saved.contiguous(), given.contiguous(), out, rows, inner, start,
             x.shape[-1], *x_rows, x.stride(-1), BLOCK=BLOCK, DENSE=x.stride(-1) == 1, **UNFUSED,
         )  # fmt: skip
     return out
 
 
-def _flat(per_token: Tensor) -> Tensor:
+def _flatten(per_token: Tensor) -> Tensor:
     return per_token.reshape(-1).contiguous()

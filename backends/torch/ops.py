@@ -24,13 +24,13 @@ def log_probs_and_entropy(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
         return kernels.statistics(x, None, ids, half)
 
 
-@torch.library.custom_op("credit::log_probs_and_entropy_slope", mutates_args=())
-def slope(
+@torch.library.custom_op("credit::grad_logits", mutates_args=())
+def grad_logits(
     x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
 ) -> Tensor:
     """The gradient in the logits x [..., V'], of which the first is that of id `start`."""
     with torch.cuda.device_of(x):
-        return kernels.slope(x, ids, half, saved, given, start, dtype)
+        return kernels.grad_logits(x, ids, half, saved, given, start, dtype)
 
 
 @torch.library.custom_op("credit::token_states", mutates_args=())
@@ -40,23 +40,23 @@ def token_states(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: 
         return kernels.fold(x, y, ids, half, start, parts)
 
 
-@torch.library.custom_op("credit::read_states", mutates_args=())
-def read_states(states: Tensor, half: Tensor, pair: bool) -> Tensor:
+@torch.library.custom_op("credit::merge_parts", mutates_args=())
+def merge_parts(states: Tensor, half: Tensor, pair: bool) -> Tensor:
     """The statistics [4, rows] from states [rows, parts, 8]."""
     with torch.cuda.device_of(states):
-        return kernels.finish(states, half, pair=pair)
+        return kernels.merge_parts(states, half, pair=pair)
 
 
-@torch.library.custom_op("credit::finish", mutates_args=())
-def finish(
+@torch.library.custom_op("credit::postprocess", mutates_args=())
+def postprocess(
     log_p: Tensor, log_q: Tensor, entropy: Tensor, deviation: Tensor, ids: Tensor, size: int, masked: bool
 ) -> Tensor:
-    """As `array_api.finish` [4, ...]; where `masked`, tokens that are UNREAD were not chosen."""
+    """As `array_api.postprocess` [4, ...]; where `apply_mask`, tokens that are UNREAD were not chosen."""
     with torch.cuda.device_of(log_p):
-        return kernels.finished((log_p, log_q, entropy, deviation), ids, size, masked)
+        return kernels.postprocess((log_p, log_q, entropy, deviation), ids, size, masked)
 
 
-@finish.register_fake
+@postprocess.register_fake
 def _(
     log_p: Tensor, log_q: Tensor, entropy: Tensor, deviation: Tensor, ids: Tensor, size: int, masked: bool
 ) -> Tensor:
@@ -73,7 +73,7 @@ def _(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
     return half.new_empty((4, *ids.shape), dtype=torch.float32)
 
 
-@slope.register_fake
+@grad_logits.register_fake
 def _(
     x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
 ) -> Tensor:
@@ -85,34 +85,34 @@ def _(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts:
     return half.new_empty((ids.numel(), parts, kernels.FIELDS), dtype=torch.float32)
 
 
-@read_states.register_fake
+@merge_parts.register_fake
 def _(states: Tensor, half: Tensor, pair: bool) -> Tensor:
     return half.new_empty((4, states.shape[0]), dtype=torch.float32)
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs, output)
 
 
-def _gradient(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
+def _backward(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
     x, *rest = ctx.saved_tensors
-    return slope(x, *rest, given, 0, x.dtype), None, None
+    return grad_logits(x, *rest, given, 0, x.dtype), None, None
 
 
-log_probs_and_entropy.register_autograd(_gradient, setup_context=_keep)
+log_probs_and_entropy.register_autograd(_backward, setup_context=_save_for_backward)
 
 
 @torch.library.register_vmap("credit::token_statistics")
 def _(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> tuple[Tensor, int]:
-    return token_statistics(*_batched(info, axes, arrays)), 1
+    return token_statistics(*_move_batch_axes(info, axes, arrays)), 1
 
 
-@torch.library.register_vmap("credit::finish")
+@torch.library.register_vmap("credit::postprocess")
 def _(info: Any, axes: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:
-    return finish(*_batched(info, axes[:5], given[:5]), *given[5:]), 1
+    return postprocess(*_move_batch_axes(info, axes[:5], given[:5]), *given[5:]), 1
 
 
-def _batched(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
+def _move_batch_axes(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
     return [
         array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
         for array, axis in zip(arrays, axes, strict=True)

@@ -5,25 +5,25 @@ import torch
 Tensor = torch.Tensor
 
 
-def aligned(x: Tensor, y: Tensor, *strides: int) -> bool:
+def is_aligned(x: Tensor, y: Tensor, *strides: int) -> bool:
     """Whether Triton, which looks for multiples of 16, knows that it may load 16 bytes at a time."""
     return all(number % 16 == 0 for number in (x.data_ptr(), y.data_ptr(), *strides))
 
 
-def scattered(*tensors: Tensor) -> bool:
+def is_scattered(*tensors: Tensor) -> bool:
     """Whether the rows lie in no two strides; then the first axis is taken one by one rather than copied."""
-    return len(_groups(*tensors)) > 2
+    return len(_merge_axes(*tensors)) > 2
 
 
 def row_strides(*tensors: Tensor) -> tuple[int, list[tuple[int, int]]]:
     """Row r of a tensor starts at r // inner times its first stride plus r % inner times its second."""
-    groups = [(1, [0] * len(tensors)), *_groups(*tensors)][-2:]
+    groups = [(1, [0] * len(tensors)), *_merge_axes(*tensors)][-2:]
     groups = [(1, [0] * len(tensors)), *groups][-2:]
     inner, inner_strides = groups[1]
     return max(inner, 1), list(zip(groups[0][1], inner_strides, strict=True))
 
 
-def _groups(*tensors: Tensor) -> list[tuple[int, list[int]]]:
+def _merge_axes(*tensors: Tensor) -> list[tuple[int, list[int]]]:
     """Lengths and strides of the row axes; neighbours that one stride steps over count as one axis."""
     groups: list[tuple[int, list[int]]] = []
     for axis, length in enumerate(tensors[0].shape[:-1]):

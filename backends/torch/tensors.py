@@ -8,7 +8,7 @@ import torch
 Tensor = torch.Tensor
 
 
-def plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether this is memory, not a stand-in: no subclass, and neither traced nor under vmap."""
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
@@ -17,9 +17,9 @@ def plain(tensor: Tensor) -> bool:
     )
 
 
-def inspectable(tensor: Tensor) -> bool:
+def is_inspectable(tensor: Tensor) -> bool:
     """Whether values can be read at no cost: plain, and on a CPU."""
-    return tensor.device.type == "cpu" and plain(tensor)
+    return tensor.device.type == "cpu" and is_plain(tensor)
 
 
 def from_numpy(array: Any) -> Tensor:

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from credit import groups
 from credit.backends.arrays import group_max, group_sum, namespace
-from credit.estimator import Estimator
-from credit.estimators.group_relative import one_reward
+from credit.estimators.base import Estimator
+from credit.estimators.group_relative import require_single_reward
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
@@ -28,10 +28,10 @@ class OPO(Estimator):
     loss: PolicyLoss = TOKEN_MEAN
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards, ids, valid = one_reward(self, rollouts), rollouts.groups, rollouts.valid
+        rewards, ids, valid = require_single_reward(self, rollouts), rollouts.groups, rollouts.valid
         xp = namespace(rewards)
         lengths = xp.sum(xp.astype(rollouts.mask, rewards.dtype), axis=-1)
-        centred = groups.centre(rewards, ids, valid, lengths)
+        centred = groups.center(rewards, ids, valid, lengths)
         return xp.where(groups.size(valid, ids, rewards.dtype) < 2.0, 0.0, centred)
 
 
@@ -51,11 +51,11 @@ class MaxRL(Estimator):
     loss: PolicyLoss = TOKEN_MEAN
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards, ids, valid = one_reward(self, rollouts), rollouts.groups, rollouts.valid
+        rewards, ids, valid = require_single_reward(self, rollouts), rollouts.groups, rollouts.valid
         xp = namespace(rewards)
         count = xp.clip(groups.size(valid, ids, rewards.dtype), min=1.0)
         mean = group_sum(xp.where(valid, rewards, 0.0), ids) / count
-        centred = groups.centre(rewards, ids, valid)
+        centred = groups.center(rewards, ids, valid)
         return xp.where(mean > 0.0, centred / xp.where(mean > 0.0, mean, 1.0), 0.0)
 
 
@@ -76,11 +76,11 @@ class LitePPO(Estimator):
     eps: Annotated[float, Field(ge=0)] = 1e-6
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards, valid = one_reward(self, rollouts), rollouts.valid
+        rewards, valid = require_single_reward(self, rollouts), rollouts.valid
         xp = namespace(rewards)
         batch = xp.zeros_like(rollouts.groups)
-        deviation = groups.deviation(rewards, batch, valid, correction=self.correction)
-        return groups.divide(groups.centre(rewards, rollouts.groups, valid), deviation + self.eps)
+        deviation = groups.std(rewards, batch, valid, correction=self.correction)
+        return groups.divide_or_keep(groups.center(rewards, rollouts.groups, valid), deviation + self.eps)
 
 
 class ReMax(Estimator):
@@ -101,7 +101,7 @@ class ReMax(Estimator):
         return ("baseline_rewards",)
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards = one_reward(self, rollouts)
+        rewards = require_single_reward(self, rollouts)
         xp = namespace(rewards)
         return xp.where(rollouts.valid, rewards - rollouts.baseline_rewards, 0.0)
 
@@ -121,11 +121,11 @@ class GPG(Estimator):
     f: Annotated[float, Field(gt=0)] = 1.0
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards, valid = one_reward(self, rollouts), rollouts.valid
+        rewards, valid = require_single_reward(self, rollouts), rollouts.valid
         xp = namespace(rewards)
         earned = xp.sum(xp.astype(valid & (rewards != 0.0), rewards.dtype))
         alpha = xp.sum(xp.astype(valid, rewards.dtype)) / xp.clip(earned, min=1.0)
-        return alpha * groups.centre(rewards, rollouts.groups, valid) / self.f
+        return alpha * groups.center(rewards, rollouts.groups, valid) / self.f
 
 
 class PassAtK(Estimator):
@@ -144,7 +144,7 @@ class PassAtK(Estimator):
     eps: Annotated[float, Field(ge=0)] = 1e-6
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards, ids, valid = one_reward(self, rollouts), rollouts.groups, rollouts.valid
+        rewards, ids, valid = require_single_reward(self, rollouts), rollouts.groups, rollouts.valid
         xp = namespace(rewards)
         lowest = -float("inf")
         known = xp.where(valid, rewards, lowest)
@@ -153,5 +153,5 @@ class PassAtK(Estimator):
         alone = group_sum(xp.astype(best, rewards.dtype), ids) == 1.0
         leads = best & alone & (second > lowest)
         lead = xp.where(leads, rewards, 0.0) - xp.where(leads, second, 0.0)
-        deviation = groups.deviation(rewards, ids, valid, correction=self.correction)
-        return groups.divide(lead, deviation + self.eps)
+        deviation = groups.std(rewards, ids, valid, correction=self.correction)
+        return groups.divide_or_keep(lead, deviation + self.eps)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from credit.backends.arrays import namespace
 from credit.estimators.redistributing import Redistributing
-from credit.schedule import bounded, current
+from credit.schedule import bounded, evaluate_setting
 from credit.types import Array, Rollouts
 
 
@@ -43,7 +43,7 @@ class DGPO(Redistributing):
         if not self.kappa:
             return namespace(rollouts.deviation).ones_like(rollouts.deviation)
         h = rollouts.normalized_entropy
-        return h if self.kappa == 1.0 else h ** current(self.kappa, rollouts)
+        return h if self.kappa == 1.0 else h ** evaluate_setting(self.kappa, rollouts)
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
         """The deviation and the gate h^kappa."""

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from credit import groups, tokens
 from credit.backends.arrays import group_max, group_sum, namespace
-from credit.estimator import Estimator
-from credit.estimators.group_relative import GroupRelative, one_reward
+from credit.estimators.base import Estimator
+from credit.estimators.group_relative import GroupRelative, require_single_reward
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
@@ -95,20 +95,20 @@ class GTPO(Estimator):
         return ("normalized_entropy",)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
-        rewards, mask = one_reward(self, rollouts), rollouts.mask
+        rewards, mask = require_single_reward(self, rollouts), rollouts.mask
         xp = namespace(rewards)
         positive = mask & (rewards > 0.0)[:, None]
         entropy = xp.where(mask, xp.clip(rollouts.normalized_entropy, min=self.eps), 1.0)
         # Less the group's mean reward, or alpha_1 for O-: constants that standardising would take out,
         # of a size at which float32 loses the shares.
-        centred = groups.centre(rewards, rollouts.groups, rollouts.valid)[:, None]
-        gain = self.alpha_1 * centred + self.alpha_2 * _share_at(entropy, positive, rollouts)
-        loss = -self.alpha_2 * _share_at(1.0 / entropy, mask & ~positive, rollouts)
+        centred = groups.center(rewards, rollouts.groups, rollouts.valid)[:, None]
+        gain = self.alpha_1 * centred + self.alpha_2 * _share_by_position(entropy, positive, rollouts)
+        loss = -self.alpha_2 * _share_by_position(1.0 / entropy, mask & ~positive, rollouts)
         shaped = xp.where(mask, xp.where(positive, gain, loss), 0.0)
         advantages = xp.where(
             positive,
-            _standardise(shaped, positive, rollouts.groups, self.eps),
-            _standardise(shaped, mask & ~positive, rollouts.groups, self.eps),
+            _standardize_tokens(shaped, positive, rollouts.groups, self.eps),
+            _standardize_tokens(shaped, mask & ~positive, rollouts.groups, self.eps),
         )
         return advantages, mask
 
@@ -139,7 +139,7 @@ class GRPOS(GroupRelative):
         return ("normalized_entropy",)
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        rewards, ids, valid = one_reward(self, rollouts), rollouts.groups, rollouts.valid
+        rewards, ids, valid = require_single_reward(self, rollouts), rollouts.groups, rollouts.valid
         xp = namespace(rewards)
         lengths = tokens.length(rollouts.mask, rewards.dtype)[:, 0]
         sums = xp.sum(rollouts.normalized_entropy, axis=-1)
@@ -152,12 +152,12 @@ class GRPOS(GroupRelative):
         loss = _share(1.0 / entropy, written & ~positive, ids)
         # The base less its mean first: a constant that standardising takes out, of a size at which
         # float32 loses the shares.
-        shaped = groups.centre(base, ids, valid) + self.beta_2 * (gain - loss)
-        result = groups.standardise(shaped, ids, valid, correction=self.correction, eps=self.eps)
+        shaped = groups.center(base, ids, valid) + self.beta_2 * (gain - loss)
+        result = groups.standardize(shaped, ids, valid, correction=self.correction, eps=self.eps)
         return xp.where(lost, float("nan"), result)
 
 
-def _share_at(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
+def _share_by_position(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
     """`_share` among the group's chosen tokens at the same position [N, T]."""
     xp = namespace(values)
     rows, width = values.shape
@@ -175,7 +175,7 @@ def _share(values: Array, chosen: Array, ids: Array) -> Array:
     return xp.where(chosen, count * values / xp.where(sums == 0.0, 1.0, sums), 0.0)
 
 
-def _standardise(values: Array, chosen: Array, ids: Array, eps: float) -> Array:
+def _standardize_tokens(values: Array, chosen: Array, ids: Array, eps: float) -> Array:
     """(x - mean) / (std + eps) over all chosen tokens of the group, std of the population; else 0."""
     xp = namespace(values)
 

@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from credit import groups
-from credit.estimator import Estimator
+from credit.estimators.base import Estimator
+from credit.estimators.execute import prepare_rows
 from credit.loss import PolicyLoss
-from credit.preparing import by_row
 from credit.types import Array, Rollouts
 
 
@@ -21,8 +21,8 @@ class GroupRelative(Estimator):
     eps: Annotated[float, Field(ge=0)] = 1e-6
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        return groups.standardise(
-            one_reward(self, rollouts),
+        return groups.standardize(
+            require_single_reward(self, rollouts),
             rollouts.groups,
             rollouts.valid,
             correction=self.correction,
@@ -57,7 +57,7 @@ class DrGRPO(Estimator):
     loss: PolicyLoss = PolicyLoss(aggregation="fixed_horizon")
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        return groups.centre(one_reward(self, rollouts), rollouts.groups, rollouts.valid)
+        return groups.center(require_single_reward(self, rollouts), rollouts.groups, rollouts.valid)
 
 
 class DAPO(GroupRelative):
@@ -77,7 +77,7 @@ class DAPO(GroupRelative):
 
     def keep(self, rollouts: Rollouts) -> Array:
         """True [N] for rows of a group in which some reward varies over its valid rows."""
-        rollouts = by_row(self, rollouts, ())
+        rollouts = prepare_rows(self, rollouts, ())
         rewards, ids, valid = rollouts.rewards, rollouts.groups, rollouts.valid
         if rewards.ndim == 1:
             return groups.varies(rewards, ids, valid)
@@ -87,7 +87,7 @@ class DAPO(GroupRelative):
         return result
 
 
-def one_reward(estimator: Estimator, rollouts: Rollouts) -> Array:
+def require_single_reward(estimator: Estimator, rollouts: Rollouts) -> Array:
     """The rewards [N]; a ValueError where there are several per response."""
     if rollouts.rewards.ndim != 1:
         raise ValueError(

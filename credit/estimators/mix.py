@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from credit.backends.arrays import namespace
-from credit.estimator import Estimator, all_needs, parse
+from credit.estimators.base import Estimator, parse, required_fields
 from credit.types import Array, Rollouts
 
 AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse)]
@@ -27,7 +27,7 @@ class Mix(Estimator):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(need for _, part in self.parts for need in all_needs(part)))
+        return tuple(dict.fromkeys(need for _, part in self.parts for need in required_fields(part)))
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         scale = sum(abs(c) for c, _ in self.parts) or 1.0

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from credit import groups, tokens
-from credit.backends.arrays import namespace, within
+from credit.backends.arrays import is_in_range, namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
@@ -47,14 +47,16 @@ class MTGRPO(GroupRelative):
         """A_{i,k} [N, T], computed on the last token of each turn, which stands for it."""
         mask, turns = rollouts.mask, rollouts.turns
         xp = namespace(rollouts.token_rewards)
-        _, total, largest = tokens.over(mask, turns)
+        _, total, largest = tokens.make_reducers(mask, turns)
         place = xp.cumulative_sum(xp.ones_like(rollouts.token_rewards), axis=-1)
         last = mask & (place == largest(place))
         rewards = total(rollouts.token_rewards)
         if self.gamma:
             once = xp.where(last, rewards, 0.0)
             rewards = tokens.returns_to_go(once, mask, xp.where(last, self.gamma, xp.ones_like(once)))
-        ids = xp.where(within(turns, mask.shape[1]), rollouts.groups[:, None] * mask.shape[1] + turns, -1)
+        ids = xp.where(
+            is_in_range(turns, mask.shape[1]), rollouts.groups[:, None] * mask.shape[1] + turns, -1
+        )
         flat = (xp.reshape(each, (-1,)) for each in (rewards, ids, last))
-        alone = groups.standardise(*flat, correction=self.correction, eps=self.eps)
+        alone = groups.standardize(*flat, correction=self.correction, eps=self.eps)
         return total(xp.reshape(alone, mask.shape))

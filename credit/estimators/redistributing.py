@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
-from credit.schedule import bounded, current
+from credit.schedule import bounded, evaluate_setting
 from credit.types import Array, Rollouts
 
 
@@ -57,11 +57,11 @@ class Redistributing(GroupRelative):
         mask = rollouts.mask
         turns = rollouts.turns if self.within == "turn" else None
         if self.effective_fraction is None:
-            return tokens.redistribute(score, mask, current(self.tau, rollouts), turns)
-        return tokens.redistribute_to(
+            return tokens.redistribute(score, mask, evaluate_setting(self.tau, rollouts), turns)
+        return tokens.redistribute_to_fraction(
             score,
             mask,
-            current(self.effective_fraction, rollouts),
+            evaluate_setting(self.effective_fraction, rollouts),
             tau_min=self.tau_min,
             floor=self._noise(rollouts, score),
             turns=turns,

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from credit import groups, tokens
 from credit.backends.arrays import namespace
-from credit.estimator import Estimator
-from credit.estimators.group_relative import one_reward
+from credit.estimators.base import Estimator
+from credit.estimators.group_relative import require_single_reward
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
@@ -38,7 +38,7 @@ class ReinforcePlusPlus(Estimator):
         return ("log_probs", "reference_log_probs") if self.kl_coefficient else ()
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
-        rewards, mask = one_reward(self, rollouts), rollouts.mask
+        rewards, mask = require_single_reward(self, rollouts), rollouts.mask
         xp = namespace(rewards)
         ones = xp.astype(mask, rewards.dtype)
         seen = xp.cumulative_sum(ones, axis=-1)
@@ -66,8 +66,8 @@ class ReinforcePlusPlusBaseline(Estimator):
     """1 for the sample variance, 0 for the population's (OpenRLHF)."""
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
-        rewards, mask = one_reward(self, rollouts), rollouts.mask
-        centred = groups.centre(rewards, rollouts.groups, rollouts.valid)
+        rewards, mask = require_single_reward(self, rollouts), rollouts.mask
+        centred = groups.center(rewards, rollouts.groups, rollouts.valid)
         every = namespace(rewards).where(mask, centred[:, None], 0.0)
         return tokens.whiten(every, mask, self.whiten_correction), mask
 
@@ -112,4 +112,4 @@ class GDPO(Estimator):
         )
 
     def _standardised(self, rewards: Array, ids: Array, valid: Array) -> Array:
-        return groups.standardise(rewards, ids, valid, correction=self.correction, eps=self.eps)
+        return groups.standardize(rewards, ids, valid, correction=self.correction, eps=self.eps)

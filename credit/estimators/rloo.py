@@ -3,8 +3,8 @@
 from typing import ClassVar, Literal
 
 from credit import groups
-from credit.estimator import Estimator
-from credit.estimators.group_relative import one_reward
+from credit.estimators.base import Estimator
+from credit.estimators.group_relative import require_single_reward
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
@@ -23,4 +23,4 @@ class RLOO(Estimator):
     loss: PolicyLoss = PolicyLoss(aggregation="sequence_sum")
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        return groups.leave_one_out(one_reward(self, rollouts), rollouts.groups, rollouts.valid)
+        return groups.leave_one_out(require_single_reward(self, rollouts), rollouts.groups, rollouts.valid)

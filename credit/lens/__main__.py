@@ -24,7 +24,7 @@ from credit.lens.page import page
 from credit.lens.records import read
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """The flags."""
     result = argparse.ArgumentParser(
         "python -m credit.lens", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Reads or makes samples, and shows them."""
-    flags = parser()
+    flags = make_parser()
     own = flags.parse_args(arguments)
     made = [own.model, own.reference, own.prompts]
     if bool(own.samples) == any(made) or (any(made) and not all(made)):
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         flags.error(f"{' and '.join(missing)} not found: pip install {' '.join(missing)}")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            samples = own.samples or _made(own, folder)
+            samples = own.samples or _sample_completions(own, folder)
             _show(own, samples)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -83,7 +83,7 @@ def _show(own: argparse.Namespace, samples: str) -> None:
     print(f"{own.output}: {len(html.encode()) / 1e6:.1f} MB")
 
 
-def _made(own: argparse.Namespace, folder: str) -> str:
+def _sample_completions(own: argparse.Namespace, folder: str) -> str:
     """The path of records of the two models' completions."""
     from credit.lens.prompts import read_prompts
     from credit.lens.sampling import Settings, sample
@@ -95,13 +95,13 @@ def _made(own: argparse.Namespace, folder: str) -> str:
         reference=own.reference,
         prompts=read_prompts(own.prompts, own.count),
         estimator=credit.get(own.estimator, **own.settings),
-        reward=_function(own.reward),
+        reward=_load_function(own.reward),
         settings=Settings(**{name: getattr(own, name) for name in Settings._fields}),
     )
     return path
 
 
-def _function(place: str | None) -> Any:
+def _load_function(place: str | None) -> Any:
     """The function of `file.py:function`."""
     if place is None:
         return None

@@ -34,7 +34,7 @@ def page(completions: Iterable[Completion], title: str) -> str:
         "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "base-uri 'none'; form-action 'none'",
         "style": style,
-        "about": embedded(about | {"title": title}),
+        "about": embed(about | {"title": title}),
         "numbers": base64.b64encode(numbers).decode(),
         "script": script,
     }
@@ -43,7 +43,7 @@ def page(completions: Iterable[Completion], title: str) -> str:
     return head + "".join(parts[piece] if i % 2 == 0 else piece for i, piece in enumerate(rest))
 
 
-def embedded(value: Any) -> str:
+def embed(value: Any) -> str:
     """JSON that can stand in a <script> element: no text of it ends the element or opens another."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE)
 

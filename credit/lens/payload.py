@@ -34,18 +34,22 @@ def pack(completions: Iterable[Completion]) -> tuple[dict[str, Any], bytes]:
     batch, previous = 0, -1
     for line in completions:
         batch, previous = batch + (line.row <= previous), line.row
-        _number(estimators, _described(line))
+        _index_of(estimators, _describe_estimator(line))
         own = line.model_dump(include={"step", "row", "group", "advantage", "valid"})
-        own |= {"batch": batch, "reward": _reward(line), "rule": _number(rules, tuple(_rule(line).items()))}
-        own["prompt"] = None if line.prompt is None else _number(prompts, line.prompt)
+        own |= {
+            "batch": batch,
+            "reward": _total_reward(line),
+            "rule": _index_of(rules, tuple(_weight_rule(line).items())),
+        }
+        own["prompt"] = None if line.prompt is None else _index_of(prompts, line.prompt)
         for name in names:
             about[name].append(own[name])
         about["start"].append(about["start"][-1] + len(line.tokens))
-        columns["token"].append(np.array([_number(vocabulary, piece) for piece in line.tokens], "u4"))
+        columns["token"].append(np.array([_index_of(vocabulary, piece) for piece in line.tokens], "u4"))
         for name in list(KINDS)[1:]:
             values = getattr(line, name)
             columns[name].append(None if values is None else np.array(values, KINDS[name]))  # None is NaN
-    packed = {name: _column(name, rows, about["start"]) for name, rows in columns.items()}
+    packed = {name: _join_column(name, rows, about["start"]) for name, rows in columns.items()}
     present = {name: column for name, column in packed.items() if column is not None}
     about["fields"] = [[name, KINDS[name]] for name in present]
     about |= {"vocabulary": list(vocabulary), "prompts": list(prompts)}
@@ -53,11 +57,11 @@ def pack(completions: Iterable[Completion]) -> tuple[dict[str, Any], bytes]:
     return about, zlib.compress(b"".join(column.tobytes() for column in present.values()), 1)
 
 
-def _number(known: dict[Any, int], value: Any) -> int:
+def _index_of(known: dict[Any, int], value: Any) -> int:
     return known.setdefault(value, len(known))
 
 
-def _column(name: str, rows: list[Any], start: list[int]) -> Any:
+def _join_column(name: str, rows: list[Any], start: list[int]) -> Any:
     """One column of all rows; NaN (or 0) for a row without it, None where no row has it."""
     if not any(row is not None for row in rows) and name not in ("token", "mask"):
         return None
@@ -69,23 +73,23 @@ def _column(name: str, rows: list[Any], start: list[int]) -> Any:
     return result
 
 
-def _reward(line: Completion) -> float | None:
+def _total_reward(line: Completion) -> float | None:
     """One number; the sum of several, as in the metrics."""
     if not isinstance(line.reward, list):
         return line.reward
     return None if None in line.reward else sum(r for r in line.reward if r is not None)
 
 
-def _rule(line: Completion) -> dict[str, Any]:
+def _weight_rule(line: Completion) -> dict[str, Any]:
     """How the page weighs under other settings: the estimator's own rule, or DGPO's where it has none."""
     own = "effective_fraction" in line.estimator
     settings: dict[str, Any] = DGPO().model_dump() | (line.estimator if own else {})
-    rule = {name: _current(settings[name], line.progress) for name in NUMBERS}
+    rule = {name: _value_at_progress(settings[name], line.progress) for name in NUMBERS}
     kind = {"score": "recorded" if line.scores is not None else "dgpo"}
     return rule | kind | {name: settings[name] for name in ("negative", "within")}
 
 
-def _current(setting: Any, progress: float | None) -> float | None:
+def _value_at_progress(setting: Any, progress: float | None) -> float | None:
     """A setting as a number: a schedule's at its progress; infinity comes as a string."""
     if setting is None:
         return None
@@ -94,9 +98,9 @@ def _current(setting: Any, progress: float | None) -> float | None:
     return min(float(setting), LARGEST)
 
 
-def _described(line: Completion) -> str:
+def _describe_estimator(line: Completion) -> str:
     """The estimator's name with the settings that redistribute."""
-    rule = _rule(line)
+    rule = _weight_rule(line)
     shown = ("tau", "kappa") if rule["effective_fraction"] is None else ("effective_fraction", "kappa")
     settings = [f"{name}={rule[name]:g}" for name in shown if name in line.estimator]
     name = str(line.estimator.get("name"))

@@ -35,19 +35,19 @@ def text_pieces(
         text: str = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
-    ids = _tuples(completions)
-    prompts = [()] * len(ids) if before is None else _tuples(before)
+    ids = _to_tuples(completions)
+    prompts = [()] * len(ids) if before is None else _to_tuples(before)
     if len(prompts) != len(ids):
         raise ValueError(f"before has {len(prompts)} prompts for {len(ids)} completions")
-    return [_pieces(decode, *pair) for pair in zip(ids, prompts, strict=True)]
+    return [_split_text(decode, *pair) for pair in zip(ids, prompts, strict=True)]
 
 
-def _tuples(rows: Any) -> list[Ids]:
+def _to_tuples(rows: Any) -> list[Ids]:
     rows = to_numpy(rows) if is_array_api_obj(rows) else rows
     return [tuple(int(i) for i in to_numpy(row)) for row in rows]
 
 
-def _pieces(decode: Callable[[Ids], str], ids: Ids, before: Ids) -> list[str]:
+def _split_text(decode: Callable[[Ids], str], ids: Ids, before: Ids) -> list[str]:
     """One completion's; an id is decoded together with those before it that decoding may depend on."""
     context, result = before[-LONGEST:], list[str]()
     pending: Ids = ()

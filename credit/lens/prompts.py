@@ -17,10 +17,10 @@ def read_prompts(path: str | Path, count: int | None = None) -> list[dict[str, A
         raise ValueError(f"{path} holds no prompts")
     if Path(path).suffix not in (".jsonl", ".json"):
         return [{"prompt": line} for _, line in numbered]
-    return [_prompt(f"{path}, line {number}", line) for number, line in numbered]
+    return [_parse_prompt(f"{path}, line {number}", line) for number, line in numbered]
 
 
-def _prompt(where: str, line: str) -> dict[str, Any]:
+def _parse_prompt(where: str, line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from credit import checks
+from credit import validation
 from credit.backends.arrays import to_numpy
-from credit.estimator import Estimator
 from credit.estimators import DGPO, Redistributing
-from credit.preparing import prepare
+from credit.estimators.base import Estimator
+from credit.estimators.execute import prepare_rollouts
 from credit.types import Array, Credit, Rollouts, TokenStatistics
 
 FORMAT = 1
@@ -91,22 +91,22 @@ def record(
     Raises:
         ValueError: shapes do not fit each other, or a token of the mask has no text piece.
     """
-    checks.rollout_shapes(rollouts)
+    validation.check_rollout_shapes(rollouts)
     rows, width = rollouts.mask.shape
     for name in ("weights", "advantages"):
-        checks.shape(name, getattr(result, name), (rows, width), "the mask's [N, T]")
-    _texts(tokens, prompts, to_numpy(rollouts.mask))
-    arrays = _arrays(rollouts, result, estimator)
+        validation.check_shape(name, getattr(result, name), (rows, width), "the mask's [N, T]")
+    _check_texts(tokens, prompts, to_numpy(rollouts.mask))
+    arrays = _collect_arrays(rollouts, result, estimator)
     progress = rollouts.progress
     same = {
         "step": step,
-        "progress": None if progress is None else _number(to_numpy(progress)),
+        "progress": None if progress is None else _write_number(to_numpy(progress)),
         "estimator": json.loads(estimator.model_dump_json()),  # infinity as a string
     }
     lines = []
     for row, pieces in enumerate(tokens):
         own = {"format": FORMAT, "row": row, "prompt": None if prompts is None else prompts[row]} | same
-        lines.append(_line(own | _of_response(arrays, row), list(pieces), arrays, row))
+        lines.append(_write_line(own | _describe_response(arrays, row), list(pieces), arrays, row))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("a", encoding="utf-8", errors="replace") as file:  # a lone surrogate
         file.write("".join(lines))
@@ -131,7 +131,7 @@ def read(path: str | Path) -> Iterator[Completion]:
                 raise ValueError(f"{path}, line {number}: {what}") from None
 
 
-def _texts(tokens: Sequence[Sequence[str]], prompts: Sequence[str] | None, mask: Any) -> None:
+def _check_texts(tokens: Sequence[Sequence[str]], prompts: Sequence[str] | None, mask: Any) -> None:
     """A ValueError unless every row has a prompt and pieces up to its last token."""
     rows, width = mask.shape
     for name, texts in (("tokens", tokens), ("prompts", prompts)):
@@ -148,9 +148,9 @@ def _texts(tokens: Sequence[Sequence[str]], prompts: Sequence[str] | None, mask:
             )
 
 
-def _arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) -> dict[str, Any]:
+def _collect_arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) -> dict[str, Any]:
     """What the lines need, on the host."""
-    prepared = prepare(estimator, rollouts, ())
+    prepared = prepare_rollouts(estimator, rollouts, ())
     fields: dict[str, Array] = {name: getattr(rollouts, name) for name in ("rewards", "groups", "turns")}
     fields |= {"scores": None, "mask": rollouts.mask, "valid": prepared.valid}
     fields |= {name: getattr(rollouts, name) for name in STATISTICS}
@@ -160,7 +160,7 @@ def _arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) -> dict[st
     return {name: None if array is None else to_numpy(array) for name, array in fields.items()}
 
 
-def _of_response(arrays: dict[str, Any], row: int) -> dict[str, Any]:
+def _describe_response(arrays: dict[str, Any], row: int) -> dict[str, Any]:
     rewards, valid = arrays["rewards"][row], bool(arrays["valid"][row])
     chosen = arrays["mask"][row] != 0
     advantages, weights = (
@@ -168,27 +168,27 @@ def _of_response(arrays: dict[str, Any], row: int) -> dict[str, Any]:
     )
     return {
         "group": int(arrays["groups"][row]),
-        "reward": [_number(r) for r in rewards] if rewards.ndim else _number(rewards),
+        "reward": [_write_number(r) for r in rewards] if rewards.ndim else _write_number(rewards),
         "valid": valid,
-        "advantage": _number(advantages / weights) if weights else 0.0,
+        "advantage": _write_number(advantages / weights) if weights else 0.0,
     }
 
 
-def _line(fields: dict[str, Any], pieces: list[str], arrays: dict[str, Any], row: int) -> str:
+def _write_line(fields: dict[str, Any], pieces: list[str], arrays: dict[str, Any], row: int) -> str:
     """One JSON object; the numbers of the tokens are written by hand, for speed and for 9 digits."""
     head = json.dumps(fields | {"tokens": pieces}, ensure_ascii=False, allow_nan=False)
     parts = [head.removesuffix("}")]
     for name in PER_TOKEN:
         values = None if arrays[name] is None else arrays[name][row, : len(pieces)]
-        parts.append(f'"{name}":{"null" if values is None else _numbers(values)}')
+        parts.append(f'"{name}":{"null" if values is None else _write_numbers(values)}')
     return ",".join(parts) + "}\n"
 
 
-def _numbers(values: Any) -> str:
+def _write_numbers(values: Any) -> str:
     if values.dtype.kind in "bui":
         return "[" + ",".join(str(int(v)) for v in values.tolist()) + "]"
     return "[" + ",".join(f"{v:.9g}" if isfinite(v) else "null" for v in values.tolist()) + "]"
 
 
-def _number(value: Any) -> float | None:
+def _write_number(value: Any) -> float | None:
     return float(f"{float(value):.9g}") if isfinite(value) else None

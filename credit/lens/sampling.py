@@ -67,15 +67,15 @@ def sample(
     rows = [
         row
         for given in progress(prompts, desc="completions", unit="prompt")
-        for row in _completions(models, given, settings)
+        for row in _generate(models, given, settings)
     ]
     batches = [rows[i : i + settings.batch_size] for i in range(0, len(rows), settings.batch_size)]
     scored = [
-        _score(models, batch, settings.temperature)
+        _score_tokens(models, batch, settings.temperature)
         for batch in progress(batches, desc="scores", unit="batch")
     ]
     decode = models.tokenizer.decode
-    rollouts = _rollouts(scored, rows, _rewards(reward, rows, decode))
+    rollouts = _make_rollouts(scored, rows, _compute_rewards(reward, rows, decode))
     record(
         path,
         tokens=text_pieces(models.tokenizer, [r.completion for r in rows], [r.prompt for r in rows]),
@@ -98,8 +98,8 @@ def load(model: str, reference: str, device: str | None) -> Models:
     return Models(policy, frozen, tokenizer, device)
 
 
-def _completions(models: Models, given: dict[str, Any], settings: Settings) -> Iterator[Row]:
-    prompt = _ids(models.tokenizer, given["prompt"])
+def _generate(models: Models, given: dict[str, Any], settings: Settings) -> Iterator[Row]:
+    prompt = _encode(models.tokenizer, given["prompt"])
     if not prompt:
         raise ValueError(f"the prompt {given['prompt']!r} has no tokens to predict from")
     if isinstance(given.get("completion"), str):
@@ -116,13 +116,13 @@ def _completions(models: Models, given: dict[str, Any], settings: Settings) -> I
         temperature=settings.temperature,
         top_k=0,
         top_p=1.0,
-        pad_token_id=_padding(models.tokenizer),
+        pad_token_id=_pad_batch(models.tokenizer),
     )
     for row in generated[:, len(prompt) :].tolist():
-        yield Row(given, prompt, _until(row, models.policy.generation_config.eos_token_id))
+        yield Row(given, prompt, _cut_at_end(row, models.policy.generation_config.eos_token_id))
 
 
-def _ids(tokenizer: Any, prompt: Any) -> list[int]:
+def _encode(tokenizer: Any, prompt: Any) -> list[int]:
     """Ids of a text, or of a chat's messages by the tokenizer's template."""
     if not isinstance(prompt, str):
         prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
@@ -130,23 +130,23 @@ def _ids(tokenizer: Any, prompt: Any) -> list[int]:
     return list(tokenizer(prompt)["input_ids"])
 
 
-def _padding(tokenizer: Any) -> int:
+def _pad_batch(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
-def _until(ids: list[int], end: int | list[int] | None) -> list[int]:
+def _cut_at_end(ids: list[int], end: int | list[int] | None) -> list[int]:
     """The ids up to the first end, and the end itself."""
     ends = end if isinstance(end, list) else [end]
     places = [place for place, token in enumerate(ids) if token in ends]
     return ids[: places[0] + 1] if places else ids
 
 
-def _score(models: Models, rows: list[Row], temperature: float) -> list[credit.TokenStatistics]:
+def _score_tokens(models: Models, rows: list[Row], temperature: float) -> list[credit.TokenStatistics]:
     """The statistics of each row's completion, from right-padded logits of both models."""
     torch = import_module("torch")
     whole = [torch.tensor([*row.prompt, *row.completion]) for row in rows]
     pad = torch.nn.utils.rnn.pad_sequence
-    ids = pad(whole, batch_first=True, padding_value=_padding(models.tokenizer)).to(models.device)
+    ids = pad(whole, batch_first=True, padding_value=_pad_batch(models.tokenizer)).to(models.device)
     attention = pad([torch.ones_like(row) for row in whole], batch_first=True).to(models.device)
     keep = ids.shape[1] - min(len(row.prompt) for row in rows)
     with torch.inference_mode():
@@ -166,7 +166,7 @@ def _score(models: Models, rows: list[Row], temperature: float) -> list[credit.T
     ]
 
 
-def _rewards(reward: Reward | None, rows: list[Row], decode: Callable[..., str]) -> list[float]:
+def _compute_rewards(reward: Reward | None, rows: list[Row], decode: Callable[..., str]) -> list[float]:
     """One number per row; NaN where there is none, 0 everywhere where nobody gives any."""
     if reward is None:
         found = [row.given.get("reward") for row in rows]
@@ -182,7 +182,7 @@ def _rewards(reward: Reward | None, rows: list[Row], decode: Callable[..., str])
     return [float("nan") if value is None else float(value) for value in found]
 
 
-def _rollouts(
+def _make_rollouts(
     scored: list[list[credit.TokenStatistics]], rows: list[Row], rewards: list[float]
 ) -> credit.Rollouts:
     torch = import_module("torch")

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from credit import metrics
+from credit.estimators import metrics
 from credit.lens.records import Completion
 
 REACH = 4.0  # the weight at which the colour is full
@@ -23,11 +23,11 @@ def show_in_terminal(completions: Iterable[Completion], console: Console | None 
     console = console or Console(highlight=False)
     shown = list(completions)
     for line in shown:
-        console.print(head(line), coloured(line), strip(line), Text(), sep="\n")
-    console.print(summary(shown))
+        console.print(format_heading(line), color_tokens(line), draw_weight_strip(line), Text(), sep="\n")
+    console.print(format_summary(shown))
 
 
-def head(line: Completion) -> Text:
+def format_heading(line: Completion) -> Text:
     """Where the completion comes from, its reward and its advantage."""
     step = "" if line.step is None else f"step {line.step} "
     reward = line.reward if isinstance(line.reward, list) else [line.reward]
@@ -38,23 +38,23 @@ def head(line: Completion) -> Text:
     return Text(text, style="bold")
 
 
-def coloured(line: Completion) -> Text:
+def color_tokens(line: Completion) -> Text:
     """The tokens: orange where the weight is above 1, blue below; grey where the policy chose nothing."""
     text = Text()
     for piece, chosen, weight in zip(line.tokens, line.mask, line.weights, strict=True):
-        text.append(visible(piece), style=_style(weight) if chosen else "italic bright_black")
+        text.append(escape_token(piece), style=_style(weight) if chosen else "italic bright_black")
     return text
 
 
-def visible(piece: str) -> str:
+def escape_token(piece: str) -> str:
     """The text without control characters, which a terminal would obey; line breaks stay."""
     shown = {"\n": "⏎\n", "\t": "⇥", "": "◌"}
     if piece in shown:
         return shown[piece]
-    return "".join(shown.get(c) or _printable(c) for c in piece)
+    return "".join(shown.get(c) or _escape_control(c) for c in piece)
 
 
-def _printable(character: str) -> str:
+def _escape_control(character: str) -> str:
     if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return character
     return chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd"
@@ -71,31 +71,31 @@ def _style(weight: float | None) -> str:
     return f"#f4f4f4 on #{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
 
 
-def strip(line: Completion) -> Text:
+def draw_weight_strip(line: Completion) -> Text:
     """Mean weight along the response, as bars; a full bar is 2 or the largest mean."""
-    weights, chosen = _padded([line], "weights")[0], np.array(line.mask, bool)
+    weights, chosen = _pad([line], "weights")[0], np.array(line.mask, bool)
     parts = np.array_split(np.arange(len(weights)), max(1, min(PARTS, len(weights))))
     means = [float(np.mean(weights[p][chosen[p]])) if chosen[p].any() else 0.0 for p in parts]
     most = max(2.0, *means)
     return Text("".join(BARS[round(8 * mean / most)] for mean in means), style="cyan")
 
 
-def summary(lines: list[Completion]) -> Text:
+def format_summary(lines: list[Completion]) -> Text:
     """The metrics that say whether the estimator does anything."""
-    mask = _padded(lines, "mask") != 0
+    mask = _pad(lines, "mask") != 0
     scored = all(line.deviation is not None for line in lines)
-    observed = {"deviation": _padded(lines, "deviation")} if scored else {}
-    weights = np.where(mask, _padded(lines, "weights"), 0.0)
-    found = metrics.of_tokens(metrics.of_responses(weights, mask, observed, uniform=False))
+    observed = {"deviation": _pad(lines, "deviation")} if scored else {}
+    weights = np.where(mask, _pad(lines, "weights"), 0.0)
+    found = metrics.weight_metrics(metrics.row_statistics(weights, mask, observed, uniform=False))
     listed = "   ".join(f"{name} {float(value):.4g}" for name, value in found.items())
     return Text(f"{len(lines)} completions   {listed}")
 
 
 def _weights(line: Completion) -> Any:
-    return _padded([line], "weights")[0][np.array(line.mask, bool)]
+    return _pad([line], "weights")[0][np.array(line.mask, bool)]
 
 
-def _padded(lines: list[Completion], name: str) -> Any:
+def _pad(lines: list[Completion], name: str) -> Any:
     """One column of all lines [N, T]; what is missing is NaN, and 0 behind the end."""
     result = np.zeros((len(lines), max(len(line.tokens) for line in lines)))
     for row, line in enumerate(lines):

@@ -87,10 +87,10 @@ def test_a_completion_cannot_command_the_terminal(samples):
 
 
 def test_the_heavier_token_is_orange_in_the_terminal(samples):
-    from credit.lens.terminal import coloured
+    from credit.lens.terminal import color_tokens
 
     line = next(lens.read(samples))
-    spans = coloured(line.model_copy(update={"weights": [4.0, 0.25, 1, 1, 1, 1, 1, 1]})).spans
+    spans = color_tokens(line.model_copy(update={"weights": [4.0, 0.25, 1, 1, 1, 1, 1, 1]})).spans
     (more, less, same) = (spans[i].style.rsplit("#")[-1] for i in range(3))
     assert int(more[:2], 16) > int(more[4:], 16)
     assert int(less[:2], 16) < int(less[4:], 16)

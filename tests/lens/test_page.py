@@ -350,8 +350,8 @@ def test_a_file_without_completions_is_refused(tmp_path):
 
 
 def test_what_is_embedded_cannot_end_its_element():
-    from credit.lens.page import embedded
+    from credit.lens.page import embed
 
-    text = embedded({"<!--": "</script>&\u2028"})
+    text = embed({"<!--": "</script>&\u2028"})
     assert not set(text) & set("<>&\u2028")
     assert json.loads(text) == {"<!--": "</script>&\u2028"}

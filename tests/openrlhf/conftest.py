@@ -44,7 +44,7 @@ def parse(monkeypatch):
 
     def run(*given, needed=NEEDED):
         chosen = []
-        accepting = flags.accepting(argparse.ArgumentParser.parse_args, lambda: chosen.append(True))
+        accepting = flags.with_credit_flags(argparse.ArgumentParser.parse_args, lambda: chosen.append(True))
         with monkeypatch.context() as patch:
             patch.setattr(argparse.ArgumentParser, "parse_args", accepting)
             patch.setattr(sys, "argv", ["train_ppo_ray", *needed, *map(str, given)])

@@ -13,7 +13,7 @@ import openrlhf.trainer.ppo_utils.experience_maker  # noqa: F401  (before credit
 import torch
 
 import credit
-from credit.adapters.openrlhf import maker, statistics
+from credit.adapters.openrlhf import statistics, trainer
 
 SAVED = ("sequences", "attention_mask", "action_mask", "rewards", "scores", "index", "advantages", "info")
 
@@ -67,7 +67,7 @@ def folder():
     return Path(os.environ["WITNESS"])
 
 
-maker.CreditExperienceMaker.compute_advantages_and_returns = recorded(
-    maker.CreditExperienceMaker.compute_advantages_and_returns
+trainer.CreditExperienceMaker.compute_advantages_and_returns = recorded(
+    trainer.CreditExperienceMaker.compute_advantages_and_returns
 )
-statistics.score = witnessed(statistics.score)
+statistics.score_tokens = witnessed(statistics.score_tokens)

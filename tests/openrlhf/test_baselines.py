@@ -4,7 +4,7 @@ import openrlhf_cases as cases
 import pytest
 import torch
 
-from credit.adapters.openrlhf.maker import CreditExperienceMaker
+from credit.adapters.openrlhf.trainer import CreditExperienceMaker
 
 # OpenRLHF's name, and what is asked of ours.
 PAIRS = {

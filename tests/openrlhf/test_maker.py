@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import credit
-from credit.adapters.openrlhf import batches
-from credit.adapters.openrlhf.maker import CreditExperienceMaker
+from credit.adapters.openrlhf import rollouts
+from credit.adapters.openrlhf.trainer import CreditExperienceMaker
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def alone(estimator, made, found, progress=0.25):
     rewards = torch.stack(cases.by_sample(made, [experience.rewards for experience in made]))
     groups = torch.arange(len(rewards)) // cases.N
     fields = {name: padded(name) for name in found[0]}
-    rollouts = credit.Rollouts(rewards, groups, mask, progress=torch.tensor(progress), **fields)
-    return estimator(rollouts), lengths
+    given = credit.Rollouts(rewards, groups, mask, progress=torch.tensor(progress), **fields)
+    return estimator(given), lengths
 
 
 @pytest.mark.parametrize("holes", [False, True])
@@ -85,8 +85,8 @@ def test_a_response_without_tokens_changes_nothing(computed):
     made = cases.experiences(2)
     for experience in made:
         experience.action_mask = torch.zeros_like(experience.action_mask)
-    batch = batches.Batch(made, cases.N)
-    rollouts = batch.rollouts(credit.GRPO(), [{}] * len(made), 0.0)
-    advantages, metrics = batches.assign(credit.GRPO(), rollouts, (-10, 10))
-    batch.hand_out(advantages, metrics, rollouts)
+    batch = rollouts.Batch(made, cases.N)
+    given = batch.rollouts(credit.GRPO(), [{}] * len(made), 0.0)
+    advantages, metrics = rollouts.assign_credit(credit.GRPO(), given, (-10, 10))
+    batch.hand_out(advantages, metrics, given)
     assert all((experience.advantages == 0).all() for experience in made)

@@ -11,7 +11,7 @@ import openrlhf.trainer.ray.ppo_actor as ppo_actor
 import pytest
 
 import credit
-from credit.adapters import traits, versions
+from credit.adapters import hooks, traits
 from credit.adapters.openrlhf.settings import Choice
 
 NAME = "--algo.advantage.estimator"
@@ -190,7 +190,7 @@ def test_another_openrlhf_is_refused(version):
 def test_a_changed_signature_is_refused_by_name():
     worker = ppo_actor.PolicyModelActor.__ray_actor_class__
     with pytest.raises(ImportError, match="PolicyModelActor.forward takes .self, sequences, action_mask, "):
-        versions.check_signature("openrlhf", worker, "forward", "self", "sequences")
+        hooks.check_signature("openrlhf", worker, "forward", "self", "sequences")
 
 
 def test_a_choice_says_what_it_needs():

@@ -64,7 +64,9 @@ def test_statistics_equal_a_float64_forward(models, packed, compared):
     sequences, actions, attention = batch()
     with torch.no_grad():
         reference = nullcontext(actors[1] if compared else None)
-        log_probs, found = statistics.score(actors[0], lambda: reference, sequences, actions, attention)
+        log_probs, found = statistics.score_tokens(
+            actors[0], lambda: reference, sequences, actions, attention
+        )
     paths = models if compared else [models[0], models[0]]
     chosen = actions.bool()
     for name, values in expected(paths, sequences, attention).items():

@@ -7,7 +7,7 @@ import sys
 import pytest
 import ray
 
-from credit.adapters.openrlhf import workers
+from credit.adapters.openrlhf import ray_start
 
 SHOW = """
 import sys
@@ -23,7 +23,7 @@ print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
     ("setup", "classes"),
     [
         (
-            "from credit.adapters.openrlhf import hook; hook.install()",
+            "from credit.adapters.openrlhf import hook; worker_setup.install_import_hook()",
             "CreditExperienceMaker CreditSamplesGenerator",
         ),
         ("", "RemoteExperienceMaker SamplesGenerator"),
@@ -42,18 +42,18 @@ def test_the_hook_replaces_what_trainers_use_and_imports_nothing_itself(setup, c
 
 def test_a_worker_without_the_hook_ends_the_run():
     def forgetful(*args, runtime_env, **named):
-        assert runtime_env[workers.SETUP] == "credit.adapters.openrlhf.hook.install"
+        assert runtime_env[ray_start.SETUP] == "credit.adapters.openrlhf.worker_setup.install_import_hook"
         return ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
 
     try:
         with pytest.raises(RuntimeError, match="started without credit's worker_process_setup_hook"):
-            workers.with_hook(forgetful)(runtime_env={"env_vars": {}})
+            ray_start.with_worker_setup(forgetful)(runtime_env={"env_vars": {}})
         with pytest.raises(RuntimeError, match="Ray was initialised before credit could"):
-            workers.refuse_running_ray()
+            ray_start.refuse_running_ray()
     finally:
         ray.shutdown()
 
 
 def test_another_hook_is_refused():
     with pytest.raises(RuntimeError, match="has a worker_process_setup_hook of its own"):
-        workers.with_hook(ray.init)(runtime_env={workers.SETUP: "mine.setup"})
+        ray_start.with_worker_setup(ray.init)(runtime_env={ray_start.SETUP: "mine.setup"})

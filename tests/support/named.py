@@ -5,7 +5,11 @@ from functools import cache
 import credit
 
 REQUIRED = {"mix": {"parts": [(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.1))]}}
-NAMES = sorted(n for n, kind in credit.estimator.kinds().items() if kind.__module__.startswith("credit."))
+NAMES = sorted(
+    n
+    for n, kind in credit.estimators.base.estimator_classes().items()
+    if kind.__module__.startswith("credit.")
+)
 
 
 @cache  # JAX compiles anew for an estimator whose equals have all been collected

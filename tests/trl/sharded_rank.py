@@ -27,7 +27,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 from trl.trainer.utils import add_fused_lm_head
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, rollouts, scoring
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, rollouts, statistics
 
 WIDTH = 12
 ROWS = 16  # of all ranks together
@@ -60,7 +60,7 @@ class Witness(CreditGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        self.seen = {name: rollouts.gathered(self, output[name]) for name in SEEN}
+        self.seen = {name: rollouts.gather_rows(self, output[name]) for name in SEEN}
         return output
 
 
@@ -146,7 +146,7 @@ def scored(policy, reference):
     mask = (torch.arange(9) < torch.tensor([[9], [3], [5], [1], [7], [2]])).long()
     output = {"prompt_ids": ids[:, :6], "prompt_mask": torch.ones_like(ids[:, :6])}
     output |= {"completion_ids": ids[:, 6:], "completion_mask": mask}
-    return scoring.statistics(trainer, output, mask)
+    return statistics.compute_statistics(trainer, output, mask)
 
 
 def fully_sharded(make, lora=False):

@@ -12,7 +12,7 @@ from transformers import ProcessorMixin
 from trl import GRPOTrainer
 
 import credit
-from credit.adapters.trl import contracts, scoring
+from credit.adapters.trl import hooks, statistics
 
 NOWHERE = "/nowhere/no-model"
 
@@ -126,17 +126,17 @@ def test_equal_loss_options_are_not_reported(make_trainer, caplog):
     ],
 )
 def test_a_trl_with_other_functions_is_refused(monkeypatch, owner, name, found):
-    contracts.check()
+    hooks.check()
     monkeypatch.setattr(owner, name, lambda self: None)
     with pytest.raises(ImportError, match=f"{found}.*; credit supports trl ==1.16"):
-        contracts.check()
+        hooks.check()
 
 
 @pytest.mark.parametrize("owner", ["trl.trainer.utils:use_adapter", "trl.models.utils"])
 def test_a_trl_without_a_function_is_refused(monkeypatch, owner):
-    monkeypatch.setitem(contracts.FUNCTIONS, f"{owner}_of_old", {"any": "self"})
+    monkeypatch.setitem(hooks.FUNCTIONS, f"{owner}_of_old", {"any": "self"})
     with pytest.raises(ImportError, match="_of_old.*; credit supports trl ==1.16"):
-        contracts.check()
+        hooks.check()
 
 
 def test_fsdp_1_is_refused():
@@ -144,6 +144,6 @@ def test_fsdp_1_is_refused():
     accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
     trainer = SimpleNamespace(is_fsdp_enabled=True, accelerator=accelerator, credit_estimator=credit.DGPO())
     with pytest.raises(ValueError, match="dgpo needs statistics .* fsdp_version: 2"):
-        scoring.refuse_layout(trainer)
+        statistics.refuse_fsdp1(trainer)
     plugin.fsdp_version = 2
-    scoring.refuse_layout(trainer)
+    statistics.refuse_fsdp1(trainer)

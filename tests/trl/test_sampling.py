@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, options, sampling, scoring
-from credit.adapters.trl.prompts import PromptStream
+from credit.adapters.trl import CreditGRPOConfig, options, sampling, statistics
+from credit.adapters.trl.prompt_stream import PromptStream
 
 PROMPTS = Dataset.from_dict({"prompt": [f"{number:0{2 if number % 25 else 12}}>" for number in range(100)]})
 BATCH = {"per_device_train_batch_size": 32, "max_steps": 1, "dataset": PROMPTS}  # 8 groups of 4
@@ -61,8 +61,8 @@ def test_any_estimator_can_be_filtered(train):
 
 def test_resampling_fills_the_batch_with_groups_that_vary(train, monkeypatch):
     calls = []
-    count = scoring.statistics
-    monkeypatch.setattr(scoring, "statistics", lambda *a: calls.append(0) or count(*a))
+    count = statistics.compute_statistics
+    monkeypatch.setattr(statistics, "compute_statistics", lambda *a: calls.append(0) or count(*a))
     trainer, log = train("dgpo", dynamic_sampling="resample", reward=half, **BATCH)
     prompts, completions, rewards, advantages = table(trainer)
     assert all(int(prompt[:-1]) % 2 for prompt in prompts)
@@ -82,13 +82,13 @@ def test_resampling_fills_the_batch_with_groups_that_vary(train, monkeypatch):
 
 def test_rounds_of_different_widths_are_padded_alike(make_trainer, monkeypatch):
     widths = []
-    merge = sampling._merged
+    merge = sampling._merge_outputs
 
     def spy(trainer, outputs, rows):
         widths.append({output["prompt_ids"].shape[1] for output in outputs})
         return merge(trainer, outputs, rows)
 
-    monkeypatch.setattr(sampling, "_merged", spy)
+    monkeypatch.setattr(sampling, "_merge_outputs", spy)
     trainer = make_trainer("dapo", dynamic_sampling="resample", reward=half, steps_per_generation=2, **BATCH)
     trainer.model.train()
     trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))

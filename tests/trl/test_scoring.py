@@ -10,7 +10,7 @@ from small_models import cohere, gemma2, granite, qwen2
 from trl.trainer.utils import add_fused_lm_head
 
 import credit
-from credit.adapters.trl import scoring
+from credit.adapters.trl import statistics
 
 
 @pytest.mark.parametrize("make", [qwen2, gemma2, cohere, granite])
@@ -40,7 +40,7 @@ def test_statistics_equal_a_float64_forward(make, budget_mb):
         "completion_ids": ids[:, 6:],
         "completion_mask": attention[:, 6:],
     }
-    fields = scoring.statistics(trainer, output, mask)
+    fields = statistics.compute_statistics(trainer, output, mask)
     expected = in_float64(policy, reference, ids, attention, 0.7)
     chosen = mask.bool().numpy()
     for name, values in expected.items():

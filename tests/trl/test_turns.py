@@ -78,7 +78,7 @@ def test_credit_stays_on_the_policys_tokens_and_in_its_turn(make_trainer, chat_m
     assert (tools.any(dim=1).sum(), len(tools)) == (4, 8)
     text = trainer._tokenizer.decode(batch["completion_ids"][tools.any(dim=1)][0])
     assert "<tool_response>\n3\n</tool_response>" in text
-    mask = rollouts.mask_of(batch)
+    mask = rollouts.token_mask(batch)
     assert batch["num_items_in_batch"] == mask.sum()
     advantages = batch["advantages"] * batch["completion_mask"]
     assert (advantages[tools] == 0).all()

@@ -11,7 +11,7 @@ from tunix.rl.rl_cluster import Role
 
 import credit
 from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, register
-from credit.adapters.tunix.estimators import advantages
+from credit.adapters.tunix.registry import compute_advantages
 
 DGPO = {"estimator": "dgpo"}
 
@@ -90,17 +90,17 @@ def test_the_registry_has_every_estimator_and_says_what_one_lacks():
     rewards = np.array([0.0, 1.0, 0.5, 0.5, 1.0, 3.0])
     alone = {"dapo", "dr_grpo", "gdpo", "gpg", "grpo", "lite_ppo", "max_rl", "pass_at_k", "rloo"}
     for name in alone:
-        assert np.abs(advantages(name, rewards=rewards, num_generations=2)).max() > 0
+        assert np.abs(compute_advantages(name, rewards=rewards, num_generations=2)).max() > 0
     for name in set(credit.names()) - alone - {"mix"}:
         with pytest.raises(ValueError, match=f"credit/{name} needs .* use CreditGRPOLearner"):
-            advantages(name, rewards=rewards, num_generations=2)
+            compute_advantages(name, rewards=rewards, num_generations=2)
 
 
 def test_one_group_does_not_pass_for_a_batch():
     function = function_registry.get_advantage_estimator("credit/lite_ppo")
     with pytest.raises(ValueError, match="the whole batch, but .* .the agentic learner, those of one group"):
         function(rewards=np.array([0.0, 1.0]), num_generations=2)
-    assert advantages("grpo", rewards=np.array([0.0, 1.0]), num_generations=2) == pytest.approx(
+    assert compute_advantages("grpo", rewards=np.array([0.0, 1.0]), num_generations=2) == pytest.approx(
         [-0.7071, 0.7071], abs=1e-4
     )
 
@@ -112,7 +112,7 @@ def test_the_agentic_learner_is_refused():
     ):
         function_registry.get_advantage_estimator(name)(rewards=np.zeros(2), num_generations=2)
     with pytest.raises(ValueError, match="credit/dgpo needs deviation and normalized_entropy"):
-        advantages("dgpo", rewards=np.zeros(4), num_generations=2)
+        compute_advantages("dgpo", rewards=np.zeros(4), num_generations=2)
 
 
 @pytest.mark.parametrize(

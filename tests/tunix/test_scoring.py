@@ -17,7 +17,7 @@ def inputs(mesh, models, example, temperature=1.0, rows=("fsdp",), vocabulary=("
 
 def scored(mesh, *arguments, **named):
     with mesh:
-        return statistics.scored(*inputs(mesh, *arguments, **named))
+        return statistics.score_rows(*inputs(mesh, *arguments, **named))
 
 
 def llamas(vocabulary=16):
@@ -71,7 +71,7 @@ def test_memory_holds_rows_and_not_the_batch(mesh_of, example, shape):
 
     def temporaries(rows):
         with mesh:
-            program = statistics.scored.lower(
+            program = statistics.score_rows.lower(
                 *inputs(mesh, models, example(rows, tokens, vocabulary))
             ).compile()
         return program.memory_analysis().temp_size_in_bytes
@@ -86,10 +86,10 @@ def test_a_batch_is_compiled_once(mesh_of, example):
     batch, mesh = example(5, 7, 16), mesh_of(2, 2)
     policy, reference = llamas()
     scored(mesh, (policy, reference), batch)
-    size = statistics.scored._cache_size()
+    size = statistics.score_rows._cache_size()
     for temperature in (1.0, 0.5):
         scored(mesh, (reference, policy), batch, temperature)
-    assert statistics.scored._cache_size() == size
+    assert statistics.score_rows._cache_size() == size
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,5 @@ def test_a_batch_is_compiled_once(mesh_of, example):
 )
 def test_rows_follow_tunix_data_axes(mesh_of, make_cluster, axes, rows, vocabulary):
     config = make_cluster((2, 2), training={"data_sharding_axis": axes}).cluster_config
-    place = statistics.layout(config)
+    place = statistics.mesh_layout(config)
     assert (place.rows, place.vocabulary) == (rows, vocabulary)

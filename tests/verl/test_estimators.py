@@ -14,7 +14,7 @@ from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 import credit
-from credit.adapters.verl import estimators
+from credit.adapters.verl import rollouts
 
 VERL = {"credit": {"preset": "verl"}}
 
@@ -56,7 +56,7 @@ def run(name, keys, scores, mask, config=None, through=compute_advantage_for_mul
 
 
 def step(keys, **fields):
-    return estimators.during(estimators.Step(keys, [False] * len(keys), fields))
+    return rollouts.step_context(rollouts.StepContext(keys, [False] * len(keys), fields))
 
 
 def where_rewards_differ(keys, scores):
@@ -161,7 +161,7 @@ def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs()
         def __call__(self, rollouts):
             return super().__call__(rollouts)
 
-    estimators.register()
+    rollouts.register_estimators()
     keys, scores, mask = batch(5, outputs=3)
     with step(keys), pytest.raises(ValueError, match="return one output per session"):
         run("credit_whole", keys, scores, mask)
@@ -186,8 +186,8 @@ def test_rows_that_verl_made_up_change_nothing():
     keys = [*keys, "pad0_0_0", "pad0_1_0"]
     scores, mask = (torch.cat([x, torch.zeros(2, x.shape[1], dtype=x.dtype)]) for x in (scores, mask))
     fields = {name: torch.cat([x, torch.zeros(2, x.shape[1])]) for name, x in fields.items()}
-    padded = estimators.Step(keys, [row >= count for row in range(count + 2)], fields)
-    with estimators.during(padded):
+    padded = rollouts.StepContext(keys, [row >= count for row in range(count + 2)], fields)
+    with rollouts.step_context(padded):
         found = run("credit_dgpo", keys, scores, mask)
     assert torch.equal(found[:count], expected)
     assert (found[count:] == 0).all()
@@ -205,7 +205,7 @@ def test_a_users_own_estimator_and_progress():
         def advantages(self, rollouts):
             return super().advantages(rollouts) * (1 - rollouts.progress)
 
-    estimators.register()
+    rollouts.register_estimators()
     keys, scores, mask = batch(2)
     with step(keys, progress=torch.tensor(0.75)):
         found = run("credit_fading", keys, scores, mask)

@@ -12,7 +12,7 @@ from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.trainer.ppo.v1 import get_trainer_cls
 
 import credit
-from credit.adapters import versions
+from credit.adapters import hooks
 
 DGPO = ["algorithm.adv_estimator=credit_dgpo"]
 NO_LOG_PROBS = "actor_rollout_ref.rollout.calculate_log_probs=False"
@@ -243,7 +243,7 @@ def test_a_changed_signature_is_refused_by_name(tmp_path):
 
 def test_a_missing_function_is_named():
     with pytest.raises(ImportError, match="versions.no_such_function is missing in verl"):
-        versions.check_signature("verl", versions, "no_such_function", "self")
+        hooks.check_signature("verl", hooks, "no_such_function", "self")
 
 
 def test_without_transfer_queue_the_cause_is_said(tmp_path):

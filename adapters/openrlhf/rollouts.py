@@ -1,0 +1,86 @@
+"""Between OpenRLHF's experiences, padded sequences in micro-batches, and one batch of rollouts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+import credit
+from credit.adapters.traits import is_product
+from credit.estimators.base import required_fields
+from credit.estimators.execute import prepare_rollouts
+
+Tensor = torch.Tensor
+
+
+class Batch:
+    """The action tokens of all experiences, moved to the left: [N, T] for N responses of at most T.
+
+    OpenRLHF's masks [B, A] span prompts, padding and the environment's turns too. `groups` [N] numbers
+    the prompts: OpenRLHF numbers samples through, n per prompt.
+    """
+
+    def __init__(self, experiences: Sequence[Any], samples_per_prompt: int) -> None:
+        self.experiences = experiences
+        self.masks = [experience.action_mask.bool() for experience in experiences]
+        self.lengths = torch.cat([mask.sum(dim=1) for mask in self.masks])
+        width = max(int(self.lengths.max()), 1)
+        self.mask = torch.arange(width) < self.lengths[:, None]
+        index = torch.tensor([sample for experience in experiences for sample in experience.index])
+        self.groups = index // samples_per_prompt
+
+    def gathered(self, values: Sequence[Tensor]) -> Tensor:
+        """[N, T] from the experiences' [B, A]."""
+        flat = torch.cat([each[mask] for each, mask in zip(values, self.masks, strict=True)])
+        whole = torch.zeros(self.mask.shape, dtype=flat.dtype)
+        whole[self.mask] = flat
+        return whole
+
+    def rollouts(
+        self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], progress: float
+    ) -> credit.Rollouts:
+        """The rollouts with the optional fields that the estimator reads."""
+        fields: dict[str, Tensor] = {}
+        for name in required_fields(estimator):
+            if name == "progress":
+                fields[name] = torch.tensor(progress)
+            elif name == "turns":
+                fields[name] = self.gathered([credit.tokens.turns(mask) for mask in self.masks])
+            elif name == "rollout_log_probs":
+                fields[name] = self.gathered([e.rollout_log_probs for e in self.experiences])
+            else:
+                fields[name] = self.gathered([each[name] for each in statistics])
+        rewards = torch.cat([experience.rewards for experience in self.experiences])
+        return credit.Rollouts(rewards, self.groups, self.mask, **fields)
+
+    def hand_out(self, advantages: Tensor, metrics: Mapping[str, Tensor], rollouts: credit.Rollouts) -> None:
+        """Writes advantages [N, T] back to the experiences, and what OpenRLHF logs, as (B,) tensors."""
+        rows = [len(mask) for mask in self.masks]
+        mean = (advantages.sum(dim=1) / self.lengths.clamp(min=1)).split(rows)
+        finite = rollouts.rewards.isfinite()
+        spread = credit.groups.std(rollouts.rewards, self.groups, finite, correction=1).split(rows)
+        flat = advantages[self.mask].split([int(mask.sum()) for mask in self.masks])
+        for i, (experience, mask) in enumerate(zip(self.experiences, self.masks, strict=True)):
+            experience.advantages = torch.zeros(mask.shape, dtype=advantages.dtype)
+            experience.advantages[mask] = flat[i]
+            experience.returns = experience.advantages.clone()
+            experience.kl = None
+            experience.info |= {"return": mean[i], "group_reward_std": spread[i]}
+            for name, value in metrics.items():
+                experience.info[f"credit/{name}"] = value.float().repeat(rows[i])
+
+
+def assign_credit(
+    estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float] | None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Advantages [N, T] and metrics, with A_i clipped as OpenRLHF clips it: after its baseline.
+
+    An estimator that is no product A_i w is left as it is; `options` refuses a range of the user's then.
+    """
+    result = estimator(rollouts)
+    if clip_range is None or not is_product(estimator):
+        return result.advantages, result.metrics
+    prepared = prepare_rollouts(estimator, rollouts, ())
+    clipped = estimator.advantages(prepared).clamp(*clip_range)
+    advantages = torch.where(prepared.mask, clipped[:, None] * result.weights, 0.0)
+    return advantages, result.metrics

@@ -1,0 +1,55 @@
+"""OpenRLHF's experience maker with advantages from an estimator; it runs in the trainer's process."""
+
+from itertools import chain
+from typing import Any
+
+import ray
+import torch
+from openrlhf.trainer.ppo_utils.experience import Experience
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, apply_length_penalties
+from openrlhf.utils.logging_utils import init_logger
+
+from credit.adapters import hooks
+from credit.adapters.openrlhf import rollouts
+
+logger = init_logger("credit")
+
+hooks.check_signature("openrlhf", RemoteExperienceMaker, "make_experience", "self", "samples_list")
+hooks.check_signature(
+    "openrlhf", RemoteExperienceMaker, "compute_advantages_and_returns", "self", "experiences"
+)
+
+
+class CreditExperienceMaker(RemoteExperienceMaker):
+    """RemoteExperienceMaker that asks the chosen estimator for its advantages."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        logger.info(f"CreditExperienceMaker: the advantages are those of {self.args.credit.estimator!r}")
+
+    @torch.no_grad()
+    def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
+        """As OpenRLHF's; each experience also carries its token statistics, as `credit`."""
+        experiences = super().make_experience(samples_list)
+        taken = ray.get(self.actor_model_group.async_run_method("take_credit"))
+        self.credit_progress = taken[0][1]
+        if self.args.credit.statistics:
+            # In the order in which the workers got the micro-batches, as OpenRLHF's own results.
+            found = chain.from_iterable(statistics for statistics, _ in taken)
+            for experience, fields in zip(experiences, found, strict=True):
+                experience.credit = fields
+        return experiences
+
+    @torch.no_grad()
+    def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
+        """Sets advantages, returns and info of every experience; the length penalties are OpenRLHF's."""
+        for experience in experiences:
+            experience.rewards = experience.rewards.float()
+        apply_length_penalties(experiences, self.args)
+        fields = [vars(experience).pop("credit", {}) for experience in experiences]
+        batch = rollouts.Batch(experiences, self.args.rollout.n_samples_per_prompt)
+        estimator = self.args.credit.estimator
+        given = batch.rollouts(estimator, fields, self.credit_progress)
+        advantages, metrics = rollouts.assign_credit(estimator, given, self.args.reward.clip_range)
+        batch.hand_out(advantages, metrics, given)
+        return experiences

@@ -1,0 +1,97 @@
+"""OpenRLHF's policy worker, which also scores tokens against a reference of its own."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from openrlhf.models import Actor
+from openrlhf.trainer.ray import ppo_actor
+
+from credit.adapters import hooks
+from credit.adapters.openrlhf import statistics
+from credit.adapters.openrlhf.settings import Choice
+
+# The class under Ray's decorator, which cannot be subclassed itself.
+Base = ppo_actor.PolicyModelActor.__ray_actor_class__
+RAYS_OWN = "_ray_trace_ctx"  # which Ray adds to every method of an actor
+INIT = ("self", "strategy", "pretrain", "max_steps", "vllm_engines", RAYS_OWN)
+FORWARD = ("self", "sequences", "action_mask", "attention_mask", "packed_seq_lens", "mm_train_inputs_list")
+hooks.check_signature("openrlhf", Base, "init_model_from_pretrained", *INIT)
+hooks.check_signature("openrlhf", Base, "forward", *FORWARD, RAYS_OWN)
+Tensor = torch.Tensor
+
+
+class CreditPolicyModelActor(Base):
+    """PolicyModelActor whose log-prob pass can keep token statistics for `take_credit`.
+
+    The frozen reference lies in this process, sharded as the policy is, and sees each micro-batch right
+    after it in the same layout, so that equal models deviate by exactly 0. With LoRA it is the policy
+    without its adapter. Estimators of rewards alone leave OpenRLHF's pass as it is.
+    """
+
+    def init_model_from_pretrained(
+        self, strategy: Any, pretrain: str, max_steps: int | None = None, vllm_engines: Any = None
+    ) -> None:
+        super().init_model_from_pretrained(strategy, pretrain, max_steps, vllm_engines)
+        choice = strategy.args.credit
+        self._credit_fields = choice.statistics if choice else ()
+        self._credit_statistics: list[dict[str, Tensor]] = []
+        if self._credit_fields:
+            self._credit_reference = self._reference(choice, pretrain)
+
+    def _reference(self, choice: Choice, pretrain: str) -> Callable[[], AbstractContextManager[Any]]:
+        """Gives the model that is the reference while the context lasts; None if none is compared with."""
+        if not choice.compares:
+            return nullcontext
+        if choice.reference is None and self.strategy.args.ds.lora.rank > 0:
+            return lambda: statistics.adapter_disabled(self.actor)
+        model = freeze(self.strategy, choice.reference or pretrain)
+        return lambda: nullcontext(model)
+
+    def forward(
+        self,
+        sequences: Tensor,
+        action_mask: Any = None,
+        attention_mask: Tensor | None = None,
+        packed_seq_lens: Any = None,
+        mm_train_inputs_list: Any = None,
+    ) -> Tensor:
+        if not self._credit_fields:
+            return super().forward(
+                sequences, action_mask, attention_mask, packed_seq_lens, mm_train_inputs_list
+            )
+        device = torch.cuda.current_device()
+        batch = [each.to(device) for each in (sequences, action_mask, attention_mask)]
+        self.actor.eval()
+        with torch.no_grad():
+            log_probs, found = statistics.score_tokens(self.actor, self._credit_reference, *batch)
+        self.actor.train()
+        self._credit_statistics.append({name: found[name].to("cpu") for name in self._credit_fields})
+        return log_probs.to("cpu")
+
+    def take_credit(self) -> tuple[list[dict[str, Tensor]], float]:
+        """The statistics of the micro-batches since the last call, and training progress in [0, 1]."""
+        taken, self._credit_statistics = self._credit_statistics, []
+        return taken, min(self.actor.model.global_steps / max(self.max_steps, 1), 1.0)
+
+
+def freeze(strategy: Any, path: str) -> Actor:
+    """The model of that checkpoint for evaluation, as OpenRLHF's ReferenceModelActor makes it."""
+    ds = strategy.args.ds
+    model = Actor(
+        path,
+        attn_implementation=ds.attn_implementation,
+        experts_implementation=ds.experts_implementation,
+        param_dtype=ds.param_dtype,
+        load_in_4bit=ds.load_in_4bit,
+        ds_config=strategy.get_ds_eval_config(offload=strategy.args.ref.offload),
+        packing_samples=ds.packing_samples,
+        temperature=strategy.args.rollout.temperature,
+        use_liger_kernel=ds.use_liger_kernel,
+    )
+    if strategy.args.ref.offload:
+        model._offload = True
+    model = strategy.prepare(model)
+    model.eval()
+    return model

@@ -1,0 +1,37 @@
+"""TRL's table of completions, whose rows have to follow what becomes of the batch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Table = dict[tuple[str, str], list[Any]]  # columns by kind and name
+
+
+def last_rows(table: Mapping[str, Any], count: int) -> Table:
+    """The last `count` rows of TRL's `_logs`; None where a column has fewer."""
+    rows = {key: list(column)[-count:] for key, column in _iterate_columns(table)}
+    return {key: [None] * (count - len(column)) + column for key, column in rows.items()}
+
+
+def replace_rows(table: Mapping[str, Any], parts: Sequence[tuple[int, Table]], rows: Sequence[int]) -> None:
+    """Puts the chosen rows of several tables, counted through, into `_logs` in place of what is there.
+
+    Each part is a number of rows and the table of them.
+    """
+    for key, column in _iterate_columns(table):
+        every = [value for count, part in parts for value in part.get(key, [None] * count)]
+        column.clear()
+        column.extend(every[row] for row in rows)
+
+
+def set_advantages(table: Mapping[str, Any], advantages: Sequence[float]) -> None:
+    """Replaces the advantages of the last rows."""
+    column = table["advantages"]
+    for _ in range(min(len(advantages), len(column))):
+        column.pop()
+    column.extend(advantages)
+
+
+def _iterate_columns(table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
+    yield from (((name, ""), table[name]) for name in ("prompt", "completion", "advantages"))
+    for kind in ("rewards", "extra"):
+        yield from (((kind, name), column) for name, column in table[kind].items())

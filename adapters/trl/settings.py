@@ -1,0 +1,151 @@
+"""TRL's GRPO settings and those of credit."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import GRPOConfig
+
+import credit
+from credit.adapters.trl import recipes
+
+SAMPLING = ("none", "filter", "resample")
+
+
+@dataclass
+class CreditGRPOConfig(GRPOConfig):
+    """GRPOConfig with the estimator and what belongs to it, from Python, YAML or the command line.
+
+    An unknown name or a wrong setting raises ValueError here, before any model is loaded.
+    """
+
+    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "advantage_estimator_kwargs"]
+
+    advantage_estimator: str | None = field(
+        default=None,
+        metadata={
+            "help": "Estimator of the advantages: one of credit.names(), such as `dgpo`, `grpo` or `dapo`. "
+            "Not set: TRL's own advantages."
+        },
+    )
+    advantage_estimator_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Settings of the estimator, such as `{tau: 0.1}` in YAML or '{\"tau\": 0.1}' on the "
+            "command line; `preset: trl` gives the constants of TRL's own GRPO."
+        },
+    )
+    recipe: str | None = field(
+        default=None,
+        metadata={
+            "help": "`dapo`: the whole of its paper (estimator, token-level loss, epsilon_high 0.28, "
+            "resampling, truncated completions masked, overlong penalty). Options that you set stay yours."
+        },
+    )
+    dynamic_sampling: str | None = field(
+        default=None,
+        metadata={
+            "help": "What becomes of groups whose rewards are all equal: `none` (they train), `filter` (they "
+            "leave the loss and its normaliser) or `resample` (prompts are drawn until the batch is full of "
+            "others). Not set: the estimator decides; `dapo` filters."
+        },
+    )
+    max_sampling_rounds: int = field(
+        default=10,
+        metadata={"help": "Generations per batch at most, with `dynamic_sampling: resample`."},
+    )
+    overlong_cache_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens before overlong_max_length over which DAPO's overlong penalty falls from 0 to "
+            "-1. Not set, or 0: no penalty."
+        },
+    )
+    overlong_max_length: int | None = field(
+        default=None,
+        metadata={"help": "Tokens from which on the overlong penalty is -1. Not set: max_completion_length."},
+    )
+    mask_truncated_completions: bool | None = field(
+        default=None,
+        metadata={"help": "Truncated completions are left out of the loss. Not set: the recipe's, or false."},
+    )
+    reweight_with_current_policy: bool = field(
+        default=False,
+        metadata={
+            "help": "Computes the weights of tokens anew for every step on a batch after its first. Costs a "
+            "forward of the policy, and of the reference, per micro-batch."
+        },
+    )
+    record_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Writes completions with the credit of each token every so many steps. Not set: never."
+        },
+    )
+    record_completions: int = field(
+        default=16,
+        metadata={"help": "Completions per write at most, in whole groups; one group at least."},
+    )
+    record_path: str | None = field(
+        default=None,
+        metadata={"help": "The file for them, JSON lines. Not set: credit.jsonl in output_dir."},
+    )
+    statistics_memory_mb: float = field(
+        default=256.0,
+        metadata={
+            "help": "Megabytes (10^6 bytes) that scoring sampled tokens may take beside the models: sets how "
+            "many rows policy and reference are run on at a time, at least one."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        recipes.fill_options(self)
+        self.mask_truncated_completions = bool(self.mask_truncated_completions)
+        super().__post_init__()
+        parse_estimator(self)
+        _check_settings(self)
+
+
+def parse_estimator(args: Any) -> credit.Estimator | None:
+    """The estimator that a trainer's arguments name, or None; a ValueError if they name it wrongly."""
+    name = getattr(args, "advantage_estimator", None)
+    settings = getattr(args, "advantage_estimator_kwargs", None) or {}
+    if name is None:
+        if settings:
+            raise ValueError("advantage_estimator_kwargs is set, but advantage_estimator is not")
+        return None
+    if not isinstance(args, CreditGRPOConfig):
+        raise TypeError(f"advantage_estimator goes with CreditGRPOConfig; args is a {type(args).__name__}")
+    if "name" in settings:
+        raise ValueError("advantage_estimator_kwargs has a name; the name goes to advantage_estimator")
+    return credit.parse({"name": name, **settings})
+
+
+def _check_settings(args: CreditGRPOConfig) -> None:
+    """A ValueError for a setting of credit's that is wrong by itself."""
+    if args.advantage_estimator is None:
+        for name in ("dynamic_sampling", "reweight_with_current_policy", "record_steps"):
+            if getattr(args, name):
+                raise ValueError(f"{name} is set, but advantage_estimator is not")
+    if args.dynamic_sampling not in (None, *SAMPLING):
+        raise ValueError(f"dynamic_sampling is {args.dynamic_sampling!r}; expected {', '.join(SAMPLING)}")
+    if not args.statistics_memory_mb > 0:
+        raise ValueError(f"statistics_memory_mb is {args.statistics_memory_mb}; expected a positive number")
+    for name in ("max_sampling_rounds", "record_steps", "record_completions"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; expected 1 or more")
+    if args.overlong_cache_length:
+        _check_overlong(args, recipes.overlong_length(args))
+    elif args.overlong_max_length:
+        raise ValueError("overlong_max_length is set, but overlong_cache_length is not")
+
+
+def _check_overlong(args: CreditGRPOConfig, longest: int) -> None:
+    if not 1 <= args.overlong_cache_length <= longest:
+        raise ValueError(f"overlong_cache_length is {args.overlong_cache_length}; expected 1..{longest}")
+    free = longest - args.overlong_cache_length
+    if args.max_completion_length is not None and free >= args.max_completion_length:
+        raise ValueError(
+            f"the overlong penalty begins after {free} tokens, which no completion exceeds "
+            f"(max_completion_length={args.max_completion_length}); lower overlong_max_length"
+        )

@@ -1,0 +1,171 @@
+"""Token statistics of sampled completions, from hidden states that TRL's own forward made."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import is_peft_model
+from torch.distributed.tensor import DTensor
+from torch.nn.functional import pad
+from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
+
+import credit
+from credit.adapters.fields import REFERENCE_FIELDS
+from credit.adapters.trl.micro_batches import CHUNK, micro_batches
+from credit.adapters.trl.options import needs_reference
+
+Tensor = torch.Tensor
+
+
+class Head(NamedTuple):
+    """What turns hidden states into logits."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    soft_cap: float | None
+
+
+def refuse_fsdp1(trainer: Any) -> None:
+    """A ValueError for FSDP 1, whose flat parameters are freed with the forward that TRL reads them in."""
+    if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version == 1:
+        raise ValueError(
+            f"{trainer.credit_estimator.name} needs statistics of every token, which this adapter computes "
+            "under FSDP 2 but not under FSDP 1; set fsdp_version: 2 in accelerate's config"
+        )
+
+
+def compute_statistics(trainer: Any, output: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """The statistics [B, T] of TRL's generated batch, as fields of Rollouts; 0 outside the mask.
+
+    Policy and reference see the same micro-batches in the same layout, in eval mode and without
+    gradient; only the hidden states of chosen tokens meet the heads, so no [B, T, V] tensor is made.
+    Without a reference to compare with, its fields are left out.
+    """
+    prompt_width = output["prompt_ids"].shape[1]
+    input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+    attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+    batches = micro_batches(trainer, prompt_width, output["completion_mask"])
+    parts = []
+    with torch.no_grad(), _eval_mode(trainer.model, trainer.args.gradient_checkpointing_kwargs):
+        for rows, width in batches:
+            columns = slice(prompt_width + width)
+            chosen = mask[rows, :width].bool()
+            part = _score_rows(trainer, input_ids[rows, columns], attention_mask[rows, columns], chosen)
+            parts.append([pad(field, (0, mask.shape[1] - width)) for field in part])
+    back = torch.cat([rows for rows, _ in batches]).argsort()
+    whole = credit.TokenStatistics(*(torch.cat(field)[back] for field in zip(*parts, strict=True)))
+    without = () if needs_reference(trainer.credit_estimator) else REFERENCE_FIELDS
+    return {name: field for name, field in whole._asdict().items() if name not in without}
+
+
+def _score_rows(
+    trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
+) -> credit.TokenStatistics:
+    policy_hidden, policy = _hidden_states(trainer, trainer.model, input_ids, attention_mask, mask)
+    reference_hidden, reference = policy_hidden, policy
+    if needs_reference(trainer.credit_estimator):
+        with _reference_model(trainer) as model:
+            reference_hidden, reference = _hidden_states(trainer, model, input_ids, attention_mask, mask)
+    with _gather_parameters(policy.weight, policy.bias, reference.weight, reference.bias):
+        chosen = credit.token_statistics_from_hidden(
+            policy_hidden,
+            _full_tensor(policy.weight),
+            reference_hidden,
+            _full_tensor(reference.weight),
+            input_ids[:, -mask.shape[1] :][mask].to(policy_hidden.device),
+            temperature=trainer.temperature,
+            policy_bias=_full_tensor(policy.bias),
+            reference_bias=_full_tensor(reference.bias),
+            scale=policy.scale,
+            soft_cap=policy.soft_cap,
+            chunk=CHUNK,
+        )
+    return credit.TokenStatistics(*(_scatter(field, mask) for field in chosen))
+
+
+def _hidden_states(
+    trainer: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
+) -> tuple[Tensor, Head]:
+    """Hidden states [M, D] that predict the mask's tokens, and the head.
+
+    They are taken from within TRL's fused forward: under ZeRO-3 a policy that also runs an ordinary
+    forward fails in its next backward. The fused head itself gets two positions only.
+    """
+    base = trainer.accelerator.unwrap_model(model)
+    base = base.get_base_model() if is_peft_model(base) else base
+    captured: list[Tensor] = []
+
+    def capture(module: Any, arguments: Any, output: Any) -> Any:
+        captured.append(output.last_hidden_state)
+        output.last_hidden_state = output.last_hidden_state[:, :2]
+        return output
+
+    hook = base.base_model.register_forward_hook(capture)
+    try:
+        with trainer.accelerator.autocast():
+            nothing = torch.full_like(input_ids[:, :2], -100)
+            model(input_ids=input_ids, attention_mask=attention_mask, labels=nothing, fused_lm_head=True)
+    finally:
+        hook.remove()
+    head = find_head(base)
+    before = captured[0][:, -mask.shape[1] - 1 : -1]
+    return before[mask.to(before.device)].to(head.weight.device), head
+
+
+def find_head(model: Any) -> Head:
+    """The model's lm_head with the scale and cap of its architecture, by the rules of TRL's own head."""
+    config = model.config.get_text_config()
+    scale = None
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scale = getattr(config, name, None) if scale is None else scale
+    scaling = getattr(config, "logits_scaling", None)
+    if scale is None and scaling is not None:
+        scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
+    layer = model.get_output_embeddings()
+    soft_cap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, layer.bias, 1.0 if scale is None else scale, soft_cap)
+
+
+@contextmanager
+def _reference_model(trainer: Any) -> Iterator[Any]:
+    """The model whose forward gives the reference's distribution; with LoRA, the policy without it."""
+    if trainer.ref_model is not None:
+        yield trainer.ref_model
+        return
+    peft = trainer.accelerator.unwrap_model(trainer.model)
+    with use_adapter(peft, adapter_name="ref" if "ref" in peft.peft_config else None):
+        yield trainer.model
+
+
+@contextmanager
+def _eval_mode(model: Any, gradient_checkpointing_kwargs: Any) -> Iterator[None]:
+    training = model.training
+    model.eval()  # dropout would make a policy deviate from itself
+    try:
+        with disable_gradient_checkpointing(model, gradient_checkpointing_kwargs):
+            yield
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _gather_parameters(*parameters: Any) -> Iterator[None]:
+    """Parameters as ZeRO-3 gathers them, one after the other.
+
+    Of several at once, DeepSpeed waits for the last only, which is too early for the others on gloo.
+    """
+    with ExitStack() as stack:
+        for parameter in parameters:
+            stack.enter_context(maybe_gather_lm_head_ctx(parameter))
+        yield
+
+
+def _full_tensor(parameter: Any) -> Any:
+    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+
+def _scatter(values: Tensor, mask: Tensor) -> Tensor:
+    return values.new_zeros(mask.shape).to(mask.device).masked_scatter(mask, values.to(mask.device))

@@ -1,0 +1,86 @@
+"""credit's estimators in Tunix's registry: credit/grpo, credit/dapo, ..."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tunix.rl import function_registry
+
+import credit
+from credit.estimators.base import required_fields
+
+PREFIX = "credit/"
+LEARNER = "credit"  # the name under which CreditGRPOLearner gets at Tunix's rewards
+
+_RECEIVED: ContextVar[list[np.ndarray] | None] = ContextVar("credit_rewards", default=None)
+
+
+def register_estimators() -> None:
+    """Registers every estimator of credit that Tunix does not know yet, as credit/<name>."""
+    known = function_registry.default_registry.list_functions("advantage_estimator")
+    functions = {PREFIX + name: partial(compute_advantages, name) for name in credit.names()}
+    for name, function in ({LEARNER: _receive_rewards} | functions).items():
+        if name not in known:
+            function_registry.register_advantage_estimator(name)(function)
+
+
+def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) -> np.ndarray:
+    """A_i [B] of the estimator with its default settings, from what any of Tunix's learners hands over.
+
+    Raises:
+        ValueError: the estimator needs more than the rewards [B] of whole groups.
+    """
+    estimator = credit.get(name)
+    needs = [*required_fields(estimator), *_find_hidden_needs(estimator, len(rewards) == num_generations)]
+    if needs:
+        raise ValueError(
+            f"{PREFIX}{name} needs {' and '.join(needs)}, but this learner hands an estimator the rewards "
+            "of its groups only (the agentic learner, those of one group); use CreditGRPOLearner with "
+            f"CreditGRPOConfig(estimator={name!r})"
+        )
+    return _response_advantages(estimator, np.asarray(rewards), num_generations)
+
+
+@contextmanager
+def receive_rewards() -> Iterator[list[np.ndarray]]:
+    """The rewards that Tunix hands to the estimator meanwhile."""
+    received: list[np.ndarray] = []
+    token = _RECEIVED.set(received)
+    try:
+        yield received
+    finally:
+        _RECEIVED.reset(token)
+
+
+def _receive_rewards(rewards: Any, num_generations: int, **_: Any) -> np.ndarray:
+    received = _RECEIVED.get()
+    if received is None:
+        raise ValueError(
+            "CreditGRPOConfig works with CreditGRPOLearner only; give other learners, the agentic one "
+            f"among them, their own config with advantage_estimator={PREFIX + 'grpo'!r} or another"
+        )
+    received.append(np.asarray(rewards))
+    # The advantages are per token and come later; metric_fns shall not take these for them.
+    return np.full(len(rewards), np.nan)
+
+
+def _response_advantages(estimator: credit.Estimator, rewards: np.ndarray, size: int) -> np.ndarray:
+    mask = np.ones((len(rewards), 1), bool)
+    return estimator(credit.Rollouts(rewards, np.arange(len(rewards)) // size, mask)).advantages[:, 0]
+
+
+def _find_hidden_needs(estimator: credit.Estimator, one_group: bool) -> list[str]:
+    """What no field of Rollouts says: whether the lengths matter, or (given one group) other groups."""
+    if required_fields(estimator):
+        return []
+    rewards, needs = np.array([0.0, 1.0, 3.0, 4.0]), []
+    lengths = credit.Rollouts(rewards, np.zeros(4, int), np.tri(4, dtype=bool))
+    if not np.allclose(estimator(lengths).advantages[:, 0], _response_advantages(estimator, rewards, 4)):
+        needs.append("the responses' lengths")
+    alone = _response_advantages(estimator, rewards[:2], 2)
+    if one_group and not np.allclose(_response_advantages(estimator, rewards, 2)[:2], alone):
+        needs.append("the whole batch")
+    return needs

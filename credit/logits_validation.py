@@ -1,0 +1,92 @@
+"""What the token statistics are computed from: checked, cut to the vocabulary, and safe to read."""
+
+from numbers import Real
+
+from credit import validation
+from credit.backends.arrays import namespace
+from credit.backends.vocab.tiles import UNREAD
+from credit.types import Array
+
+_NOT_FLOATING = (
+    "bool",
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    "complex64",
+    "complex128",
+)
+
+
+def slice_logits(name: str, logits: Array, vocab_size: int | None) -> Array:
+    """The logits [..., V] without padding columns."""
+    check_floating(name, logits)
+    if logits.ndim < 1:
+        raise ValueError(f"{name} has shape (); expected [..., V]")
+    check_vocab_size(name, logits.shape[-1], vocab_size)
+    return logits if vocab_size in (None, logits.shape[-1]) else logits[..., :vocab_size]
+
+
+def slice_head(name: str, array: Array | None, vocab_size: int | None) -> Array | None:
+    """A head's rows, or a bias' entries, without padding."""
+    if array is None:
+        return None
+    check_vocab_size(name, array.shape[0], vocab_size)
+    return array if vocab_size in (None, array.shape[0]) else array[:vocab_size, ...]
+
+
+def check_vocab_size(name: str, size: int, vocab_size: int | None) -> None:
+    """A ValueError unless there is a vocabulary, and vocab_size lies within it."""
+    if size < 1:
+        raise ValueError(f"{name} has an empty vocabulary axis")
+    if vocab_size is not None and not 1 <= vocab_size <= size:
+        raise ValueError(f"vocab_size is {vocab_size}; expected 1..{size}, the entries of {name}")
+
+
+def check_floating(name: str, array: Array) -> None:
+    """A ValueError for bool, integers and complex numbers."""
+    xp = namespace(array)
+    # By exclusion: numpy does not know ml_dtypes.bfloat16 as floating.
+    if any(array.dtype == getattr(xp, kind) for kind in _NOT_FLOATING if hasattr(xp, kind)):
+        raise ValueError(f"{name} is {array.dtype}; expected floating point")
+
+
+def check_head_shapes(prefix: str, hidden: Array, head: Array, bias: Array | None) -> None:
+    """A ValueError unless hidden [..., D], head [V, D] and bias [V] are floating and fit each other."""
+    for name, array in (("hidden", hidden), ("head", head), ("bias", bias)):
+        if array is not None:
+            check_floating(prefix + name, array)
+    if head.ndim != 2 or hidden.ndim < 1 or hidden.shape[-1] != head.shape[1]:
+        raise ValueError(
+            f"{prefix}hidden has shape {tuple(hidden.shape)} and {prefix}head "
+            f"{tuple(head.shape)}; expected [..., D] and [V, D]"
+        )
+    if bias is not None:
+        validation.check_shape(f"{prefix}bias", bias, (head.shape[0],), f"one entry per row of {prefix}head")
+
+
+def check_tiling(soft_cap: float | None, chunk: int | None) -> None:
+    """A ValueError unless both are positive where they are given."""
+    if soft_cap is not None and not 0 < soft_cap < float("inf"):
+        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
+
+
+def prepare_token_ids(
+    like: Array, token_ids: Array, temperature: Array | float, mask: Array | None, size: int
+) -> tuple[Array, Array | None]:
+    """Ids that are safe to read, UNREAD where the mask is 0, and the mask as bool."""
+    given = None if isinstance(temperature, Real) else temperature
+    xp = validation.check_same_library(logits=like, token_ids=token_ids, mask=mask, temperature=given)
+    tokens = tuple(like.shape[:-1])
+    validation.check_shape("token_ids", token_ids, tokens, "as the logits without their last axis")
+    if not xp.isdtype(token_ids.dtype, "integral"):
+        raise ValueError(f"token_ids are {token_ids.dtype}; expected integers")
+    # An id beyond the signed type turns negative, which no vocabulary holds.
+    ids = xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
+    validation.check_temperature(temperature, tokens)
+    chosen = None
+    if mask is not None:
+        validation.check_shape("mask", mask, tokens, "as token_ids")
+        chosen = xp.astype(mask, xp.bool)
+        ids = xp.where(chosen, ids, UNREAD)
+    validation.check_token_ids(token_ids, ids, chosen, size)
+    return ids, chosen

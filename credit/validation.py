@@ -1,0 +1,199 @@
+"""Errors for bad input: shapes always, values only where looking at them is free."""
+
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array
+
+from credit.backends.arrays import is_in_range, is_inspectable, to_numpy
+from credit.types import Array, Rollouts
+
+_SHAPES = {
+    "rewards": ("[N] or [N, K]", (1, 2)),
+    "groups": ("[N]", (1,)),
+    "baseline_rewards": ("[N]", (1,)),
+    "valid": ("[N]", (1,)),
+    "progress": ("[]", (0,)),
+}
+_PER_TOKEN = ("[N, T]", (2,))
+
+
+def check_same_library(**arrays: Array) -> Any:
+    """The arrays' common namespace; a ValueError names the odd one out."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    for name, array in given.items():
+        if not _is_array(array):
+            raise ValueError(
+                f"{name} is a {type(array).__name__}; expected an array of numpy, torch, JAX or "
+                "another library of the array API standard"
+            )
+    try:
+        xp = array_namespace(*given.values())
+    except TypeError:
+        kinds = ", ".join(f"{n}: {type(a).__module__.split('.')[0]}" for n, a in given.items())
+        raise ValueError(f"all arrays must be of one library; got {kinds}") from None
+    places = {name: _device_of(array) for name, array in given.items()}
+    if len(set(places.values()) - {None}) > 1:
+        listed = ", ".join(f"{name}: {place}" for name, place in places.items())
+        raise ValueError(f"all arrays must be on one device; got {listed}")
+    return xp
+
+
+def check_shape(name: str, array: Array, expected: tuple[int, ...], why: str) -> None:
+    """A ValueError unless `array` has the expected shape."""
+    if tuple(array.shape) != tuple(expected):
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {tuple(expected)}, {why}")
+
+
+def check_rollout_shapes(rollouts: Rollouts) -> None:
+    """A ValueError unless every field is an array of one library, on one device, of its shape."""
+    fields = {n: array for n, array in rollouts._asdict().items() if array is not None}
+    for name in ("rewards", "groups", "mask"):
+        if name not in fields:
+            raise ValueError(f"rollouts need {name}; it is None")
+    xp = check_same_library(**fields)
+    for name, array in fields.items():
+        described, dimensions = _SHAPES.get(name, _PER_TOKEN)
+        if array.ndim not in dimensions:
+            raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {described}")
+    rows, tokens = fields["mask"].shape
+    if not (rows and tokens):
+        raise ValueError(f"the mask is [N, T] = {rows, tokens}; there is nothing to give credit to")
+    for name, array in fields.items():
+        if array.ndim and array.shape[0] != rows:
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}, but the mask is [N, T] = {rows, tokens}"
+            )
+        if _SHAPES.get(name, _PER_TOKEN) is _PER_TOKEN:
+            check_shape(name, array, (rows, tokens), "the mask's [N, T]")
+    if not xp.isdtype(fields["groups"].dtype, "integral"):
+        raise ValueError(
+            f"groups are {fields['groups'].dtype}; expected integers in 0..N-1, which "
+            "np.unique(ids, return_inverse=True)[1] makes of ids of any kind"
+        )
+
+
+def check_group_ids(groups: Array) -> None:
+    """A ValueError for an id outside 0..N-1, where looking is free."""
+    if is_inspectable(groups):
+        _require_group_range(to_numpy(groups))
+
+
+def check_valid_rewards(rollouts: Rollouts) -> None:
+    """A ValueError for a reward that is not finite and said to be valid, where looking is free."""
+    rewards, valid = rollouts.rewards, rollouts.valid
+    if valid is not None and is_inspectable(rewards) and is_inspectable(valid):
+        _require_finite_where_valid(to_numpy(rewards), to_numpy(valid))
+
+
+def check_token_ids(given: Array, ids: Array, chosen: Array | None, size: int) -> None:
+    """A ValueError for the first id of a chosen token outside the vocabulary, where looking is free."""
+    if not (is_inspectable(given) and is_inspectable(ids)):
+        return
+    bad = ~is_in_range(ids, size)
+    bad = np.argwhere(to_numpy(bad if chosen is None else bad & chosen))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        value = int(to_numpy(given)[place])
+        raise ValueError(
+            f"token_ids{list(place)} is {value}; expected an id in 0..{size - 1} (the vocabulary)"
+        )
+
+
+def check_temperature(value: Any, tokens: tuple[int, ...]) -> None:
+    """A ValueError unless it is positive and finite, a number or an array of the tokens' shape."""
+    if isinstance(value, Real):
+        if not 0.0 < float(value) < float("inf"):
+            raise ValueError(f"temperature is {value}; expected a positive number")
+        return
+    if not _is_array(value):
+        raise ValueError(f"temperature is a {type(value).__name__}; expected a number or an array")
+    if tuple(value.shape) not in ((), tokens):
+        check_shape("temperature", value, tokens, "the shape of token_ids, or a number")
+    if is_inspectable(value):
+        values = to_numpy(value)
+        _require("temperature", (values > 0) & np.isfinite(values), values, "a positive number")
+
+
+def check_needs(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
+    """A ValueError for statistics that an estimator needs and that are None."""
+    absent = [field for field in needs if getattr(rollouts, field) is None]
+    if absent:
+        raise ValueError(
+            f"{name} needs {' and '.join(needs)}; {' and '.join(absent)} of the rollouts "
+            f"{'is' if len(absent) == 1 else 'are'} None{_hint_at_source(absent)}"
+        )
+
+
+def _hint_at_source(absent: list[str]) -> str:
+    computed = {"log_probs", "reference_log_probs", "normalized_entropy", "deviation"}
+    return " (credit.token_statistics computes them)" if computed & set(absent) else ""
+
+
+def validate(rollouts: Rollouts) -> None:
+    """Looks at every value and raises a ValueError that names the first wrong one; for debugging.
+
+    It copies to the host and so synchronises a device; it cannot run under jit. What it accepts:
+    groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
+    entropy and deviation in [0, 1], turns in 0..T-1 and finite token rewards. A non-finite reward is
+    no error unless `valid` says that it counts: it makes its row invalid.
+    """
+    check_rollout_shapes(rollouts)
+    values: Mapping[str, Any] = {
+        name: to_numpy(array) for name, array in rollouts._asdict().items() if array is not None
+    }
+    _require_group_range(values["groups"])
+    mask = values["mask"]
+    _require("mask", (mask == 0) | (mask == 1), mask, "0 or 1")
+    finite = np.isfinite(values["rewards"]).reshape(len(mask), -1).all(axis=1)
+    chosen = (mask != 0) & values.get("valid", finite).astype(bool)[:, None]
+    for name in ("log_probs", "reference_log_probs", "rollout_log_probs"):
+        if name in values:
+            _require(name, (values[name] <= 0) | ~chosen, values[name], "a log-probability, at most 0")
+    for name in ("normalized_entropy", "deviation"):
+        if name in values:
+            inside = (values[name] >= 0) & (values[name] <= 1)
+            _require(name, inside | ~chosen, values[name], "a number in [0, 1]")
+    if "valid" in values:
+        _require_finite_where_valid(values["rewards"], values["valid"])
+    if "turns" in values:
+        turns = values["turns"]
+        _require(
+            "turns",
+            is_in_range(turns, turns.shape[1]) | ~chosen,
+            turns,
+            f"an integer in 0..{turns.shape[1] - 1} (T tokens)",
+        )
+    if "token_rewards" in values:
+        finite = np.isfinite(values["token_rewards"])
+        _require("token_rewards", finite | ~chosen, values["token_rewards"], "a finite number")
+    if "progress" in values and not 0 <= values["progress"] <= 1:
+        raise ValueError(f"progress is {values['progress']}; expected a number in [0, 1]")
+
+
+def _require_group_range(groups: np.ndarray[Any, Any]) -> None:
+    _require(
+        "groups", is_in_range(groups, len(groups)), groups, f"an integer in 0..{len(groups) - 1} (N rows)"
+    )
+
+
+def _require_finite_where_valid(rewards: Any, valid: Any) -> None:
+    counts = valid.astype(bool).reshape(-1, *[1] * (rewards.ndim - 1))
+    _require("rewards", np.isfinite(rewards) | ~counts, rewards, "a finite number where `valid` is true")
+
+
+def _require(name: str, good: Any, values: Any, expected: str) -> None:
+    if not good.all():
+        place = tuple(int(i) for i in np.argwhere(~good)[0])
+        raise ValueError(f"{name}{list(place)} is {values[place]}; expected {expected}")
+
+
+def _device_of(array: Array) -> Any:
+    # JAX spreads one array over many devices, each differently, and refuses itself what does not fit.
+    return None if is_jax_array(array) else device(array)
+
+
+def _is_array(value: Any) -> bool:
+    return is_array_api_obj(value)
