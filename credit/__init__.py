@@ -1,7 +1,7 @@
 """Token-level credit assignment for reinforcement learning of language models."""
 
 from credit import groups, tokens
-from credit.divergence import binary_deviation
+from credit.bounds import DeviationBounds, binary_deviation, top_k_deviation
 from credit.estimators import (
     DAPO,
     DGPO,
@@ -36,7 +36,6 @@ from credit.statistics import (
     token_statistics,
     token_statistics_from_hidden,
 )
-from credit.top_k import DeviationBounds, top_k_deviation
 from credit.types import Credit, Rollouts, TokenStatistics
 from credit.validation import validate
 
