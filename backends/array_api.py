@@ -1,4 +1,4 @@
-"""The reference: every function against the array API alone, for any library and for bug reports."""
+"""The reference: every function by the array API standard alone, for any library and for bug reports."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 from array_api_compat import is_torch_array
 
+from credit.backends import limits
 from credit.backends.arrays import is_in_range, namespace
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import loop, state, tiles
+from credit.backends.vocab.sources import LinearHead
 
 Array = Any
-
-CHUNK = 16_384  # vocabulary entries per fold; below 512 sequential folds lose accuracy
-TILE = 2**18  # entries of a tile: large enough for threads, small enough for a cache
 
 
 def token_statistics(
@@ -23,15 +22,12 @@ def token_statistics(
     token_ids: Array,
     temperature: Array | float,
     *,
-    tile: int = TILE,
+    tile: int = limits.REFERENCE_TILE_ENTRIES,
 ) -> tuple[Array, Array, Array, Array]:
-    """log p, log q, H(p) in nats and d for logits [..., V] and ids [...]; see `credit.token_statistics`.
-
-    Here as in every backend, ids are of the library's index type and temperatures are checked.
-    """
+    """See `protocol.Backend`; `tile` is how many entries of all rows are computed at a time."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
     size = policy_logits.shape[-1]
-    chunk = min(size, CHUNK)
+    chunk = min(size, limits.REFERENCE_CHUNK_ENTRIES)
 
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         sources = tiles.from_logits(x, dtype), tiles.from_logits(y, dtype)
@@ -55,14 +51,14 @@ def token_statistics_from_hidden(
     scale: float = 1.0,
     soft_cap: float | None = None,
     chunk: int | None = None,
-    tile: int = 16 * TILE,
+    tile: int = limits.REFERENCE_HEAD_TILE_ENTRIES,
     project: Any = tiles.project,
     pair: Any = state.pair_state,
 ) -> tuple[Array, Array, Array, Array]:
-    """As `token_statistics`, from hidden states [..., D] and heads [V, D], whose tiles `pair` sums up."""
+    """See `protocol.Backend`; `project` multiplies a tile of logits, and `pair` computes its state."""
     dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
     size = policy_head.shape[0]
-    chunk = min(size, chunk or CHUNK)
+    chunk = min(size, chunk or limits.REFERENCE_CHUNK_ENTRIES)
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype, project=project)
 
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
@@ -76,7 +72,7 @@ def token_statistics_from_hidden(
 
 
 def postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
-    """Entropy by ln V and at most 1, NaN for log-probs of ids outside the vocabulary, 0 where not chosen."""
+    """See `protocol.Backend`; the entropy is cut to at most 1, above which only rounding takes it."""
     log_p, log_q, entropy, deviation = statistics
     xp = namespace(log_p)
     known = is_in_range(ids, size)
@@ -87,12 +83,12 @@ def postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) ->
 
 
 def log_probs_and_entropy(
-    logits: Array, token_ids: Array, temperature: Array | float, *, tile: int = TILE
+    logits: Array, token_ids: Array, temperature: Array | float, *, tile: int = limits.REFERENCE_TILE_ENTRIES
 ) -> tuple[Array, Array]:
-    """log p and H(p) in nats for logits [..., V] and ids [...]; differentiable where the library is."""
+    """See `protocol.Backend`; `tile` as in `token_statistics`."""
     dtype = tiles.computing_dtype(logits)
     size = logits.shape[-1]
-    chunk = min(size, CHUNK)
+    chunk = min(size, limits.REFERENCE_CHUNK_ENTRIES)
 
     def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         final = fold_single(x, dtype, chunk, ids[..., None], half[..., None])
@@ -119,7 +115,7 @@ def fold_pair(
     def part(start: int, width: int) -> state.Pair:
         return pair(policy(start, width), reference(start, width), ids - start, half)
 
-    return read_statistics(state.fold_chunks(part, state.merge_pair, size, chunk, half), half)
+    return read_statistics(loop.fold_chunks(part, size, chunk, half), half)
 
 
 def read_statistics(final: state.Pair, half: Array) -> tuple[Array, Array, Array, Array]:
@@ -139,7 +135,7 @@ def fold_single(logits: Array, dtype: Any, chunk: int, ids: Array, half: Array) 
     def part(start: int, width: int) -> state.Single:
         return state.single_state(tile(start, width), ids - start, half)
 
-    return state.fold_chunks(part, state.merge_single, logits.shape[-1], chunk, half)
+    return loop.fold_chunks(part, logits.shape[-1], chunk, half)
 
 
 def _map_rows_quietly(rows: Any, arrays: tuple[Array, ...], ndim: int, limit: int) -> Any:
@@ -155,41 +151,49 @@ def selected_log_probs_from_hidden(
     token_ids: Array,
     temperature: Array | float,
     *,
-    tile: int = 16 * TILE,
-    **settings: Any,
-) -> Array:
-    """log p [...] from hidden states [..., D] and a head [V, D]; settings as below."""
-    half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(hidden, head))
-    return log_prob_and_residuals_from_hidden(hidden, head, token_ids, half, tile=tile, **settings)[0]
-
-
-def log_prob_and_residuals_from_hidden(
-    hidden: Array,
-    head: Array,
-    token_ids: Array,
-    half: Array,
-    *,
     bias: Array | None = None,
     scale: float = 1.0,
     soft_cap: float | None = None,
     chunk: int | None = None,
-    tile: int = 16 * TILE,
+    tile: int = limits.REFERENCE_HEAD_TILE_ENTRIES,
+    project: Any = tiles.project,
+    single: Any = state.single_state,
+) -> Array:
+    """See `protocol.Backend`; `project` multiplies a tile of logits, and `single` computes its state."""
+    half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(hidden, head))
+    source = LinearHead(hidden, head, bias, scale, soft_cap)
+    options: dict[str, Any] = {"chunk": chunk, "tile": tile, "project": project, "single": single}
+    return log_prob_and_residuals_from_hidden(source, token_ids, half, **options)[0]
+
+
+def log_prob_and_residuals_from_hidden(
+    source: LinearHead,
+    token_ids: Array,
+    half: Array,
+    *,
+    chunk: int | None,
+    tile: int,
     project: Any = tiles.project,
     single: Any = state.single_state,
 ) -> tuple[Array, Array, Array]:
-    """log p, and for its gradient the peak and ln A, all [...]."""
-    size = head.shape[0]
-    width = min(size, chunk or CHUNK)
+    """log p, and the residuals of its gradient, the peak and ln A; all [...]."""
+    size = source.columns
+    width = min(size, chunk or limits.REFERENCE_CHUNK_ENTRIES)
 
     def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
-        logits = tiles.from_hidden(x, head, bias, scale, soft_cap, half.dtype, project=project)
+        logits = tiles.from_source(source._replace(hidden=x), half.dtype, project=project)
         ids, half = ids[..., None], half[..., None]
 
         def part(start: int, width: int) -> state.Single:
             return single(logits(start, width), ids - start, half)
 
-        policy, _ = state.fold_chunks(part, state.merge_single, size, width, half)
+        policy, _ = loop.fold_chunks(part, size, width, half)
         xp = namespace(policy.peak)
         return state.log_prob(policy, half), policy.peak[..., 0], xp.log(policy.total)[..., 0]
 
-    return _map_rows_quietly(rows, (hidden, token_ids, half), token_ids.ndim, max(1, tile // width))
+    return _map_rows_quietly(rows, (source.hidden, token_ids, half), token_ids.ndim, max(1, tile // width))
+
+
+def describe_path(logits: Array) -> str:
+    """See `protocol.Backend`."""
+    return "array API"

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_jax_array, is_numpy_array, is_torch_array
+from array_api_compat import array_namespace, device, is_jax_array, is_numpy_array, is_torch_array
 
 Array = Any
 _BITS = {4: "int32", 8: "int64"}  # by bytes per number
@@ -21,13 +21,21 @@ def is_in_range(ids: Array, count: int) -> Array:
     return (ids >= 0) & (ids < count)
 
 
+def one_hot(ids: Array, like: Array) -> Array:
+    """1 where the last axis' index is the id [..., 1], else 0, in the shape and dtype of `like`."""
+    xp = namespace(like)
+    place = None if is_jax_array(like) else device(like)  # a traced JAX array has no device
+    columns = xp.arange(like.shape[-1], dtype=ids.dtype, device=place)
+    return xp.astype(xp.broadcast_to(columns, like.shape) == ids, like.dtype)
+
+
 def group_sum(values: Array, groups: Array) -> Array:
-    """Sum of `values` [N] over each row's group, given back to the row; NaN for an id outside 0..N-1."""
+    """Sum of `values` [N] over each row's group, for every row of it; NaN for an id outside 0..N-1."""
     return _group_reduce(values, groups, "sum")
 
 
 def group_max(values: Array, groups: Array) -> Array:
-    """Maximum of `values` [N] over each row's group, given back to the row; NaN as in `group_sum`."""
+    """Maximum of `values` [N] over each row's group, for every row of it; NaN as in `group_sum`."""
     return _group_reduce(values, groups, "max")
 
 
@@ -43,7 +51,7 @@ def stop_gradient(array: Array) -> Array:
 
 
 def apply_mask(array: Array, mask: Array, otherwise: Array | float | None = None) -> Array:
-    """`array` [N, T] where the bool mask is set, and `otherwise` (0) elsewhere, whatever lies there."""
+    """`array` [N, T] where the bool mask is set, and `otherwise` (0) elsewhere, even where it is NaN."""
     return make_masker(mask)(array, otherwise)
 
 
@@ -62,7 +70,7 @@ def make_masker(mask: Array) -> Callable[..., Array]:
         return as_type(-mask.view(xp.int8), getattr(xp, bits))
 
     def by_bits(array: Array, otherwise: Array | float | None = None) -> Array:
-        """As `choose`, which takes numpy and torch several times as long on a CPU."""
+        """As `choose`, several times as fast with numpy and torch on a CPU."""
         bits = _BITS.get(array.dtype.itemsize)
         if bits is None or not _is_plain_on_cpu(array):
             return choose(array, otherwise)
@@ -116,7 +124,7 @@ def to_numpy(array: Array) -> np.ndarray[Any, Any]:
 
 
 def from_numpy(array: Array, like: Array) -> Array:
-    """An array of numpy's in the library of `like`, in the same memory; others are given back."""
+    """A numpy array as an array of the library of `like`, in the same memory; other arrays unchanged."""
     if not is_torch_array(like) or is_torch_array(array):
         return array
     from credit.backends.torch import tensors
@@ -125,7 +133,7 @@ def from_numpy(array: Array, like: Array) -> Array:
 
 
 def _is_plain_on_cpu(array: Array) -> bool:
-    """A numpy array, or a torch tensor with the same freedom: bits can be looked at."""
+    """A numpy array, or a plain torch tensor on a CPU without a gradient: its bits can be read."""
     return is_numpy_array(array) or (
         is_torch_array(array) and not array.requires_grad and is_inspectable(array)
     )

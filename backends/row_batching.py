@@ -1,25 +1,22 @@
-"""Rows taken block by block, so that what is made on the way stays in a cache, or small on a device."""
+"""Rows computed block by block, so that temporaries stay in a CPU's cache, or small on a device."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from array_api_compat import device, is_numpy_array
 
+from credit.backends import limits
 from credit.backends.arrays import is_inspectable, is_writable, namespace
-from credit.backends.numpy.backend import count_threads
+from credit.backends.numpy.threads import count_threads, run_in_threads
 
 Array = Any
-CACHED = 2**18  # entries of a block's array on a CPU
-BOUNDED = 2**24  # on an accelerator, where a launch costs more
 
 
 def map_row_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> dict[str, Array]:
-    """work(rows) for all rows of `like` [N, T]: arrays [N, ...] by name, of which `work` gives those rows.
+    """The arrays [N, ...] by name that `work(rows)` gives for all rows of `like` [N, T], in blocks of rows.
 
-    Blocks of numpy's arrays are shared by threads. All rows are taken at once where a program is traced,
-    whose compiler cuts by itself, or arrays cannot be written to.
+    The blocks of numpy arrays are divided among threads. All rows are one block while a program is traced,
+    since its compiler does the blocking, and for libraries whose arrays cannot be written to.
     """
     if not has_several_blocks(like):
         return work(slice(None))
@@ -33,42 +30,33 @@ def map_row_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> di
         for name, part in parts.items():
             whole[name][rows] = part
 
-    def run(blocks: list[slice]) -> None:
+    def run(blocks: Sequence[slice]) -> None:
         for rows in blocks:
             fill(rows, work(rows))
 
     fill(first, parts)
-    _run_in_threads(run, others, min(count_threads(), len(others)) if is_numpy_array(like) else 1)
+    run_in_threads(run, others, count_threads() if is_numpy_array(like) else 1)
     return whole
 
 
-def _run_in_threads(run: Callable[[list[slice]], None], blocks: list[slice], threads: int) -> None:
-    """Calls `run` with each thread's share of the blocks, in the caller's context: numpy's error state."""
-    if threads == 1:
-        return run(blocks)
-    with ThreadPoolExecutor(threads) as pool:
-        shares = [pool.submit(copy_context().run, run, blocks[start::threads]) for start in range(threads)]
-    for share in shares:
-        share.result()
-    return None
-
-
 def _keep_freed_memory(like: Array) -> None:
-    """Frees one larger array: glibc returns pieces to the system until it has seen such a one freed.
+    """Frees one large array: until it has seen that, glibc returns every freed array to the system.
 
-    A block's temporaries are otherwise paged in anew by every operation.
+    Each operation of a block would then page its temporaries in anew.
     """
     if is_inspectable(like):
-        namespace(like).empty(2**21)
+        namespace(like).empty(limits.LARGE_FREED_ENTRIES)
 
 
 def has_several_blocks(like: Array) -> bool:
-    """Whether the rows of `like` [N, T] are taken in more than one block."""
+    """Whether the rows of `like` [N, T] are computed in more than one block."""
     return like.shape[0] > _rows_per_block(like) and is_writable(like)
 
 
 def _rows_per_block(like: Array) -> int:
-    return max(1, (CACHED if is_inspectable(like) else BOUNDED) // like.shape[1])
+    on_cpu = is_inspectable(like)
+    entries = limits.CPU_ROW_BLOCK_ENTRIES if on_cpu else limits.ACCELERATOR_ROW_BLOCK_ENTRIES
+    return max(1, entries // like.shape[1])
 
 
 def _empty_like_part(part: Array, count: int) -> Array:

@@ -61,11 +61,11 @@ def once(function: Callable[[], Any]) -> tuple[list[float], float]:
 
 def rehearse() -> None:
     """Every row on tiny shapes, by Triton's interpreter; the times mean nothing and are not written."""
-    import credit.backends.torch as backend
+    from credit.backends.torch import paths
 
     if os.environ.get("TRITON_INTERPRET") != "1":
         raise SystemExit("Triton reads TRITON_INTERPRET=1 when it is imported: set it in the environment")
-    backend.on_kernels = lambda *tensors: tensors[0].dtype != torch.float64
+    paths.uses_kernels = lambda *tensors: tensors[0].dtype != torch.float64
     report = Report("cpu", "rehearsal")
     report.timer = once
     report.measure_copy(torch.zeros(2**16))

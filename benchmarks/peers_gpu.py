@@ -161,7 +161,7 @@ def jax_rows(report: Report, case: Case) -> None:
     if fit:
         best = min(fit, key=lambda form: rows[form]["ms"])
         rows[best]["best_form"] = True
-        print(f"JAX: {best!r} is the fastest form below {ALLOWED_MB:.0f} MB of temporaries: FORM_ON_GPU")
+        print(f"JAX_FORM_ON_GPU: {best!r} is the fastest form below {ALLOWED_MB:.0f} MB of temporaries")
 
 
 def jax_row(report: Report, case: Case, form: str) -> dict[str, Any]:

@@ -26,16 +26,11 @@ from credit.estimators import (
     TopEntropy,
 )
 from credit.estimators.base import Estimator, get, names, parse
-from credit.hidden import selected_log_probs_from_hidden
+from credit.log_probs import log_probs_and_entropy, selected_log_probs, selected_log_probs_from_hidden
 from credit.loss import PolicyLoss
 from credit.rewards import overlong_penalty
 from credit.schedule import Schedule
-from credit.statistics import (
-    log_probs_and_entropy,
-    selected_log_probs,
-    token_statistics,
-    token_statistics_from_hidden,
-)
+from credit.statistics import token_statistics, token_statistics_from_hidden
 from credit.types import Credit, Rollouts, TokenStatistics
 from credit.validation import validate
 

@@ -114,7 +114,7 @@ def check_statistics(place: Place) -> Iterator[Row]:
     ids = rng.integers(9000, SIZE, size=TOKENS).astype(np.int32) // 3 * 3 + 1
     hidden, head, other = (rng.normal(size=(*n, 32)).astype("f4") for n in (TOKENS, (SIZE,), (SIZE,)))
     hidden, other = 0.3 * hidden, head + np.float32(0.03) * other
-    plain, tiled = _path_names(place.put(x))
+    path = choose_backend(place.put(x)).describe_path(place.put(x))
 
     def from_logits(x: Array, y: Array, ids: Array) -> Any:
         return credit.token_statistics(x, y, ids, temperature=TEMPERATURE)
@@ -127,13 +127,13 @@ def check_statistics(place: Place) -> Iterator[Row]:
 
     expected = token_statistics(x, y, ids, TEMPERATURE)
     wide: Any = [hidden.astype(np.float64) @ side.T.astype(np.float64) for side in (head, other)]
-    yield _compare(place, "token_statistics", plain, from_logits, (x, y, ids), expected, _to_nats)
+    yield _compare(place, "token_statistics", path, from_logits, (x, y, ids), expected, _to_nats)
     expected_hidden = token_statistics(wide[0], wide[1], ids, TEMPERATURE)
     yield _compare(
-        place, "... from hidden", tiled, from_hidden, (hidden, head, other, ids), expected_hidden, _to_nats
+        place, "... from hidden", path, from_hidden, (hidden, head, other, ids), expected_hidden, _to_nats
     )
     yield _compare(
-        place, "log_probs_and_entropy", tiled, log_probs, (x, ids), expected[::2], lambda fields: fields
+        place, "log_probs_and_entropy", path, log_probs, (x, ids), expected[::2], lambda fields: fields
     )
 
 
@@ -195,17 +195,6 @@ def _error_in_bounds(kind: str, actual: Any, expected: Any) -> float:
     }
     same = actual == expected
     return float(np.max(np.where(same, 0.0, np.abs(np.where(same, 0.0, actual - expected)) / bounds[kind])))
-
-
-def _path_names(array: Array) -> tuple[str, str]:
-    """How token_statistics and the other functions are computed."""
-    backend = choose_backend(array)
-    if getattr(backend, "on_kernels", lambda *_: False)(array):
-        return "Triton kernels", "Triton kernels"
-    name = backend.__name__.split(".")[-1]
-    in_blocks = name == "blocks" or (name == "torch" and array.device.type == "cpu")
-    other = "XLA loop" if name == "jax" else "array API"
-    return "blocks" if in_blocks else other, other
 
 
 def _make_rollouts() -> credit.Rollouts:

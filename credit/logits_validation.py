@@ -1,9 +1,13 @@
-"""What the token statistics are computed from: checked, cut to the vocabulary, and safe to read."""
+"""Checks of what the token statistics are computed from: one path, with a sharded vocabulary or not."""
 
 from numbers import Real
+from typing import Any
 
 from credit import validation
+from credit.backends import choose_sharded_backend
 from credit.backends.arrays import namespace
+from credit.backends.protocol import Shard
+from credit.backends.vocab.sources import LinearHead, Logits, Source
 from credit.backends.vocab.tiles import UNREAD
 from credit.types import Array
 
@@ -15,21 +19,63 @@ _NOT_FLOATING = (
 )
 
 
-def slice_logits(name: str, logits: Array, vocab_size: int | None) -> Array:
-    """The logits [..., V] without padding columns."""
+def prepare_logits(name: str, logits: Array, vocab_size: int | None, sharded: bool) -> Logits:
+    """The logits [..., V], checked and without padding columns.
+
+    The columns of a sharded vocabulary stay whole: which of them are padding depends on those of all ranks.
+    """
     check_floating(name, logits)
     if logits.ndim < 1:
         raise ValueError(f"{name} has shape (); expected [..., V]")
+    if sharded:
+        return Logits(logits)
     check_vocab_size(name, logits.shape[-1], vocab_size)
-    return logits if vocab_size in (None, logits.shape[-1]) else logits[..., :vocab_size]
+    return Logits(logits if vocab_size in (None, logits.shape[-1]) else logits[..., :vocab_size])
 
 
-def slice_head(name: str, array: Array | None, vocab_size: int | None) -> Array | None:
-    """A head's rows, or a bias' entries, without padding."""
-    if array is None:
-        return None
+def prepare_head(
+    prefix: str,
+    hidden: Array,
+    head: Array,
+    bias: Array | None,
+    *,
+    scale: float,
+    soft_cap: float | None,
+    vocab_size: int | None,
+    sharded: bool,
+) -> LinearHead:
+    """The linear head, checked and without padding rows, as in `prepare_logits`."""
+    _check_head_shapes(prefix, hidden, head, bias)
+    if soft_cap is not None and not 0 < soft_cap < float("inf"):
+        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
+    if not sharded:
+        head = _slice_rows(f"{prefix}head", head, vocab_size)
+        bias = None if bias is None else _slice_rows(f"{prefix}bias", bias, vocab_size)
+    return LinearHead(hidden, head, bias, scale, soft_cap)
+
+
+def _slice_rows(name: str, array: Array, vocab_size: int | None) -> Array:
     check_vocab_size(name, array.shape[0], vocab_size)
     return array if vocab_size in (None, array.shape[0]) else array[:vocab_size, ...]
+
+
+def check_same_vocabulary(policy: LinearHead, reference: LinearHead) -> None:
+    """A ValueError unless both heads have as many rows."""
+    if policy.columns != reference.columns:
+        raise ValueError(
+            f"the heads have {policy.columns} and {reference.columns} rows; expected one "
+            "vocabulary (give vocab_size if they are padded differently)"
+        )
+
+
+def locate_shard(source: Source, vocab_size: int | None, group: Any) -> tuple[Shard | None, int]:
+    """This rank's part of a sharded vocabulary, None without a process group, and the size of the whole."""
+    if group is None:
+        return None, source.columns
+    like = source.arrays[0]
+    shard = choose_sharded_backend(like).locate_shard(source.columns, group, like)
+    check_vocab_size("the sharded vocabulary", shard.total, vocab_size)
+    return shard, shard.total if vocab_size is None else vocab_size
 
 
 def check_vocab_size(name: str, size: int, vocab_size: int | None) -> None:
@@ -48,7 +94,7 @@ def check_floating(name: str, array: Array) -> None:
         raise ValueError(f"{name} is {array.dtype}; expected floating point")
 
 
-def check_head_shapes(prefix: str, hidden: Array, head: Array, bias: Array | None) -> None:
+def _check_head_shapes(prefix: str, hidden: Array, head: Array, bias: Array | None) -> None:
     """A ValueError unless hidden [..., D], head [V, D] and bias [V] are floating and fit each other."""
     for name, array in (("hidden", hidden), ("head", head), ("bias", bias)):
         if array is not None:
@@ -62,10 +108,8 @@ def check_head_shapes(prefix: str, hidden: Array, head: Array, bias: Array | Non
         validation.check_shape(f"{prefix}bias", bias, (head.shape[0],), f"one entry per row of {prefix}head")
 
 
-def check_tiling(soft_cap: float | None, chunk: int | None) -> None:
-    """A ValueError unless both are positive where they are given."""
-    if soft_cap is not None and not 0 < soft_cap < float("inf"):
-        raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
+def check_chunk(chunk: int | None) -> None:
+    """A ValueError unless it is positive or None."""
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
 

@@ -1,10 +1,11 @@
-"""From logits, or hidden states and heads, to numbers per token."""
+"""From two models' logits, or hidden states and heads, to numbers per token."""
 
 from typing import Any
 
-from credit import logits_validation, sharded, validation
-from credit.backends import array_api, choose_backend
-from credit.backends.arrays import is_in_range, namespace, stop_gradient
+from credit import logits_validation, validation
+from credit.backends import choose_backend, choose_sharded_backend
+from credit.backends.arrays import stop_gradient
+from credit.backends.vocab.sources import LinearHead, Source
 from credit.types import Array, TokenStatistics
 
 
@@ -23,7 +24,7 @@ def token_statistics(
         p = softmax(x / T)    q = softmax(y / T)
         log p(a)    log q(a)    H(p) / log V    d = 1 - sum_v sqrt(p_v q_v)
 
-    d comes from squares of differences and is accurate where policy and reference nearly agree; it
+    d is a sum of squared differences, so it is accurate where policy and reference nearly agree; it
     is exactly 0 for identical logits. Log-probs are in nats; entropy and deviation lie in [0, 1].
     No gradient flows through the result: `selected_log_probs` is the differentiable one.
 
@@ -43,24 +44,29 @@ def token_statistics(
         own token and model.
 
     Raises:
-        ValueError: shapes, devices or libraries do not fit, T <= 0, or an id outside the vocabulary.
-            Ids on an accelerator or under tracing are not looked at: there the log-probs become NaN.
+        ValueError: shapes, devices, dtypes or libraries do not fit, T <= 0, an id outside the
+            vocabulary, or a process group with a library other than torch and JAX. Ids on an
+            accelerator or under tracing are not checked: there the log-probs become NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> logits = np.log([[0.5, 0.5], [0.9, 0.1]])
+        >>> statistics = token_statistics(logits, logits, np.array([0, 1]))
+        >>> np.exp(statistics.log_probs).round(6).tolist()
+        [0.5, 0.1]
+        >>> statistics.normalized_entropy.round(3).tolist(), statistics.deviation.tolist()
+        ([1.0, 0.469], [0.0, 0.0])
 
     Source: DGPO, arXiv 2605.03327.
     """
-    if process_group is not None:
-        given = token_ids, temperature, mask, vocab_size, process_group
-        return sharded.token_statistics((policy_logits,), (reference_logits,), *given)
     validation.check_same_library(policy_logits=policy_logits, reference_logits=reference_logits)
-    policy_logits = logits_validation.slice_logits("policy_logits", policy_logits, vocab_size)
-    reference_logits = logits_validation.slice_logits("reference_logits", reference_logits, vocab_size)
-    validation.check_shape("reference_logits", reference_logits, policy_logits.shape, "as policy_logits")
-    size = policy_logits.shape[-1]
-    ids, chosen = logits_validation.prepare_token_ids(policy_logits, token_ids, temperature, mask, size)
-    statistics = choose_backend(policy_logits).token_statistics(
-        policy_logits, reference_logits, ids, temperature
+    sharded = process_group is not None
+    policy = logits_validation.prepare_logits("policy_logits", policy_logits, vocab_size, sharded)
+    reference = logits_validation.prepare_logits("reference_logits", reference_logits, vocab_size, sharded)
+    validation.check_shape("reference_logits", reference.logits, policy.logits.shape, "as policy_logits")
+    return _compute_statistics(
+        policy, reference, token_ids, temperature, mask, vocab_size, None, process_group
     )
-    return _postprocess(statistics, ids, chosen, size)
 
 
 def token_statistics_from_hidden(
@@ -101,97 +107,71 @@ def token_statistics_from_hidden(
         process_group: as in `token_statistics`, with this rank's rows of the heads and biases.
 
     Returns, raises, source: as `token_statistics`.
+
+    Example:
+        >>> import numpy as np
+        >>> hidden, head = np.array([[1.0, 2.0]]), np.eye(2)
+        >>> statistics = token_statistics_from_hidden(hidden, head, hidden, 2 * head, np.array([1]))
+        >>> statistics == token_statistics(hidden, 2 * hidden, np.array([1]))
+        True
     """
-    if process_group is not None:
-        policy = policy_hidden, policy_head, policy_bias
-        reference = reference_hidden, reference_head, reference_bias
-        given = token_ids, temperature, mask, vocab_size, process_group, chunk
-        return sharded.token_statistics(policy, reference, *given, scale=scale, soft_cap=soft_cap)
-    arrays = {
-        "policy_hidden": policy_hidden,
-        "policy_head": policy_head,
-        "reference_hidden": reference_hidden,
-        "reference_head": reference_head,
-        "policy_bias": policy_bias,
-        "reference_bias": reference_bias,
-    }
-    validation.check_same_library(**arrays)
-    logits_validation.check_head_shapes("policy_", policy_hidden, policy_head, policy_bias)
-    logits_validation.check_head_shapes("reference_", reference_hidden, reference_head, reference_bias)
-    logits_validation.check_tiling(soft_cap, chunk)
-    cut: dict[str, Any] = {
-        name: logits_validation.slice_head(name, arrays[name], vocab_size)
-        for name in arrays
-        if "hidden" not in name
-    }
-    size = cut["policy_head"].shape[0]
-    if cut["reference_head"].shape[0] != size:
-        raise ValueError(
-            f"the heads have {size} and {cut['reference_head'].shape[0]} rows; expected one "
-            "vocabulary (give vocab_size if they are padded differently)"
-        )
-    ids, chosen = logits_validation.prepare_token_ids(policy_hidden, token_ids, temperature, mask, size)
+    validation.check_same_library(
+        policy_hidden=policy_hidden,
+        policy_head=policy_head,
+        reference_hidden=reference_hidden,
+        reference_head=reference_head,
+        policy_bias=policy_bias,
+        reference_bias=reference_bias,
+    )
+    options: dict[str, Any] = {"vocab_size": vocab_size, "sharded": process_group is not None}
+    options |= {"scale": scale, "soft_cap": soft_cap}
+    policy = logits_validation.prepare_head("policy_", policy_hidden, policy_head, policy_bias, **options)
+    reference = logits_validation.prepare_head(
+        "reference_", reference_hidden, reference_head, reference_bias, **options
+    )
+    logits_validation.check_chunk(chunk)
+    logits_validation.check_same_vocabulary(policy, reference)
     lead = tuple(reference_hidden.shape[:-1])
     validation.check_shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
-    statistics = choose_backend(policy_hidden).token_statistics_from_hidden(
-        policy_hidden,
-        cut["policy_head"],
-        reference_hidden,
-        cut["reference_head"],
-        ids,
-        temperature,
-        policy_bias=cut["policy_bias"],
-        reference_bias=cut["reference_bias"],
-        scale=scale,
-        soft_cap=soft_cap,
-        chunk=chunk,
+    return _compute_statistics(
+        policy, reference, token_ids, temperature, mask, vocab_size, chunk, process_group
     )
-    return _postprocess(statistics, ids, chosen, size)
 
 
-def selected_log_probs(
-    logits: Array,
+def _compute_statistics(
+    policy: Source,
+    reference: Source,
     token_ids: Array,
-    *,
-    temperature: Array | float = 1.0,
-    vocab_size: int | None = None,
-    process_group: Any = None,
-) -> Array:
-    """log p(a) [...] in nats of ids a [...] under softmax(logits [..., V] / T), differentiable.
-
-    d log p(a) / dx_v = (1[v = a] - p_v) / T. Only the logits are kept for the gradient, which has
-    their type; the result is float32 (float64 for float64). Errors as in `token_statistics`.
-    """
-    settings = {"vocab_size": vocab_size, "process_group": process_group}
-    return log_probs_and_entropy(logits, token_ids, temperature=temperature, **settings)[0]
-
-
-def log_probs_and_entropy(
-    logits: Array,
-    token_ids: Array,
-    *,
-    temperature: Array | float = 1.0,
-    vocab_size: int | None = None,
-    process_group: Any = None,
-) -> tuple[Array, Array]:
-    """log p(a) and H(p), both [...] in nats, differentiable in logits [..., V].
-
-        d log p(a) / dx_v = (1[v = a] - p_v) / T        dH / dx_v = -p_v (ln p_v + H) / T
-
-    Types and errors as in `selected_log_probs`; vocab_size and process_group as in `token_statistics`
-    (each rank's logits get their own gradient).
-    """
-    if process_group is not None:
-        return sharded.log_probs_and_entropy(logits, token_ids, temperature, vocab_size, process_group)
-    validation.check_same_library(logits=logits, token_ids=token_ids)
-    logits = logits_validation.slice_logits("logits", logits, vocab_size)
-    ids, _ = logits_validation.prepare_token_ids(logits, token_ids, temperature, None, logits.shape[-1])
-    log_probs, entropy = choose_backend(logits).log_probs_and_entropy(logits, ids, temperature)
-    xp = namespace(logits)
-    known = is_in_range(ids, logits.shape[-1])
-    return xp.where(known, log_probs, float("nan")), entropy
-
-
-def _postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) -> TokenStatistics:
-    finish = getattr(choose_backend(ids), "finish", array_api.postprocess)
-    return TokenStatistics(*(stop_gradient(field) for field in finish(statistics, ids, chosen, size)))
+    temperature: Array | float,
+    mask: Array | None,
+    vocab_size: int | None,
+    chunk: int | None,
+    process_group: Any,
+) -> TokenStatistics:
+    """The statistics of checked sources, whose ids, mask and temperature are checked here."""
+    like = policy.arrays[0]
+    shard, size = logits_validation.locate_shard(policy, vocab_size, process_group)
+    ids, chosen = logits_validation.prepare_token_ids(like, token_ids, temperature, mask, size)
+    backend = choose_backend(like)
+    if shard is not None:
+        statistics = choose_sharded_backend(like).sharded_token_statistics(
+            policy, reference, ids, temperature, shard, size, chunk
+        )
+    elif isinstance(policy, LinearHead) and isinstance(reference, LinearHead):
+        statistics = backend.token_statistics_from_hidden(
+            policy.hidden,
+            policy.head,
+            reference.hidden,
+            reference.head,
+            ids,
+            temperature,
+            policy_bias=policy.bias,
+            reference_bias=reference.bias,
+            scale=policy.scale,
+            soft_cap=policy.soft_cap,
+            chunk=chunk,
+        )
+    else:
+        statistics = backend.token_statistics(like, reference.arrays[0], ids, temperature)
+    fields = backend.postprocess(statistics, ids, chosen, size)
+    return TokenStatistics(*(stop_gradient(field) for field in fields))

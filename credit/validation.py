@@ -89,11 +89,12 @@ def check_valid_rewards(rollouts: Rollouts) -> None:
 
 
 def check_token_ids(given: Array, ids: Array, chosen: Array | None, size: int) -> None:
-    """A ValueError for the first id of a chosen token outside the vocabulary, where looking is free."""
-    if not (is_inspectable(given) and is_inspectable(ids)):
+    """A ValueError for the first chosen id outside the vocabulary, on host arrays outside tracing."""
+    if not all(is_inspectable(array) for array in (given, ids, chosen) if array is not None):
         return
-    bad = ~is_in_range(ids, size)
-    bad = np.argwhere(to_numpy(bad if chosen is None else bad & chosen))
+    # On numpy, since JAX traces what is computed from a constant of a traced function.
+    outside = ~is_in_range(to_numpy(ids), size)
+    bad = np.argwhere(outside if chosen is None else outside & to_numpy(chosen))
     if len(bad):
         place = tuple(int(i) for i in bad[0])
         value = int(to_numpy(given)[place])

@@ -8,8 +8,12 @@ import pytest
 import statistics_oracle as oracle
 
 import credit
+from credit.backends import limits
 from credit.backends.numpy import backend as numpy_backend
 from credit.backends.numpy import inplace
+from credit.backends.numpy.threads import count_threads
+
+BLOCK, NARROW = limits.NUMPY_BLOCK_ENTRIES, limits.NUMPY_GRADIENT_BLOCK_ENTRIES
 
 
 @pytest.fixture
@@ -24,7 +28,7 @@ def assert_within_bounds(actual, x, y, ids, temperature=1.0):
 
 @pytest.mark.parametrize(
     "size",
-    [1, 2, 511, 512, 513, 700, numpy_backend.BLOCK, numpy_backend.BLOCK + 1, 2 * numpy_backend.BLOCK + 5],
+    [1, 2, 511, 512, 513, 700, BLOCK, BLOCK + 1, 2 * BLOCK + 5],
 )
 def test_vocabularies_around_the_sizes_of_blocks_and_stretches(rng, size):
     x, y = logit_cases.ordinary(rng, rows=5, size=size)
@@ -44,7 +48,7 @@ def test_threads_change_nothing(rng, threads, monkeypatch):
     assert_within_bounds(credit.token_statistics(x, y, ids), x, y, ids)
 
 
-@pytest.mark.parametrize("size", [1, 513, numpy_backend.BLOCK + 1])
+@pytest.mark.parametrize("size", [1, 513, BLOCK + 1])
 def test_one_model_alone(rng, size):
     x, _ = logit_cases.ordinary(rng, rows=5, size=size)
     x[1, : size // 2] = -np.inf
@@ -56,7 +60,7 @@ def test_one_model_alone(rng, size):
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
-@pytest.mark.parametrize("size", [1, numpy_backend.NARROW - 1, 2 * numpy_backend.NARROW + 5])
+@pytest.mark.parametrize("size", [1, NARROW - 1, 2 * NARROW + 5])
 def test_gradients_around_the_sizes_of_blocks(rng, kind, size):
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(logit_cases.ordinary(rng, rows=6, size=size)[0]).to(getattr(torch, kind))
@@ -103,7 +107,7 @@ def test_memory_is_a_few_blocks(rng):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2e6 + 5.5e6 * numpy_backend.count_threads()  # the logits are 49 MB
+    assert peak < 2e6 + 5.5e6 * count_threads()  # the logits are 49 MB
 
 
 def test_strided_rows_of_several_axes(rng):
@@ -133,7 +137,7 @@ def test_short_responses_share_a_block(shape, dtype):
     wide = torch.randn(*shape[:-2], shape[-2] + 1, shape[-1], generator=generator).to(getattr(torch, dtype))
     ids = torch.randint(0, shape[-1], shape[:-1], generator=generator)
     for x in (wide[..., :-1, :], wide[..., :-1, :].contiguous()):
-        assert len(list(numpy_backend.split_blocks(x.shape[:-1], shape[-1], numpy_backend.BLOCK, 1))) <= 20
+        assert len(list(numpy_backend.split_blocks(x.shape[:-1], shape[-1], BLOCK, 1))) <= 20
         given, oracle = x.detach().clone().requires_grad_(), x.double().detach().requires_grad_()
         found = credit.log_probs_and_entropy(given, ids)
         log_p = torch.log_softmax(oracle, -1)

@@ -6,6 +6,8 @@ import pytest
 import statistics_oracle as oracle
 
 import credit
+from credit.backends.numpy import inplace
+from credit.backends.vocab import state
 
 
 @pytest.fixture(params=["torch", "jax"])
@@ -151,3 +153,43 @@ def test_values_against_float64(library, case):
     exact = oracle.selected(log_p, ids)
     np.testing.assert_allclose(library.numpy(log_probs), exact, rtol=3e-7, atol=1e-5)
     np.testing.assert_allclose(library.numpy(entropy), oracle.entropy(log_p), atol=5e-6)
+
+
+def reference(x, ids, half, grads):
+    """`state.grad_logits` of log p and H by parts of the vocabulary, from the whole's residuals."""
+    with np.errstate(all="ignore"):
+        whole = state.single_state(x, ids[:, None], half)
+        entropy = state.entropy(whole.policy, whole.moment)[:, None]
+        residuals = whole.policy.peak, np.log(whole.policy.total), entropy
+        parts = [slice(start, start + 7_000) for start in range(0, x.shape[-1], 7_000)]
+        terms = grads[0], -grads[0], grads[1]
+        gradients = [
+            state.grad_logits(x[:, part], ids[:, None] - part.start, half, residuals, *terms)
+            for part in parts
+        ]
+    return np.concatenate(gradients, -1), residuals
+
+
+@pytest.mark.parametrize("case", ["ordinary", "masked_policy", "finite_heads", "one_entry", "large"])
+def test_the_reference_gradient_and_the_one_in_place(case):
+    x, ids = draw(case)
+    rng = np.random.default_rng(1)
+    half = np.geomspace(0.2, 1.0, len(x)).astype(np.float32)[:, None]
+    grads = rng.normal(size=(2, len(x), 1)).astype(np.float32)
+    found, residuals = reference(x, ids, half, grads)
+    exact = expected(x, ids, *grads, temperature=0.5 / half[:, 0])
+    np.testing.assert_allclose(found, exact, rtol=3e-5, atol=2e-6)
+    out, scratch, hit = np.empty_like(x), np.empty_like(x), (np.arange(len(x)), ids)
+    with np.errstate(all="ignore"):
+        inplace.write_grad_logits(x, half, np.stack(residuals), grads, hit, out, scratch)
+    np.testing.assert_allclose(out, found, rtol=3e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["ordinary", "masked_policy", "large"])
+def test_the_gradient_of_log_prob_alone_is_the_same(case):
+    x, ids = draw(case)
+    half = np.full((len(x), 1), 0.7, np.float32)
+    grads = np.stack([np.linspace(-1, 1, len(x), dtype=np.float32)[:, None], np.zeros((len(x), 1), "f4")])
+    found, (peak, log_total, _) = reference(x, ids, half, grads)
+    alone = state.grad_log_prob(x, ids[:, None], half, peak, log_total, grads[0])
+    np.testing.assert_allclose(alone, found, rtol=1e-5, atol=1e-7)

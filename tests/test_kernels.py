@@ -44,9 +44,9 @@ def rng():
 @pytest.fixture(autouse=True)
 def kernels_only(monkeypatch):
     """Every tensor takes the kernels' path, and memory that a kernel should fill holds NaN before."""
-    import credit.backends.torch as backend
+    from credit.backends.torch import paths
 
-    monkeypatch.setattr(backend, "uses_kernels", lambda *tensors: tensors[0].dtype != torch.float64)
+    monkeypatch.setattr(paths, "uses_kernels", lambda *tensors: tensors[0].dtype != torch.float64)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
@@ -105,7 +105,7 @@ def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, tmp_
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
-@pytest.mark.parametrize("name", ["finish_kernel", "slope_kernel", "finished_kernel"])
+@pytest.mark.parametrize("name", ["merge_parts_kernel", "grad_logits_kernel", "postprocess_kernel"])
 def test_the_other_kernels_compile(name):
     assert f".entry {name}(" in compiled(name, 90, "bf16", 8)
 
@@ -121,6 +121,7 @@ def built(name, architecture, logits, vector, aligned=True):
     import triton
     from triton.backends.compiler import GPUTarget
 
+    from credit.backends import limits
     from credit.backends.torch import kernels
 
     kernel = getattr(kernels, name)
@@ -128,7 +129,7 @@ def built(name, architecture, logits, vector, aligned=True):
         "x_column": 1,
         "y_column": 1,
         "PARTS": 1,
-        "LANES": kernels.LANES,
+        "LANES": limits.TRITON_LANES,
         "VEC": vector,
         "PAIR": True,
     }
@@ -137,10 +138,10 @@ def built(name, architecture, logits, vector, aligned=True):
         "WIDE": aligned,
         "FINISH": True,
         "UNREAD": -(2**31),
-        "BLOCK": 2 if name == "finish_kernel" else 1024,
+        "BLOCK": 2 if name == "merge_parts_kernel" else 1024,
         "MASKED": True,
     }
-    pointers = {"ids_ptr": "*i64"} | dict.fromkeys(("x_ptr", "y_ptr", "slope_ptr"), f"*{logits}")
+    pointers = {"ids_ptr": "*i64"} | dict.fromkeys(("x_ptr", "y_ptr", "grad_logits_ptr"), f"*{logits}")
     signature, known, hints = {}, {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
@@ -151,7 +152,7 @@ def built(name, architecture, logits, vector, aligned=True):
             if argument != "scale" and (aligned or argument.endswith("_ptr")):
                 hints[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
-    options = {**kernels.UNFUSED, "maxnreg": kernels.REGISTERS if name == "fold_kernel" else None}
+    options = {**kernels.UNFUSED, "maxnreg": limits.TRITON_REGISTERS if name == "fold_kernel" else None}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options).asm
 
 
@@ -200,7 +201,7 @@ def test_few_operators_surround_the_kernels(device):
     calls = map(str, dispatched(lambda: credit.token_statistics(x, x + 1.0, ids, mask=None)))
     own = [call for call in calls if not any(view in call for view in views)]
     own = own[own.index("aten.full_like.default") :]  # on a CPU the ids are looked at before
-    assert own == ["aten.full_like.default", "credit.token_statistics.default", "credit.finish.default"]
+    assert own == ["aten.full_like.default", "credit.token_statistics.default", "credit.postprocess.default"]
 
 
 def draw(rng, x):
@@ -446,8 +447,8 @@ def test_operators_are_well_formed(device):
     ids, half = torch.zeros(2, 3, dtype=torch.int64, device=device), torch.full((2, 3), 0.5, device=device)
     torch.library.opcheck(ops.token_statistics, (x, x.clone(), ids, half))
     torch.library.opcheck(ops.log_probs_and_entropy, (x.clone().requires_grad_(), ids, half))
-    saved, given = torch.randn(4, 2, 3, device=device), torch.randn(2, 2, 3, device=device)
-    torch.library.opcheck(ops.grad_logits, (x, ids, half, saved, given, 0, torch.float32))
+    residuals, grad_output = torch.randn(4, 2, 3, device=device), torch.randn(2, 2, 3, device=device)
+    torch.library.opcheck(ops.grad_logits, (x, ids, half, residuals, grad_output, 0, torch.float32))
     states = ops.token_states(x, None, ids, half, 0, 2)
     torch.library.opcheck(ops.token_states, (x, None, ids, half, 0, 2))
     torch.library.opcheck(ops.merge_parts, (states, half, False))
@@ -457,9 +458,9 @@ def test_operators_are_well_formed(device):
 @on_device
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [1, 50])
-def test_what_is_handed_out_is_as_the_reference_says(device, masked, size):
+def test_postprocessing_is_as_the_reference_says(device, masked, size):
     from credit.backends import array_api
-    from credit.backends.torch import backend as backend
+    from credit.backends.torch import backend
     from credit.backends.vocab import tiles
 
     fields = torch.rand(4, 3, 200, device=device) * 6.0
@@ -473,7 +474,7 @@ def test_what_is_handed_out_is_as_the_reference_says(device, masked, size):
     calls = [
         str(event) for event in dispatched(lambda: backend.postprocess(fields.unbind(), ids, chosen, size))
     ]
-    assert [call for call in calls if "credit" in call] == ["credit.finish.default"]
+    assert [call for call in calls if "credit" in call] == ["credit.postprocess.default"]
 
 
 @on_device
@@ -490,9 +491,9 @@ def test_vmap_autocast_and_meta(device, rng):
         assert torch.equal(field, by_autocast)
         assert empty.is_meta
         assert empty.shape == ids.shape
-    slopes = torch.func.grad(lambda x: credit.selected_log_probs(x, ids).sum())(x)
+    gradient = torch.func.grad(lambda x: credit.selected_log_probs(x, ids).sum())(x)
     x.requires_grad_()
-    assert torch.equal(slopes, torch.autograd.grad(credit.selected_log_probs(x, ids).sum(), x)[0])
+    assert torch.equal(gradient, torch.autograd.grad(credit.selected_log_probs(x, ids).sum(), x)[0])
 
 
 @pytest.mark.gpu
@@ -512,10 +513,10 @@ def test_cuda_graph():
 
 @pytest.mark.skipif(INTERPRETED, reason="no subprocess within a subprocess")
 def test_a_broken_triton_is_an_error_that_names_its_cause(monkeypatch):
-    import credit.backends.torch as backend
+    import credit.backends.torch as package
 
     monkeypatch.setitem(sys.modules, "credit.backends.torch.ops", None)
-    monkeypatch.delattr(backend, "ops", raising=False)
+    monkeypatch.delattr(package, "ops", raising=False)
     x, ids = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(ImportError, match=r"need Triton.*CREDIT_BACKEND=array_api"):
         credit.token_statistics(x, x, ids)

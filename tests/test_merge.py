@@ -121,3 +121,22 @@ def test_the_state_of_one_model_merges_alike():
     np.testing.assert_array_equal(one.moment, two.moment)
     for a, b in zip(one.policy, two.policy, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_packing_is_one_order_of_four_fields_a_model(models):
+    x, y = logits("near")
+    ids, half = token_ids(x), np.full((4, 1), 0.5, np.float32)
+    whole = part(x, y, ids, half, 0, SIZE)
+    whole = whole if models == 2 else state.Single(whole.policy, whole.moment)
+    fields = state.pack(whole)
+    assert len(fields) == models * state.FIELDS
+    policy = (x.max(-1), None, np.take_along_axis(x, ids[:, None], -1)[:, 0], None)
+    reference = (y.max(-1), None, np.take_along_axis(y, ids[:, None], -1)[:, 0], None)
+    for field, expected in zip(fields, policy + reference, strict=False):
+        if expected is not None:
+            np.testing.assert_array_equal(field[:, 0], expected)
+    again = state.unpack(fields)
+    assert type(again) is type(whole)
+    for one, other in zip(state.pack(again), fields, strict=True):
+        assert one is other

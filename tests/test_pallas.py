@@ -97,10 +97,10 @@ def test_every_form_of_the_loop(rng, monkeypatch, form):
 def test_the_form_on_a_gpu_is_one_constant_that_heads_do_not_follow(monkeypatch, form):
     """Lowered for CUDA, which takes no GPU: only the whole form names float32 arrays of the logits' size."""
     import credit
-    from credit.backends.jax import chunk_loop
+    from credit.backends import limits
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(chunk_loop, "FORM_ON_GPU", form)
+    monkeypatch.setattr(limits, "JAX_FORM_ON_GPU", form)
     jax.clear_caches()
 
     def lowered(function, *shapes):

@@ -12,9 +12,9 @@ from running import run
 from strategies import examples
 
 import credit
-from credit.backends import row_batching
+from credit.backends import limits, row_batching
 from credit.backends.arrays import apply_mask
-from credit.backends.numpy.backend import count_threads
+from credit.backends.numpy.threads import count_threads
 
 BLOCKWISE = [estimator for estimator in map(make, NAMES) if estimator.blockwise]
 BLOCKWISE += [credit.DGPO(tau=0.05, within="turn"), credit.DGPO(effective_fraction=0.5, negative="inverse")]
@@ -23,7 +23,7 @@ eager = pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
 
 def in_twos(patch):
     """Blocks of two rows, so that some are left over where rows are odd."""
-    patch.setattr(row_batching, "CACHED", 2 * strategies.T + 1)
+    patch.setattr(limits, "CPU_ROW_BLOCK_ENTRIES", 2 * strategies.T + 1)
 
 
 @eager
@@ -106,7 +106,9 @@ def test_temporaries_do_not_grow_with_the_batch():
     credit.DGPO()(batch)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * field.nbytes + count_threads() * 20 * 4 * row_batching.CACHED  # the outputs, and blocks
+    assert (
+        peak < 2 * field.nbytes + count_threads() * 20 * 4 * limits.CPU_ROW_BLOCK_ENTRIES
+    )  # the outputs, and blocks
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32", "int64"])
@@ -140,7 +142,7 @@ def test_gradients_flow_through_what_the_mask_keeps():
 
 def test_blocks_run_on_a_device_that_cannot_be_looked_at():
     torch = pytest.importorskip("torch")
-    batch = arrays_on_meta(torch, (4, row_batching.BOUNDED // 2))
+    batch = arrays_on_meta(torch, (4, limits.ACCELERATOR_ROW_BLOCK_ENTRIES // 2))
     result = credit.DGPO()(batch)
     assert result.advantages.shape == batch.mask.shape
     assert result.metrics["weight_std"].device.type == "meta"

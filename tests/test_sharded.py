@@ -69,12 +69,13 @@ def run_rank(rank, port):
 
 def take_kernels():
     """The path of CUDA tensors, whose kernels run in Triton's interpreter."""
+    import torch
     from interpreting import keep_the_language_patched
 
-    import credit.backends.torch as backend
+    from credit.backends.torch import paths
 
     keep_the_language_patched()
-    backend.on_kernels = lambda *tensors: tensors[0].dtype != backend.torch.float64
+    paths.uses_kernels = lambda *tensors: tensors[0].dtype != torch.float64
 
 
 def check_gradient(x, ids, given, mine):
@@ -207,8 +208,142 @@ def test_what_cannot_be_sharded_is_refused():
         credit.token_statistics(x, x, ids, process_group="vocabulary")
     with pytest.raises(ValueError, match="needs torch tensors, or JAX arrays"):
         credit.selected_log_probs(x, ids, process_group="vocabulary")
-    with pytest.raises(ValueError, match="3 columns of the policy and 2 of the reference"):
+    with pytest.raises(ValueError, match=r"reference_logits has shape \(2, 2\); expected \(2, 3\)"):
         credit.token_statistics(x, x[:, :2], ids, process_group="vocabulary")
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A group of one rank."""
+    dist = pytest.importorskip("torch").distributed
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+def test_one_rank_holds_the_whole(world):
+    import torch
+
+    from credit.backends import choose_sharded_backend
+
+    x, y = torch.randn(2, 5, 70, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(5)
+    assert choose_sharded_backend(x).locate_shard(70, world, x) == (world, 0, 70, 70)
+    sharded = credit.token_statistics(x, y, ids, process_group=world)
+    assert_close(sharded, credit.token_statistics(x, y, ids))
+    bad = torch.where(ids > 2, ids, 10**6)  # masked ids may be anything
+    masked = credit.token_statistics(x, y, bad, mask=ids > 2, process_group=world)
+    for one, other in zip(masked, sharded, strict=True):
+        np.testing.assert_array_equal(one, np.where(ids > 2, other, 0.0))
+
+
+X, IDS = np.zeros((2, 7), np.float32), np.asarray([0, 6], np.int32)
+REFUSED = {
+    "integer logits": ({"policy_logits": X.astype(np.int32)}, "policy_logits is .*int32; expected floating"),
+    "integer reference": (
+        {"reference_logits": X.astype(np.int32)},
+        "reference_logits is .*int32; expected floating",
+    ),
+    "float ids": ({"token_ids": IDS.astype(np.float32)}, "token_ids are .*float32; expected integers"),
+    "ids of another shape": ({"token_ids": IDS[:1]}, r"token_ids has shape \(1,\); expected \(2,\)"),
+    "other columns": ({"reference_logits": X[:, :5]}, r"reference_logits has shape \(2, 5\)"),
+    "mask": ({"mask": np.ones(3)}, r"mask has shape \(3,\); expected \(2,\)"),
+    "temperature 0": ({"temperature": 0.0}, "temperature is 0.0; expected a positive number"),
+    "temperatures": ({"temperature": np.ones(3)}, r"temperature has shape \(3,\)"),
+    "vocab_size 0": ({"vocab_size": 0}, "vocab_size is 0; expected 1.."),
+    "vocab_size": ({"vocab_size": 99}, "vocab_size is 99; expected 1.."),
+}
+HEADS_REFUSED = {
+    "integer head": ({"policy_head": np.ones((7, 4), np.int8)}, "policy_head is .*int8"),
+    "head of another width": ({"reference_head": np.ones((7, 3), np.float32)}, "reference_head"),
+    "heads of two vocabularies": ({"reference_head": np.ones((6, 4), np.float32)}, "7 and 6 rows"),
+    "bias": ({"policy_bias": np.ones(6, np.float32)}, r"policy_bias has shape \(6,\)"),
+    "soft_cap": ({"soft_cap": 0.0}, "soft_cap is 0.0"),
+    "chunk": ({"chunk": 0}, "chunk is 0"),
+    "float ids": ({"token_ids": IDS.astype(np.float32)}, "token_ids are .*float32"),
+}
+
+
+def from_logits(asarray, group, changed):
+    given = {"policy_logits": X, "reference_logits": X, "token_ids": IDS} | changed
+    given = {n: asarray(value) if isinstance(value, np.ndarray) else value for n, value in given.items()}
+    return credit.token_statistics(**given, process_group=group)
+
+
+def from_heads(asarray, group, changed):
+    hidden, head = np.ones((2, 4), np.float32), np.ones((7, 4), np.float32)
+    given = {"policy_hidden": hidden, "policy_head": head, "reference_hidden": hidden, "reference_head": head}
+    given = given | {"token_ids": IDS} | changed
+    given = {n: asarray(value) if isinstance(value, np.ndarray) else value for n, value in given.items()}
+    return credit.token_statistics_from_hidden(**given, process_group=group)
+
+
+CASES = [(from_logits, *case) for case in REFUSED.values()]
+CASES += [(from_heads, *case) for case in HEADS_REFUSED.values()]
+each_case = pytest.mark.parametrize(("function", "changed", "message"), CASES, ids=[*REFUSED, *HEADS_REFUSED])
+
+
+@each_case
+def test_a_rank_of_torch_refuses_what_the_whole_refuses(world, function, changed, message):
+    import torch
+
+    def asarray(array):
+        return torch.from_numpy(np.array(array))
+
+    for group in (None, world):
+        with pytest.raises(ValueError, match=message):
+            function(asarray, group, changed)
+
+
+@pytest.mark.parametrize("bad", [-1, 7, 99])
+def test_an_id_outside_the_whole_vocabulary_is_named(world, bad):
+    import torch
+
+    ids = torch.tensor([1, bad])
+    with pytest.raises(ValueError, match=rf"token_ids\[1\] is {bad}; expected an id in 0..6"):
+        credit.token_statistics(torch.zeros(2, 7), torch.zeros(2, 7), ids, process_group=world)
+    with pytest.raises(ValueError, match=rf"token_ids\[1\] is {bad}; expected an id in 0..5"):
+        credit.selected_log_probs(torch.zeros(2, 7), ids, vocab_size=6, process_group=world)
+
+
+def test_differentiable_functions_refuse_the_same_on_a_rank(world):
+    import torch
+
+    x, ids = torch.zeros(2, 7), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(ValueError, match="logits is .*int64; expected floating"):
+        credit.log_probs_and_entropy(x.long(), ids, process_group=world)
+    with pytest.raises(ValueError, match="token_ids are .*float32; expected integers"):
+        credit.selected_log_probs(x, ids.float(), process_group=world)
+    with pytest.raises(ValueError, match="temperature is -1"):
+        credit.selected_log_probs(x, ids, temperature=-1, process_group=world)
+
+
+def in_shard_map(function, *arrays):
+    """function(*arrays) inside shard_map over one device."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    mesh = jax.make_mesh((1,), ("vocabulary",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": (P(),) * len(arrays), "out_specs": P(), "check_vma": False}
+    return jax.shard_map(function, mesh=mesh, **specs)(*arrays)
+
+
+@each_case
+def test_a_device_of_jax_refuses_what_the_whole_refuses(function, changed, message):
+    jax = pytest.importorskip("jax")
+    with pytest.raises(ValueError, match=message):
+        in_shard_map(lambda: function(jax.numpy.asarray, "vocabulary", changed))
+
+
+def test_an_id_outside_the_whole_vocabulary_of_jax_gives_nan():
+    """Inside shard_map ids are traced, so their values cannot be checked."""
+    jax = pytest.importorskip("jax")
+
+    def local(x, ids):
+        return credit.selected_log_probs(x, ids, vocab_size=6, process_group="vocabulary")
+
+    log_probs = in_shard_map(local, jax.numpy.asarray(X), jax.numpy.asarray([5, 6], "int32"))
+    np.testing.assert_allclose(log_probs, [-np.log(6.0), np.nan], rtol=1e-6)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,16 @@ def test_one_compilation_serves_every_temperature_and_content(drawn):
     assert traces == [1]
 
 
+def test_ids_that_a_traced_function_closes_over_are_checked(drawn):
+    x, y, ids = drawn
+    expected = credit.token_statistics(x, y, ids)
+    for field, other in zip(jax.jit(lambda x: credit.token_statistics(x, y, ids))(x), expected, strict=True):
+        np.testing.assert_allclose(field, other, rtol=1e-6, atol=1e-6)
+    bad = ids.at[2].set(-1)
+    with pytest.raises(ValueError, match=r"token_ids\[2\] is -1"):
+        jax.jit(lambda x: credit.token_statistics(x, y, bad))(x)
+
+
 @pytest.mark.parametrize("program", ["float64", "strict"])
 def test_in_a_process_of_its_own(program):
     """Settings that JAX takes once, at its start."""

@@ -58,3 +58,19 @@ def test_edges():
     np.testing.assert_array_equal(upper, [0.0, 1.0, 1.0, np.nan])
     with pytest.raises(ValueError, match=r"expected \[..., k\] with k > 0"):
         credit.top_k_deviation(np.zeros((3, 0)), np.zeros((3, 0)))
+
+
+def test_a_single_token_gives_the_binary_deviation(library):
+    log_p, log_q = (library.asarray(array[..., 0].astype(np.float32)) for array in top(*draw(0.5), 1))
+    lower = library.numpy(credit.top_k_deviation(log_p[..., None], log_q[..., None]).lower)
+    np.testing.assert_array_equal(lower, library.numpy(credit.binary_deviation(log_p, log_q)))
+    assert (lower > 0.0).all()
+
+
+@pytest.mark.parametrize("kind", [np.int32, bool])
+def test_only_floating_log_probs_are_accepted(library, kind):
+    right, wrong = (library.asarray(np.zeros((2, 3), dtype)) for dtype in (np.float32, kind))
+    with pytest.raises(ValueError, match="^log_probs is .*; expected floating point"):
+        credit.top_k_deviation(wrong, right)
+    with pytest.raises(ValueError, match="^reference_log_probs is .*; expected floating point"):
+        credit.top_k_deviation(right, wrong)

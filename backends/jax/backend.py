@@ -8,12 +8,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api
-from credit.backends.jax import chunk_loop, gradient, sharded
+from credit.backends.array_api import postprocess
+from credit.backends.jax import chunk_loop, sharded
 from credit.backends.jax.linear_head import project, selected_log_probs_from_hidden, slice_entries
+from credit.backends.protocol import Shard
 from credit.backends.vocab import state, tiles
+from credit.backends.vocab.sources import Logits, Source
 
 __all__ = [
+    "describe_path",
+    "locate_shard",
     "log_probs_and_entropy",
+    "postprocess",
     "selected_log_probs_from_hidden",
     "sharded_log_probs_and_entropy",
     "sharded_token_statistics",
@@ -28,7 +34,7 @@ Array = Any
 def token_statistics(
     policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
 ) -> tuple[Array, Array, Array, Array]:
-    """See `array_api.token_statistics`; no gradient. On a TPU a Pallas kernel, elsewhere a loop."""
+    """See `protocol.Backend`. On a TPU a Pallas kernel, elsewhere a loop."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
     arguments = lax.stop_gradient((policy_logits, reference_logits)), token_ids, temperature
     if dtype == jnp.float32 and jax.default_backend() == "tpu":
@@ -66,7 +72,7 @@ def token_statistics_from_hidden(
     soft_cap: float | None = None,
     chunk: int | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """See `array_api.token_statistics_from_hidden`; no gradient."""
+    """See `protocol.Backend`."""
     policy = policy_hidden, policy_head, policy_bias
     reference = reference_hidden, reference_head, reference_bias
     policy, reference = lax.stop_gradient((policy, reference))
@@ -79,7 +85,7 @@ def token_statistics_from_hidden(
 
 @jax.jit
 def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | float) -> tuple[Array, Array]:
-    """See `array_api.log_probs_and_entropy`; differentiable in the logits."""
+    """See `protocol.Backend`."""
     half = _half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(logits))
     return _log_probs_and_entropy(logits, token_ids, half)
 
@@ -97,64 +103,63 @@ def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
         return state.single_state(tile(start, width), ids - start, half)
 
     size = logits.shape[-1]
-    policy, moment = chunk_loop.fold_chunks(
-        part, state.merge_single, size, chunk_loop.chunk_for_logits(ids.size, size), half
-    )
+    policy, moment = chunk_loop.fold_chunks(part, size, chunk_loop.chunk_for_logits(ids.size, size), half)
     outputs = state.log_prob(policy, half), state.entropy(policy, moment)
     return outputs, (logits, token_ids, half, policy.peak, jnp.log(policy.total), outputs[1])
 
 
-def _backward(residuals: Any, gradients: tuple[Array, Array]) -> tuple[Array, None, None]:
+def _backward(residuals: Any, grad_output: tuple[Array, Array]) -> tuple[Array, None, None]:
     logits, token_ids, half, peak, log_total, entropy = residuals
-    of_log_prob, of_entropy = (g[..., None] for g in gradients)
-    saved = peak, log_total, entropy[..., None]
-    slope = gradient.grad_logits(logits, token_ids, half, saved, of_log_prob, -of_log_prob, of_entropy)
-    return slope, None, None
+    grad_log_prob, grad_entropy = (grad[..., None] for grad in grad_output)
+    x, saved = logits.astype(half.dtype), (peak, log_total, entropy[..., None])
+    grads = grad_log_prob, -grad_log_prob, grad_entropy
+    grad = state.grad_logits(x, token_ids[..., None], half, saved, *grads)
+    return grad.astype(logits.dtype), None, None
 
 
 _log_probs_and_entropy.defvjp(_forward, _backward)
 
 
-def sharded_token_statistics(
-    policy: Any,
-    reference: Any,
-    ids: Array,
-    temperature: Array | float,
-    vocab_size: int | None,
-    axis: str,
-    chunk: int | None,
-    logits: Any,
-) -> tuple[tuple[Array, Array, Array, Array], int]:
-    """As of torch, inside shard_map; every device holds as many columns."""
-    local = policy[1].shape[0] if len(policy) > 1 else policy[0].shape[-1]
-    policy, reference = lax.stop_gradient((policy, reference))
-    dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
-    from_hidden: Any = tiles.from_hidden
-    x, y = [
-        from_hidden(*side, dtype=dtype, take=slice_entries, project=project, **logits)
-        if len(side) > 1
-        else tiles.from_logits(side[0], dtype, slice_entries)
-        for side in (policy, reference)
-    ]
+def describe_path(logits: Array) -> str:
+    """See `protocol.Backend`."""
+    on_tpu = tiles.computing_dtype(logits) == jnp.float32 and jax.default_backend() == "tpu"
+    return "Pallas, XLA loop" if on_tpu else "XLA loop"
 
-    if chunk is None:
-        chunk = (
-            chunk_loop.chunk_for_rows(ids.size)
-            if len(policy) > 1
-            else chunk_loop.chunk_for_logits(ids.size, local)
-        )
-    half = _half_inverse_temperature(temperature, ids, dtype)
-    statistics = sharded.statistics(x, y, local, vocab_size, chunk, ids, half, axis)
-    return statistics, local * lax.axis_size(axis)
+
+def locate_shard(columns: int, group: str, like: Array) -> Shard:
+    """See `protocol.ShardedBackend`; the group is the name of a mesh axis, and this runs inside shard_map."""
+    return sharded.locate_shard(columns, group)
+
+
+def sharded_token_statistics(
+    policy: Source,
+    reference: Source,
+    token_ids: Array,
+    temperature: Array | float,
+    shard: Shard,
+    size: int,
+    chunk: int | None,
+) -> tuple[Array, Array, Array, Array]:
+    """See `protocol.ShardedBackend`."""
+    dtype = tiles.computing_dtype(*policy.arrays, *reference.arrays)
+    half = _half_inverse_temperature(temperature, token_ids, dtype)
+    policy, reference = (_stop_gradient(side) for side in (policy, reference))
+    return sharded.token_statistics(policy, reference, token_ids, half, shard, size, chunk)
 
 
 def sharded_log_probs_and_entropy(
-    logits: Array, ids: Array, temperature: Array | float, vocab_size: int | None, axis: str
-) -> tuple[Array, Array, int]:
-    """As of torch, inside shard_map; differentiable in this device's logits."""
-    half = _half_inverse_temperature(temperature, ids, tiles.computing_dtype(logits))
-    log_probs, entropy = sharded.log_probs_and_entropy(logits, ids, half, vocab_size, axis)
-    return log_probs, entropy, logits.shape[-1] * lax.axis_size(axis)
+    logits: Array, token_ids: Array, temperature: Array | float, shard: Shard, size: int
+) -> tuple[Array, Array]:
+    """See `protocol.ShardedBackend`."""
+    half = _half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(logits))
+    return sharded.log_probs_and_entropy(logits, token_ids, half, shard, size)
+
+
+def _stop_gradient(source: Source) -> Source:
+    if isinstance(source, Logits):
+        return Logits(lax.stop_gradient(source.logits))
+    hidden, head, bias = lax.stop_gradient((source.hidden, source.head, source.bias))
+    return source._replace(hidden=hidden, head=head, bias=bias)
 
 
 def _fold_pair(
@@ -171,7 +176,7 @@ def _fold_pair(
     def part(start: Any, width: int) -> state.Pair:
         return state.pair_state(policy(start, width), reference(start, width), ids - start, half)
 
-    final = chunk_loop.fold_chunks(part, state.merge_pair, size, chunk, half)
+    final = chunk_loop.fold_chunks(part, size, chunk, half)
     return array_api.read_statistics(final, half)
 
 

@@ -45,57 +45,44 @@ def _forward(
     def part(start: Any, width: int) -> state.Single:
         return state.single_state(tile(start, width), rows - start, halves)
 
-    whole, rest = divmod(head.shape[0], chunk)
-
-    def body(i: Array, carry: state.Single) -> state.Single:
-        return state.merge_single(carry, part(i * chunk, chunk), halves)
-
-    final = lax.fori_loop(1, whole, body, part(0, chunk))
-    if rest:
-        final = state.merge_single(final, part(whole * chunk, rest), halves)
-    log_total = jnp.log(final.policy.total)
-    return state.log_prob(final.policy, halves), (hidden, head, bias, ids, half, final.policy.peak, log_total)
+    policy, _ = chunk_loop.fold_chunks(part, head.shape[0], chunk, halves)
+    residuals = hidden, head, bias, ids, half, policy.peak, jnp.log(policy.total)
+    return state.log_prob(policy, halves), residuals
 
 
-def _backward(settings: Settings, residuals: Any, given: Array) -> tuple[Array | None, ...]:
+def _backward(settings: Settings, residuals: Any, grad_output: Array) -> tuple[Array | None, ...]:
     scale, soft_cap, chunk = settings
     hidden, head, bias, ids, half, peak, log_total = residuals
     dtype = half.dtype
-    factor = 2.0 * half[:, None]
     tile = tiles.from_hidden(hidden, head, bias, scale, soft_cap, dtype, slice_entries, project)
 
-    def slopes(start: Any, width: int) -> Array:
-        """The gradient in scale-free, uncapped logits [N, width]."""
+    def grad_projection(start: Any, width: int) -> Array:
+        """The gradient in hidden head^T + bias [N, width]: back through soft cap and scale."""
         logits = tile(start, width)
-        p = jnp.exp(factor * (logits - peak) - log_total)
-        hit = lax.broadcasted_iota(ids.dtype, logits.shape, 1) == (ids - start)[:, None]
-        slope = given[:, None] * factor * (hit.astype(dtype) - p)
-        return scale * (slope if soft_cap is None else slope * (1.0 - (logits / soft_cap) ** 2))
+        per_row = (ids - start)[:, None], half[:, None], peak, log_total, grad_output[:, None]
+        grad = state.grad_log_prob(logits, *per_row)
+        return scale * (grad if soft_cap is None else grad * (1.0 - (logits / soft_cap) ** 2))
 
     def add(start: Any, width: int, carry: Any) -> Any:
-        of_hidden, of_head, of_bias = carry
-        slope = slopes(start, width)
+        grad_hidden, grad_head, grad_bias = carry
+        grad = grad_projection(start, width)
         weight = slice_entries(head, start, width, 0)
-        low = slope.astype(head.dtype) if head.dtype == hidden.dtype else slope
-        of_weight = project(low.T, hidden.astype(low.dtype).T, dtype).astype(head.dtype)
-        of_head = lax.dynamic_update_slice_in_dim(of_head, of_weight, start, 0)
-        of_hidden = of_hidden + project(low, weight.astype(low.dtype).T, dtype)
-        if of_bias is not None:
-            offset = jnp.sum(slope, axis=0).astype(of_bias.dtype)
-            of_bias = lax.dynamic_update_slice_in_dim(of_bias, offset, start, 0)
-        return of_hidden, of_head, of_bias
+        low = grad.astype(head.dtype) if head.dtype == hidden.dtype else grad
+        grad_weight = project(low.T, hidden.astype(low.dtype).T, dtype).astype(head.dtype)
+        grad_head = lax.dynamic_update_slice_in_dim(grad_head, grad_weight, start, 0)
+        grad_hidden = grad_hidden + project(low, weight.astype(low.dtype).T, dtype)
+        if grad_bias is not None:
+            grad_offset = jnp.sum(grad, axis=0).astype(grad_bias.dtype)
+            grad_bias = lax.dynamic_update_slice_in_dim(grad_bias, grad_offset, start, 0)
+        return grad_hidden, grad_head, grad_bias
 
-    whole, rest = divmod(head.shape[0], chunk)
-    carry = (
+    zeros = (
         jnp.zeros(hidden.shape, dtype),
         jnp.zeros_like(head),
         None if bias is None else jnp.zeros_like(bias),
     )
-    carry = lax.fori_loop(0, whole, lambda i, c: add(i * chunk, chunk, c), carry)
-    if rest:
-        carry = add(whole * chunk, rest, carry)
-    of_hidden, of_head, of_bias = carry
-    return of_hidden.astype(hidden.dtype), of_head, of_bias, None, None
+    grad_hidden, grad_head, grad_bias = chunk_loop.loop_over_chunks(add, zeros, head.shape[0], chunk)
+    return grad_hidden.astype(hidden.dtype), grad_head, grad_bias, None, None
 
 
 selected_log_probs.defvjp(_forward, _backward)
@@ -113,7 +100,7 @@ def selected_log_probs_from_hidden(
     soft_cap: float | None,
     chunk: int | None,
 ) -> Array:
-    """See `array_api.selected_log_probs_from_hidden`; differentiable in hidden, head and bias."""
+    """See `protocol.Backend`."""
     dtype = tiles.computing_dtype(hidden, head)
     half = tiles.half_inverse_temperature(jnp.asarray(temperature, dtype), token_ids, dtype).reshape(-1)
     chunk = min(head.shape[0], chunk or chunk_loop.chunk_for_rows(token_ids.size))

@@ -10,14 +10,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from credit.backends import array_api
+from credit.backends import array_api, limits
 from credit.backends.vocab import state
 
 Array = Any
-
-ROWS = 8  # a float32 tile of a TPU is 8 x 128
-COLUMNS = 2048
-LANES = 128  # each number of the state is spread over a row of lanes
+FIELDS = 2 * state.FIELDS  # of a stored state
 
 
 def token_statistics(
@@ -30,14 +27,15 @@ def token_statistics(
     rows = x.shape[0]
     if not rows:
         return half, half, half, half
-    logits = pl.BlockSpec((ROWS, COLUMNS), lambda i, j: (i, j))
+    block, columns, lanes = limits.PALLAS_ROWS, limits.PALLAS_COLUMNS, limits.PALLAS_LANES
+    logits = pl.BlockSpec((block, columns), lambda i, j: (i, j))
     fields = pl.pallas_call(
         partial(_kernel, size=size),
-        grid=(pl.cdiv(rows, ROWS), pl.cdiv(size, COLUMNS)),
-        in_specs=[logits, logits, pl.BlockSpec((ROWS, 1), lambda i, j: (i, 0))],
-        out_specs=pl.BlockSpec((8, ROWS, LANES), lambda i, j: (0, i, 0)),
-        out_shape=jax.ShapeDtypeStruct((8, rows, LANES), jnp.float32),
-        scratch_shapes=[pltpu.VMEM((8, ROWS, LANES), jnp.float32)],
+        grid=(pl.cdiv(rows, block), pl.cdiv(size, columns)),
+        in_specs=[logits, logits, pl.BlockSpec((block, 1), lambda i, j: (i, 0))],
+        out_specs=pl.BlockSpec((FIELDS, block, lanes), lambda i, j: (0, i, 0)),
+        out_shape=jax.ShapeDtypeStruct((FIELDS, rows, lanes), jnp.float32),
+        scratch_shapes=[pltpu.VMEM((FIELDS, block, lanes), jnp.float32)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
         interpret=interpret,
     )(x, y, halves)
@@ -55,7 +53,7 @@ def token_statistics(
 
 def _kernel(x_ref: Any, y_ref: Any, half_ref: Any, out_ref: Any, state_ref: Any, *, size: int) -> None:
     block, half = pl.program_id(1), half_ref[...]
-    column = block * COLUMNS + lax.broadcasted_iota(jnp.int32, x_ref.shape, 1)
+    column = block * x_ref.shape[1] + lax.broadcasted_iota(jnp.int32, x_ref.shape, 1)
     x, y = (jnp.where(column < size, ref[...].astype(jnp.float32), -jnp.inf) for ref in (x_ref, y_ref))
     part = state.pair_state(x, y, None, half)
 
@@ -73,11 +71,9 @@ def _kernel(x_ref: Any, y_ref: Any, half_ref: Any, out_ref: Any, state_ref: Any,
 
 
 def _write_state(ref: Any, pair: state.Pair) -> None:
-    fields = *pair.policy, pair.moment, *pair.reference, pair.deviation
-    for k, field in enumerate(fields):
+    for k, field in enumerate(state.pack(pair)):
         ref[k] = jnp.broadcast_to(field, ref.shape[1:])
 
 
 def _read_state(ref: Any) -> state.Pair:
-    fields = [ref[k][:, :1] for k in range(8)]
-    return state.Pair(state.Mass(*fields[:3]), fields[3], state.Mass(*fields[4:7]), fields[7])
+    return state.unpack([ref[k][:, :1] for k in range(FIELDS)])

@@ -9,43 +9,47 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends import array_api
-from credit.backends.jax import chunk_loop, gradient
-from credit.backends.jax.linear_head import slice_entries
+from credit.backends.jax import chunk_loop
+from credit.backends.jax.linear_head import project, slice_entries
+from credit.backends.protocol import Shard
 from credit.backends.vocab import state, tiles
+from credit.backends.vocab.sources import Logits, Source
 
 Array = Any
 
 
-def statistics(
-    policy: tiles.Tile,
-    reference: tiles.Tile,
-    local: int,
-    vocab_size: int | None,
-    chunk: int,
+def locate_shard(columns: int, axis: str) -> Shard:
+    """Every device along the axis holds as many columns."""
+    return Shard(axis, lax.axis_index(axis) * columns, columns, columns * lax.axis_size(axis))
+
+
+def token_statistics(
+    policy: Source,
+    reference: Source,
     token_ids: Array,
     half: Array,
-    axis: str,
+    shard: Shard,
+    size: int,
+    chunk: int | None,
 ) -> tuple[Array, Array, Array, Array]:
-    """log p, log q, H and d [...], the same on every device; each holds `local` columns."""
-    first = lax.axis_index(axis) * local
-    ids, half = token_ids[..., None] - first, half[..., None]
-    x, y = (_mask_padding(tile, first, vocab_size) for tile in (policy, reference))
+    """log p, log q, H and d [...], the same on every device; half is 1 / 2T [...]."""
+    sides = [tiles.from_source(side, half.dtype, slice_entries, project) for side in (policy, reference)]
+    x, y = (_mask_padding(side, shard.start, _padded_from(shard, size)) for side in sides)
+    ids, half = token_ids[..., None] - shard.start, half[..., None]
 
     def part(start: Any, width: int) -> state.Pair:
         return state.pair_state(x(start, width), y(start, width), ids - start, half)
 
-    mine = chunk_loop.fold_chunks(part, state.merge_pair, local, chunk, half)
-    fields = jnp.stack([*mine.policy, mine.moment, *mine.reference, mine.deviation])
-    every = lax.all_gather(fields, axis)
-    parts = [
-        state.Pair(state.Mass(*one[:3]), one[3], state.Mass(*one[4:7]), one[7])
-        for one in (every[k] for k in range(every.shape[0]))
-    ]
-    return array_api.read_statistics(reduce(lambda a, b: state.merge_pair(a, b, half), parts), half)
+    if chunk is None and isinstance(policy, Logits):
+        chunk = chunk_loop.chunk_for_logits(ids.size, shard.columns)
+    local = chunk_loop.fold_chunks(part, shard.columns, chunk or chunk_loop.chunk_for_rows(ids.size), half)
+    every = lax.all_gather(jnp.stack(state.pack(local)), shard.group)
+    parts = [state.unpack(every[k]) for k in range(every.shape[0])]
+    return array_api.read_statistics(reduce(lambda a, b: state.merge(a, b, half), parts), half)
 
 
 def log_probs_and_entropy(
-    logits: Array, token_ids: Array, half: Array, vocab_size: int | None, axis: str
+    logits: Array, token_ids: Array, half: Array, shard: Shard, size: int
 ) -> tuple[Array, Array]:
     """log p and H [...] of the whole vocabulary, the same on every device.
 
@@ -55,8 +59,8 @@ def log_probs_and_entropy(
 
     r_k is the log-mass of part k, P_k = e^{r_k} / sum_j e^{r_j} its share, H_k the entropy inside it.
     """
-    first = lax.axis_index(axis) * logits.shape[-1]
-    selected, mass, entropy = _local_softmax(vocab_size, axis, logits, token_ids - first, half, first)
+    axis, ids = shard.group, token_ids - shard.start
+    selected, mass, entropy = _local_softmax(_padded_from(shard, size), axis, logits, ids, half, shard.start)
     log_total = jnp.log(lax.psum(jnp.exp(mass), axis))
     log_prob = lax.psum(selected, axis) - log_total
     share = jnp.exp(mass - log_total)
@@ -69,28 +73,33 @@ def log_probs_and_entropy(
     )
 
 
+def _padded_from(shard: Shard, size: int) -> int | None:
+    """The id of the first column of padding, or None without any."""
+    return None if size == shard.total else size
+
+
 def _replace_value(value: Array, to: Array) -> Array:
-    """`to`, with the gradient of `value`, from which only rounding keeps it."""
+    """`to`, with the gradient of `value`, from which it differs by rounding alone."""
     return value + lax.stop_gradient(jnp.where(to == value, 0.0, to - value))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _local_softmax(
-    vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array
+    padded_from: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array
 ) -> tuple[Array, Array, Array]:
     """(x_a - m) / T, or 0 where id a is not here, r_k - m / T and H_k [...]; m the largest of all."""
-    return _forward(vocab_size, axis, logits, ids, half, first)[0]
+    return _forward(padded_from, axis, logits, ids, half, first)[0]
 
 
-def _forward(vocab_size: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array) -> Any:
-    tile = _mask_padding(tiles.from_logits(logits, half.dtype, slice_entries), first, vocab_size)
+def _forward(padded_from: int | None, axis: str, logits: Array, ids: Array, half: Array, first: Array) -> Any:
+    tile = _mask_padding(tiles.from_logits(logits, half.dtype, slice_entries), first, padded_from)
     local, halves, size = ids[..., None], half[..., None], logits.shape[-1]
 
     def part(start: Any, width: int) -> state.Single:
         return state.single_state(tile(start, width), local - start, halves)
 
     chunk = chunk_loop.chunk_for_logits(ids.size, size)
-    policy, moment = chunk_loop.fold_chunks(part, state.merge_single, size, chunk, halves)
+    policy, moment = chunk_loop.fold_chunks(part, size, chunk, halves)
     peak, log_total = policy.peak, jnp.log(policy.total)
     top = lax.pmax(peak, axis)
     here = (local >= 0) & (local < size)
@@ -98,29 +107,29 @@ def _forward(vocab_size: int | None, axis: str, logits: Array, ids: Array, half:
     mass = (2.0 * halves * (peak - top) + log_total)[..., 0]
     some = policy.total > 0.0  # a part of padding or -inf alone has no mass, and no entropy
     inside = jnp.where(some, log_total - 2.0 * moment / jnp.where(some, policy.total, 1.0), 0.0)
-    saved = peak, jnp.where(some, log_total, 0.0), inside
-    return (selected, mass, inside[..., 0]), (logits, ids, half, first, saved)
+    residuals = peak, jnp.where(some, log_total, 0.0), inside
+    return (selected, mass, inside[..., 0]), (logits, ids, half, first, residuals)
 
 
-def _backward(vocab_size: int | None, axis: str, residuals: Any, given: Any) -> Any:
-    logits, ids, half, first, saved = residuals
-    of_selected, of_mass, of_entropy = (each[..., None] for each in given)
-    x = _mask_padding(lambda *_: logits, first, vocab_size)(0, logits.shape[-1])
-    slope = gradient.grad_logits(x, ids, half[..., None], saved, of_selected, of_mass, of_entropy)
-    return slope, None, None, None
+def _backward(padded_from: int | None, axis: str, saved: Any, grad_output: Any) -> Any:
+    logits, ids, half, first, residuals = saved
+    x = _mask_padding(lambda *_: logits, first, padded_from)(0, logits.shape[-1]).astype(half.dtype)
+    grads = (grad[..., None] for grad in grad_output)
+    grad = state.grad_logits(x, ids[..., None], half[..., None], residuals, *grads)
+    return grad.astype(logits.dtype), None, None, None
 
 
 _local_softmax.defvjp(_forward, _backward)
 
 
-def _mask_padding(tile: tiles.Tile, first: Array, vocab_size: int | None) -> tiles.Tile:
-    """Tiles of this device's columns, -inf from id `vocab_size` on."""
+def _mask_padding(tile: tiles.Tile, first: Array, padded_from: int | None) -> tiles.Tile:
+    """Tiles of this device's columns, of which id `first` is the first, with -inf for padding."""
 
     def unpadded(start: Any, width: int) -> Array:
         logits = tile(start, width)
-        if vocab_size is None:
+        if padded_from is None:
             return logits
         column = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) + (first + start)
-        return jnp.where(column < vocab_size, logits, -jnp.inf)
+        return jnp.where(column < padded_from, logits, -jnp.inf)
 
     return unpadded

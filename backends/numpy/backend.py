@@ -1,26 +1,31 @@
-"""numpy, and torch on a CPU: one pass in blocks that fit a cache, rows over threads, no arrays made inside.
+"""numpy, and torch on a CPU: one pass in blocks that fit a cache, divided among threads, computed in place.
 
-What a block contributes is in `inplace.py`; how parts merge, and what is read at the end, in `vocab/state.py`.
+What a block contributes is in `inplace.py`; how parts merge, and how results follow, in `vocab/state.py`.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from credit.backends import array_api
+from credit.backends import array_api, limits
+from credit.backends.array_api import postprocess
 from credit.backends.numpy import inplace
+from credit.backends.numpy.threads import count_threads, run_in_threads
 from credit.backends.vocab import state, tiles
 
-Array = Any
+__all__ = [
+    "describe_path",
+    "log_probs_and_entropy",
+    "postprocess",
+    "selected_log_probs_from_hidden",
+    "token_statistics",
+    "token_statistics_from_hidden",
+]
 
-BLOCK = 2**18  # entries: large beside the cost of a call, and a few of them fit a cache
-NARROW = 2**16  # entries per block of a gradient, which a core's own cache holds
-ALONE = 2**20  # entries up to which one thread is faster than several
+Array = Any
 
 
 class Block(NamedTuple):
@@ -52,7 +57,7 @@ class Block(NamedTuple):
 def token_statistics(
     policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
 ) -> tuple[Array, Array, Array, Array]:
-    """See `array_api.token_statistics`."""
+    """See `protocol.Backend`."""
     half = tiles.half_inverse_temperature(
         temperature, token_ids, tiles.computing_dtype(policy_logits, reference_logits)
     )
@@ -62,7 +67,7 @@ def token_statistics(
 
 
 def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | float) -> tuple[Array, Array]:
-    """See `array_api.log_probs_and_entropy`; numpy has no gradients."""
+    """See `protocol.Backend`; numpy has no gradients."""
     half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(logits))[..., None]
     with np.errstate(all="ignore"):
         whole = single_state(logits, token_ids[..., None], half)
@@ -79,6 +84,11 @@ def single_state(x: Array, token_ids: Array, half: Array) -> state.Single:
     """As `state.single_state`; the logits of ids UNREAD are not read."""
     selected = [state.select_logits(x, token_ids).astype(half.dtype)]
     return fold_blocks((x,), read_block, selected, token_ids, half, count_threads())
+
+
+def describe_path(logits: Array) -> str:
+    """See `protocol.Backend`."""
+    return "numpy blocks"
 
 
 token_statistics_from_hidden = partial(array_api.token_statistics_from_hidden, pair=pair_state)
@@ -109,12 +119,17 @@ def fold_blocks(
     *tokens, _ = token_ids.shape
     if not tokens:
         lifted = tuple(x[None] for x in logits), read, [x[None] for x in selected]
-        return map_fields(lambda field: field[0], fold_blocks(*lifted, token_ids[None], half[None], threads))
+        whole = fold_blocks(*lifted, token_ids[None], half[None], threads)
+        return state.unpack([field[0] for field in state.pack(whole)])
     size = logits[0].shape[-1]
-    threads = 1 if token_ids.size * size < ALONE else threads
-    blocks = list(split_blocks(tuple(tokens), size, BLOCK, threads))
-    states = np.zeros((3 * len(logits), -(-size // BLOCK), *tokens, 1), half.dtype)
-    states[::3] = np.finfo(half.dtype).min
+    threads = 1 if token_ids.size * size < limits.NUMPY_SINGLE_THREAD_ENTRIES else threads
+    blocks = list(split_blocks(tuple(tokens), size, limits.NUMPY_BLOCK_ENTRIES, threads))
+    parts = -(-size // limits.NUMPY_BLOCK_ENTRIES)
+    states = np.zeros((state.FIELDS * len(logits), parts, *tokens, 1), half.dtype)
+    states[:: state.FIELDS] = np.finfo(half.dtype).min
+    for field, logit in zip(states[2 :: state.FIELDS], selected, strict=True):
+        field[0] = logit  # of one part, since a merge adds them
+    summed = [field for place, field in enumerate(states) if place % state.FIELDS != 2]
     exponential = inplace.choose_exponential(half.dtype)
 
     def work(block: Block, scratch: Array) -> None:
@@ -125,13 +140,14 @@ def fold_blocks(
         buffers = [buffer[: rows * wide].reshape(rows, wide) for buffer in scratch]
         sides = [read(x, block.place, out[:, :columns]) for x, out in zip(logits, buffers[3:], strict=False)]
         values = inplace.sum_block(tuple(sides), half[block.tokens].reshape(-1, 1), buffers[:3], exponential)
-        for field, value in zip(states, values, strict=True):
-            own = field[(block.part, *block.tokens)]
-            own[...] = value.reshape(own.shape)
+        for field, value in zip(summed, values, strict=True):
+            target = field[(block.part, *block.tokens)]
+            target[...] = value.reshape(target.shape)
 
-    run_in_threads(work, blocks, threads, (3 + len(logits), BLOCK + inplace.STRETCH), half.dtype)
+    buffers = 3 + len(logits), limits.NUMPY_BLOCK_ENTRIES + limits.NUMPY_DOT_ENTRIES
+    map_blocks(work, blocks, threads, buffers, half.dtype)
     with np.errstate(all="ignore"):
-        return _merge_parts(states, selected, half)
+        return _merge_parts([state.unpack(list(states[:, part])) for part in range(parts)], half)
 
 
 def split_blocks(tokens: tuple[int, ...], size: int, entries: int, threads: int) -> Iterator[Block]:
@@ -154,55 +170,27 @@ def split_blocks(tokens: tuple[int, ...], size: int, entries: int, threads: int)
                 yield Block(index, rows, slice(start, min(start + width, size)), part)
 
 
-def run_in_threads(
+def map_blocks(
     work: Callable[[Block, Array], None],
-    blocks: list[Block],
+    blocks: Sequence[Block],
     threads: int,
     scratch: tuple[int, int],
     dtype: Any,
 ) -> None:
-    """Calls `work` on every block, with buffers of its thread's own."""
+    """Calls `work` on every block, with buffers that its thread alone uses."""
 
-    def run(start: int) -> None:
-        mine = np.empty(scratch, dtype)
+    def run(share: Sequence[Block]) -> None:
+        buffers = np.empty(scratch, dtype)
         with np.errstate(all="ignore"):  # of this thread
-            for block in blocks[start::threads]:
-                work(block, mine)
+            for block in share:
+                work(block, buffers)
 
-    threads = max(1, min(threads, len(blocks)))
-    if threads == 1:
-        run(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(run, range(threads)))
+    run_in_threads(run, blocks, threads)
 
 
-def _merge_parts(states: Array, selected: list[Array], half: Array) -> Any:
-    """The parts' states, joined by pairs."""
-    merge: Callable[..., Any] = state.merge_pair if len(selected) == 2 else state.merge_single
-    joined: list[Any] = []
-    for part in range(states.shape[1]):
-        taken = selected if part == 0 else [np.zeros_like(array) for array in selected]
-        peak, total, moment, *reference = states[:, part]
-        mine = state.Mass(peak, total, taken[0])
-        if reference:
-            other = state.Mass(reference[0], reference[1], taken[1])
-            joined.append(state.Pair(mine, moment, other, reference[2]))
-        else:
-            joined.append(state.Single(mine, moment))
-    while len(joined) > 1:
-        merged = [merge(a, b, half) for a, b in zip(joined[::2], joined[1::2], strict=False)]
-        joined = merged + joined[2 * len(merged) :]
-    return joined[0]
-
-
-def map_fields(function: Callable[[Array], Array], whole: Any) -> Any:
-    """A state with the function applied to each of its arrays."""
-    fields = (map_fields(function, f) if isinstance(f, state.Mass) else function(f) for f in whole)
-    return type(whole)(*fields)
-
-
-def count_threads() -> int:
-    """How many threads this process may run at once."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+def _merge_parts(parts: list[Any], half: Array) -> Any:
+    """The state of all parts, merged pairwise, so that rounding grows with the logarithm of their number."""
+    while len(parts) > 1:
+        merged = [state.merge(a, b, half) for a, b in zip(parts[::2], parts[1::2], strict=False)]
+        parts = merged + parts[2 * len(merged) :]
+    return parts[0]

@@ -1,6 +1,7 @@
 """What a block of logits contributes to the state, computed in place on numpy arrays.
 
-The same sums as `state.pair_state` and `state.single_state`, which make an array per operation.
+The same sums and gradient as `state.pair_state`, `state.single_state` and `state.grad_logits`, the reference,
+which make an array per operation; tests compare them.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from credit.backends import limits
 from credit.backends.vocab import state
 
 Array = Any
-
-STRETCH = 512  # entries per dot product, whose sums are sequential; those of the stretches are pairwise
 
 
 class Exponential(NamedTuple):
@@ -25,7 +25,7 @@ class Exponential(NamedTuple):
 
 def padded_width(columns: int) -> int:
     """Entries of a buffer for a row of so many columns."""
-    stretch = min(columns, STRETCH)
+    stretch = min(columns, limits.NUMPY_DOT_ENTRIES)
     return -(-columns // stretch) * stretch
 
 
@@ -55,33 +55,33 @@ def sum_block(
 def write_grad_logits(
     x: Array,
     half: Array,
-    saved: Array,
-    given: Array,
+    residuals: Array,
+    grad_output: Array,
     hit: tuple[Array, Array],
     out: Array,
     t: Array,
 ) -> None:
-    """(of_log_prob (1[hit] - p) - of_entropy p (ln p + H)) / T of logits x [R, V'] into `out`; t is lost.
+    """The gradient of log p and H in logits x [R, V'] into `out`: `state.grad_logits` in place; t is lost.
 
-    saved [3, R, 1] are peak, ln A and H, given [2, R, 1] the gradients of log p and H; `hit` the places
-    of ids that lie in this block.
+    half is [R, 1], the residuals [3, R, 1] are peak, ln A and H, grad_output [2, R, 1] the gradients in
+    log p and H, and `hit` the rows and columns of the ids that lie in this block.
     """
-    (peak, log_total, entropy), (of_log_prob, of_entropy) = saved, given
+    (peak, log_total, entropy), (grad_log_prob, grad_entropy) = residuals, grad_output
     np.subtract(x, peak, out=t)
     t *= 2.0 * half
     t -= log_total
     np.exp(t, out=out)
-    if np.any(of_entropy):
+    if np.any(grad_entropy):
         np.maximum(t, 2.0 * state.FLOOR, out=t)  # p ln p is 0 where p is
         t += entropy
-        t *= of_entropy
-        t += of_log_prob
+        t *= grad_entropy
+        t += grad_log_prob
         out *= t
-        out[hit] -= of_log_prob[hit[0], 0]
+        out[hit] -= grad_log_prob[hit[0], 0]
         out *= -2.0 * half
     else:
         out[hit] -= 1.0
-        out *= -2.0 * half * of_log_prob
+        out *= -2.0 * half * grad_log_prob
 
 
 def _sum_exponentials(
@@ -112,7 +112,7 @@ def _sum_moment(logits: Array, peak: Array, scale: Array, t: Array, u: Array, co
 def _dot_rows(a: Array, b: Array) -> Array:
     """Sums of products along rows [R, 1], in stretches."""
     rows, columns = a.shape
-    stretch = min(columns, STRETCH)
+    stretch = min(columns, limits.NUMPY_DOT_ENTRIES)
     a, b = (array.reshape(rows, columns // stretch, stretch) for array in (a, b))
     return np.matmul(a[:, :, None, :], b[:, :, :, None])[..., 0, 0].sum(axis=1, keepdims=True)
 

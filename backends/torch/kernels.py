@@ -1,13 +1,15 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
 """Triton: the state of `vocab/state.py` in one read of the logits, and the gradient of log-probs and entropy.
 
+`vocab/state.py` is the reference for every formula here, and tests compare. The form differs: exponents are
+in base 2 (times log2 e = 1.4427), so the moment E is in units of ln 2, and 2 ln 2 = 1.3863 takes it to nats.
 A program owns one token and one part of its vocabulary. Each of its LANES threads keeps a state of its own
 over VEC neighbouring entries (16 bytes; in rows without that alignment the lanes lie side by side), so that
 the loop has neither a barrier nor a shuffle; the lanes are joined once, at the end, by the same chain rule as
 parts are. Tiles are loaded one round ahead: where few tokens leave a multiprocessor few programs, memory is
 busy while they compute. How many parts a row has follows from the vocabulary alone: a token's result does not
-depend on its batch. Exponents are in base 2, and contraction is off: it would leave it to the compiler
-whether identical models deviate by exactly 0.
+depend on its batch. Contraction is off: it would leave it to the compiler whether identical models deviate by
+exactly 0.
 """
 
 from math import log
@@ -17,16 +19,14 @@ import torch
 import triton
 import triton.language as tl
 
+from credit.backends import limits
 from credit.backends.torch import strides
-from credit.backends.vocab import tiles
+from credit.backends.vocab import state, tiles
 
 Tensor = torch.Tensor
 
-LANES = 128
-BLOCK = 4096  # entries per program of the gradient
-FIELDS = 8  # of a state: peak, total, moment, selected; peak, total, deviation, selected
-UNFUSED: Any = {"enable_fp_fusion": False, "num_warps": 4}
-REGISTERS = 80  # per thread, for 6 programs on a multiprocessor; with fewer, the loop spills or loads late
+FIELDS = 2 * state.FIELDS  # of a stored state, in the order of `state.pack`
+UNFUSED: Any = {"enable_fp_fusion": False, "num_warps": limits.TRITON_WARPS}
 
 
 @triton.jit
@@ -186,12 +186,12 @@ def fold_kernel(
         p = out_ptr + (row * PARTS + part) * 8
         tl.store(p, m)
         tl.store(p + 1, a)
-        tl.store(p + 2, e)
-        tl.store(p + 3, selected)
+        tl.store(p + 2, selected)
+        tl.store(p + 3, e)
         tl.store(p + 4, n)
         tl.store(p + 5, b)
-        tl.store(p + 6, d)
-        tl.store(p + 7, reference_selected)
+        tl.store(p + 6, reference_selected)
+        tl.store(p + 7, d)
 
 
 @triton.jit
@@ -203,28 +203,28 @@ def merge_parts_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.con
     p, there = states_ptr + (row * parts + k) * 8, k < parts
     m = tl.load(p, mask=there, other=-3.4028234663852886e38)
     a = tl.load(p + 1, mask=there, other=0.0)
-    e = tl.load(p + 2, mask=there, other=0.0)
-    selected = tl.sum(tl.load(p + 3, mask=there, other=0.0), 0)
+    selected = tl.sum(tl.load(p + 2, mask=there, other=0.0), 0)
+    e = tl.load(p + 3, mask=there, other=0.0)
     n = tl.load(p + 4, mask=there, other=-3.4028234663852886e38)
     b = tl.load(p + 5, mask=there, other=0.0)
-    d = tl.load(p + 6, mask=there, other=0.0)
-    reference_selected = tl.sum(tl.load(p + 7, mask=there, other=0.0), 0)
+    reference_selected = tl.sum(tl.load(p + 6, mask=there, other=0.0), 0)
+    d = tl.load(p + 7, mask=there, other=0.0)
     m, a, e, n, b, d = _merge_states(m, a, e, n, b, d, half * 1.4426950408889634)
     _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
 
 
 @triton.jit
 def grad_logits_kernel(
-    x_ptr, ids_ptr, half_ptr, saved_ptr, given_ptr, slope_ptr, rows, inner, start, size,
+    x_ptr, ids_ptr, half_ptr, residuals_ptr, grad_output_ptr, grad_logits_ptr, rows, inner, start, size,
     x_outer, x_inner, x_column, BLOCK: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
-    """(of_log_prob (1[v = a] - p) - of_entropy p (ln p + H)) / T; x is not read where both factors are 0."""
+    """`state.grad_logits` for log p and H; x is not read where the gradients in both are 0."""
     row = tl.program_id(0).to(tl.int64)
     offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    of_log_prob, of_entropy = tl.load(given_ptr + row), tl.load(given_ptr + rows + row)
-    entropy, peak = tl.load(saved_ptr + rows + row), tl.load(saved_ptr + 2 * rows + row)
-    log_total, scale = tl.load(saved_ptr + 3 * rows + row), 2.0 * tl.load(half_ptr + row)
-    needed = (of_log_prob != 0.0) | (of_entropy != 0.0)
+    grad_log_prob, grad_entropy = tl.load(grad_output_ptr + row), tl.load(grad_output_ptr + rows + row)
+    entropy, peak = tl.load(residuals_ptr + rows + row), tl.load(residuals_ptr + 2 * rows + row)
+    log_total, scale = tl.load(residuals_ptr + 3 * rows + row), 2.0 * tl.load(half_ptr + row)
+    needed = (grad_log_prob != 0.0) | (grad_entropy != 0.0)
     x_ptr += row // inner * x_outer + row % inner * x_inner
     x = _load(x_ptr, offsets, x_column, tl.where(needed, size, 0), DENSE, True).to(tl.float32)
     place = tl.load(ids_ptr + row) - start
@@ -232,10 +232,10 @@ def grad_logits_kernel(
     log_p = scale * (x - peak) - log_total
     p = tl.exp2(log_p * 1.4426950408889634)
     # p ln p is 0 where p is, which it is long before -200.
-    share = p * tl.fma(tl.maximum(log_p, -200.0) + entropy, scale * of_entropy, scale * of_log_prob)
-    slope = tl.where(offsets == place, scale * of_log_prob, 0.0) - share
-    slope = tl.where(needed, slope, 0.0).to(slope_ptr.dtype.element_ty)
-    tl.store(slope_ptr + row * size + offsets, slope, mask=offsets < size)
+    share = p * tl.fma(tl.maximum(log_p, -200.0) + entropy, scale * grad_entropy, scale * grad_log_prob)
+    grad = tl.where(offsets == place, scale * grad_log_prob, 0.0) - share
+    grad = tl.where(needed, grad, 0.0).to(grad_logits_ptr.dtype.element_ty)
+    tl.store(grad_logits_ptr + row * size + offsets, grad, mask=offsets < size)
 
 
 @triton.jit
@@ -243,7 +243,7 @@ def postprocess_kernel(
     log_p_ptr, log_q_ptr, entropy_ptr, deviation_ptr, ids_ptr, out_ptr, rows, size, scale,
     MASKED: tl.constexpr, UNREAD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What is handed out: see `array_api.postprocess`; scale is 1 / ln V."""
+    """See `array_api.postprocess`; scale is 1 / ln V."""
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = row < rows
     token = tl.load(ids_ptr + row, mask=there, other=0).to(tl.int64)
@@ -265,7 +265,9 @@ def postprocess_kernel(
 
 def choose_parts(size: int) -> int:
     """Programs per row: from the vocabulary only, so that no token's result depends on its batch."""
-    return 1 if size < 65_536 else 2 if size < 196_608 else 4
+    return (
+        1 if size < limits.TRITON_TWO_PARTS_ENTRIES else 2 if size < limits.TRITON_FOUR_PARTS_ENTRIES else 4
+    )
 
 
 def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None) -> Tensor:
@@ -290,10 +292,10 @@ def fold(
     if rows:
         fold_kernel[(rows, parts)](
             x, y, _flatten(ids), _flatten(half), out, rows, inner, start, x.shape[-1],
-            *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=LANES,
+            *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=limits.TRITON_LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair,
             DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
-            FINISH=done, UNREAD=tiles.UNREAD, maxnreg=REGISTERS, **UNFUSED,
+            FINISH=done, UNREAD=tiles.UNREAD, maxnreg=limits.TRITON_REGISTERS, **UNFUSED,
         )  # fmt: skip
     return out
 
@@ -311,31 +313,34 @@ def merge_parts(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
 
 
 def postprocess(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool) -> Tensor:
-    """[4, ...]: the fields as they are handed out, see `array_api.postprocess`."""
+    """[4, ...]: as `array_api.postprocess`; if `masked`, tokens with the id UNREAD get 0."""
     out = torch.empty((4, *ids.shape), dtype=torch.float32, device=ids.device)
-    rows = ids.numel()
+    rows, block = ids.numel(), limits.TRITON_POSTPROCESS_ROWS
     if rows:
-        postprocess_kernel[(triton.cdiv(rows, 256),)](
+        postprocess_kernel[(triton.cdiv(rows, block),)](
             *map(_flatten, fields), _flatten(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
-            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=256, **UNFUSED,
+            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=block, **UNFUSED,
         )  # fmt: skip
     return out
 
 
 def grad_logits(
-    x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
+    x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tensor, start: int, dtype: Any
 ) -> Tensor:
-    """The gradient [..., V'] in x; saved [4, ...] by `statistics`, given [2, ...] or more: of log p and H."""
+    """The gradient [..., V'] in x, whose first column has id `start`.
+
+    The residuals [4, ...] are what `statistics` gives for one model; grad_output [2, ...] is of log p and H.
+    """
     if strides.is_scattered(x):
-        each = zip(x, ids, half, saved.unbind(1), given.unbind(1), strict=True)
+        each = zip(x, ids, half, residuals.unbind(1), grad_output.unbind(1), strict=True)
         return torch.stack([grad_logits(*row, start, dtype) for row in each])
     out = torch.empty(x.shape, dtype=dtype, device=x.device)
     inner, (x_rows,) = strides.row_strides(x)
-    rows = ids.numel()
+    rows, block = ids.numel(), limits.TRITON_GRADIENT_ENTRIES
     if rows:
-        grad_logits_kernel[(rows, triton.cdiv(x.shape[-1], BLOCK))](
-            x, _flatten(ids), _flatten(half), saved.contiguous(), given.contiguous(), out, rows, inner, start,
-            x.shape[-1], *x_rows, x.stride(-1), BLOCK=BLOCK, DENSE=x.stride(-1) == 1, **UNFUSED,
+        grad_logits_kernel[(rows, triton.cdiv(x.shape[-1], block))](
+            x, _flatten(ids), _flatten(half), residuals.contiguous(), grad_output.contiguous(), out, rows,
+            inner, start, x.shape[-1], *x_rows, x.stride(-1), BLOCK=block, DENSE=x.stride(-1) == 1, **UNFUSED,
         )  # fmt: skip
     return out
 

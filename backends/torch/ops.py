@@ -1,11 +1,12 @@
 # mypy: disable-error-code="no-untyped-call, untyped-decorator"
-"""The kernels as operators of torch, which torch.compile, autocast, vmap, meta tensors and autograd know."""
+"""The kernels as torch operators, which torch.compile, autocast, vmap, meta tensors and autograd know."""
 
 from typing import Any
 
 import torch
 
 from credit.backends.torch import kernels
+from credit.backends.torch.tensors import move_batch_axes
 
 Tensor = torch.Tensor
 
@@ -19,18 +20,24 @@ def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
 
 @torch.library.custom_op("credit::log_probs_and_entropy", mutates_args=())
 def log_probs_and_entropy(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
-    """log p, H, and for the gradient the peak and ln A [4, ...]."""
+    """log p, H, and the residuals peak and ln A [4, ...]."""
     with torch.cuda.device_of(x):
         return kernels.statistics(x, None, ids, half)
 
 
 @torch.library.custom_op("credit::grad_logits", mutates_args=())
 def grad_logits(
-    x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
+    x: Tensor,
+    ids: Tensor,
+    half: Tensor,
+    residuals: Tensor,
+    grad_output: Tensor,
+    start: int,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """The gradient in the logits x [..., V'], of which the first is that of id `start`."""
+    """The gradient in logits x [..., V'], whose first column has id `start`; see `kernels.grad_logits`."""
     with torch.cuda.device_of(x):
-        return kernels.grad_logits(x, ids, half, saved, given, start, dtype)
+        return kernels.grad_logits(x, ids, half, residuals, grad_output, start, dtype)
 
 
 @torch.library.custom_op("credit::token_states", mutates_args=())
@@ -51,7 +58,7 @@ def merge_parts(states: Tensor, half: Tensor, pair: bool) -> Tensor:
 def postprocess(
     log_p: Tensor, log_q: Tensor, entropy: Tensor, deviation: Tensor, ids: Tensor, size: int, masked: bool
 ) -> Tensor:
-    """As `array_api.postprocess` [4, ...]; where `apply_mask`, tokens that are UNREAD were not chosen."""
+    """As `array_api.postprocess` [4, ...]; if `masked`, tokens with the id UNREAD get 0."""
     with torch.cuda.device_of(log_p):
         return kernels.postprocess((log_p, log_q, entropy, deviation), ids, size, masked)
 
@@ -75,7 +82,13 @@ def _(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
 
 @grad_logits.register_fake
 def _(
-    x: Tensor, ids: Tensor, half: Tensor, saved: Tensor, given: Tensor, start: int, dtype: torch.dtype
+    x: Tensor,
+    ids: Tensor,
+    half: Tensor,
+    residuals: Tensor,
+    grad_output: Tensor,
+    start: int,
+    dtype: torch.dtype,
 ) -> Tensor:
     return x.new_empty(x.shape, dtype=dtype)
 
@@ -94,9 +107,9 @@ def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> 
     ctx.save_for_backward(*inputs, output)
 
 
-def _backward(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
+def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
     x, *rest = ctx.saved_tensors
-    return grad_logits(x, *rest, given, 0, x.dtype), None, None
+    return grad_logits(x, *rest, grad_output, 0, x.dtype), None, None
 
 
 log_probs_and_entropy.register_autograd(_backward, setup_context=_save_for_backward)
@@ -104,16 +117,9 @@ log_probs_and_entropy.register_autograd(_backward, setup_context=_save_for_backw
 
 @torch.library.register_vmap("credit::token_statistics")
 def _(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> tuple[Tensor, int]:
-    return token_statistics(*_move_batch_axes(info, axes, arrays)), 1
+    return token_statistics(*move_batch_axes(info, axes, arrays)), 1
 
 
 @torch.library.register_vmap("credit::postprocess")
-def _(info: Any, axes: tuple[int | None, ...], *given: Any) -> tuple[Tensor, int]:
-    return postprocess(*_move_batch_axes(info, axes[:5], given[:5]), *given[5:]), 1
-
-
-def _move_batch_axes(info: Any, axes: tuple[int | None, ...], arrays: tuple[Tensor, ...]) -> list[Tensor]:
-    return [
-        array.expand(info.batch_size, *array.shape) if axis is None else array.movedim(axis, 0)
-        for array, axis in zip(arrays, axes, strict=True)
-    ]
+def _(info: Any, axes: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    return postprocess(*move_batch_axes(info, axes[:5], arguments[:5]), *arguments[5:]), 1

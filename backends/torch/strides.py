@@ -1,4 +1,4 @@
-"""Where the rows of tensors lie in memory, for kernels that take them without a copy."""
+"""The strides of rows in memory, so that kernels read strided logits without a copy."""
 
 import torch
 
@@ -11,7 +11,7 @@ def is_aligned(x: Tensor, y: Tensor, *strides: int) -> bool:
 
 
 def is_scattered(*tensors: Tensor) -> bool:
-    """Whether the rows lie in no two strides; then the first axis is taken one by one rather than copied."""
+    """Whether the row axes need more than two strides; the first axis is then split up rather than copied."""
     return len(_merge_axes(*tensors)) > 2
 
 
@@ -24,7 +24,7 @@ def row_strides(*tensors: Tensor) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _merge_axes(*tensors: Tensor) -> list[tuple[int, list[int]]]:
-    """Lengths and strides of the row axes; neighbours that one stride steps over count as one axis."""
+    """Lengths and strides of the row axes, with neighbours merged where one stride steps over both."""
     groups: list[tuple[int, list[int]]] = []
     for axis, length in enumerate(tensors[0].shape[:-1]):
         strides = [tensor.stride(axis) for tensor in tensors]

@@ -1,5 +1,6 @@
-"""What `arrays.py` asks of torch: whether a tensor is plain memory, and tensors of numpy's memory."""
+"""Tensors as memory: whether one is plain memory, tensors of numpy's memory, and the axis that vmap adds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,3 +26,11 @@ def is_inspectable(tensor: Tensor) -> bool:
 def from_numpy(array: Any) -> Tensor:
     """The numpy array, or number, as a tensor of the same memory."""
     return torch.from_numpy(np.asarray(array))
+
+
+def move_batch_axes(info: Any, axes: Sequence[int | None], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The axis that vmap maps over as the first axis of rows of every tensor; None is a tensor without it."""
+    return [
+        tensor.expand(info.batch_size, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
+        for tensor, axis in zip(tensors, axes, strict=True)
+    ]

@@ -11,13 +11,17 @@ Q_k join by its chain rule, in which every term is non-negative and nothing canc
 
     d = sum_k 1/2 (sqrt P_k - sqrt Q_k)^2 + sqrt(P_k Q_k) d_k
 
-Every field is [..., 1], `half` is 1 / 2T, and any array library will do.
+The gradients of log p(a), of a part's log-mass and of its entropy in the logits stand below. All formulas of
+the backends are here; `numpy/inplace.py` and `torch/kernels.py` repeat them in forms of their own, and tests
+compare.
+
+Every field is [..., 1], `half` is 1 / 2T [..., 1], and any array library will do.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from credit.backends.arrays import namespace
+from credit.backends.arrays import namespace, one_hot
 
 Array = Any
 
@@ -48,6 +52,10 @@ class Pair(NamedTuple):
     moment: Array
     reference: Mass
     deviation: Array  # d
+
+
+State = Single | Pair
+FIELDS = 4  # of one model: peak, total, selected, and the moment (policy) or the deviation (reference)
 
 
 class _Rescaled(NamedTuple):
@@ -96,14 +104,24 @@ def merge_pair(a: Pair, b: Pair, half: Array) -> Pair:
     return Pair(policy, _merge_moment((a, b), shares), reference, deviation)
 
 
-def fold_chunks(
-    part: Callable[[int, int], Any], merge: Callable[..., Any], size: int, chunk: int, half: Array
-) -> Any:
-    """The state of the whole vocabulary from `part(start, width)`, in chunks, one after another."""
-    state = part(0, min(chunk, size))
-    for start in range(chunk, size, chunk):
-        state = merge(state, part(start, min(chunk, size - start)), half)
-    return state
+def merge(a: Any, b: Any, half: Array) -> Any:
+    """`merge_pair` or `merge_single`, as the states are."""
+    return merge_pair(a, b, half) if isinstance(a, Pair) else merge_single(a, b, half)
+
+
+def pack(state: State) -> tuple[Array, ...]:
+    """The state's fields, FIELDS of each model: the one order in which states are stored and sent."""
+    if isinstance(state, Single):
+        return *state.policy, state.moment
+    return *state.policy, state.moment, *state.reference, state.deviation
+
+
+def unpack(fields: Sequence[Array]) -> Any:
+    """The Single or Pair of which these are the packed fields."""
+    policy = Mass(*fields[:3])
+    if len(fields) == FIELDS:
+        return Single(policy, fields[3])
+    return Pair(policy, fields[3], Mass(*fields[4:7]), fields[7])
 
 
 def log_prob(mass: Mass, half: Array) -> Array:
@@ -134,6 +152,43 @@ def deviation(state: Pair) -> Array:
     return xp.where(good, value, float("nan"))[..., 0]
 
 
+def grad_log_prob(
+    x: Array, token_ids: Array, half: Array, peak: Array, log_total: Array, grad_output: Array
+) -> Array:
+    """grad_output d log p(a) / dx_v = grad_output (1[v = a] - p_v) / T for a part's logits x [..., V'].
+
+    peak and log_total (ln A) are of the whole vocabulary; ids count from the part's first entry.
+    """
+    xp = namespace(x)
+    p = xp.exp(_log_softmax(x, half, peak, log_total))
+    return grad_output * (2.0 * half) * (one_hot(token_ids, p) - p)
+
+
+def grad_logits(
+    x: Array,
+    token_ids: Array,
+    half: Array,
+    residuals: tuple[Array, Array, Array],
+    grad_selected: Array,
+    grad_log_mass: Array,
+    grad_entropy: Array,
+) -> Array:
+    """(grad_selected 1[v = a] + grad_log_mass p - grad_entropy p (ln p + H)) / T for logits x [..., V'].
+
+    These are the gradients of x_a / T, of ln sum exp(x / T), and of H; log p(a) is the difference of the
+    first two, so its gradient enters them with opposite signs. The residuals are peak, ln A and H; ids count
+    from the part's first entry.
+    """
+    xp = namespace(x)
+    peak, log_total, entropy = residuals
+    log_p = _log_softmax(x, half, peak, log_total)
+    p = xp.exp(log_p)
+    # p ln p is 0 where p is.
+    entropy_term = p * (xp.where(p > 0.0, log_p, 0.0) + entropy)
+    hit = one_hot(token_ids, p)
+    return 2.0 * half * (grad_selected * hit + grad_log_mass * p - grad_entropy * entropy_term)
+
+
 def select_logits(x: Array, token_ids: Array) -> Array:
     """The logits [..., 1] of ids [..., 1] that lie in this part, else 0."""
     xp = namespace(x)
@@ -151,6 +206,10 @@ def _sum_exponentials(x: Array, token_ids: Array | None, half: Array) -> tuple[M
     u = xp.exp(exponent)
     selected = xp.zeros_like(peak) if token_ids is None else select_logits(x, token_ids)
     return Mass(peak, xp.sum(u * u, axis=-1, keepdims=True), selected), exponent, u
+
+
+def _log_softmax(x: Array, half: Array, peak: Array, log_total: Array) -> Array:
+    return 2.0 * half * (x - peak) - log_total
 
 
 def _sum_moment(exponent: Array, u: Array) -> Array:

@@ -5,9 +5,10 @@ from numbers import Real
 from typing import Any
 
 from credit.backends.arrays import namespace
+from credit.backends.vocab.sources import Logits, Source
 
 Array = Any
-UNREAD = -(2**31)  # the id of a token that nobody asked about: a backend need not read its logits
+UNREAD = -(2**31)  # the id of masked tokens, whose logits need not be read
 Tile = Callable[[Any, int], Array]  # (start, width) -> logits [..., width] in the computing dtype
 
 
@@ -66,6 +67,18 @@ def from_hidden(
         return logits if soft_cap is None else soft_cap * xp.tanh(logits / soft_cap)
 
     return tile
+
+
+def from_source(
+    source: Source,
+    dtype: Any,
+    take: Callable[..., Array] = slice_entries,
+    project: Callable[..., Array] = project,
+) -> Tile:
+    """Tiles of logits that are given, or that a linear head makes."""
+    if isinstance(source, Logits):
+        return from_logits(source.logits, dtype, take)
+    return from_hidden(*source, dtype=dtype, take=take, project=project)
 
 
 def map_rows(
