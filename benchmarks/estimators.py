@@ -67,7 +67,7 @@ def main(rows: int, tokens: int, device: str) -> None:
     token_rewards[:, -1] = rewards
     keys = groups.cpu().numpy()
     grpo, dgpo = credit.GRPO(), credit.DGPO(tau=0.1)
-    ready = prepare_rows(grpo, rollouts, ())
+    ready = prepare_rows(grpo.name, rollouts, ())
     cases = {
         "GRPO, half per response": lambda: grpo.advantages(ready),
         "loop over rows (verl's way), summing and spreading included": lambda: loop_over_rows(

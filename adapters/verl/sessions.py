@@ -33,7 +33,7 @@ def assign_credit(
         )
     of_finals = select_rows(rollouts, torch.tensor(finals))
     result = estimator(of_finals)
-    by_session = estimator.advantages(prepare_rollouts(estimator, of_finals, estimator.needs))
+    by_session = estimator.advantages(prepare_rollouts(estimator.name, of_finals, estimator.needs))
     position = {row: place for place, row in enumerate(finals)}
     advantages = by_session[[position[row] for row in last]]
     everything = prepare_rollouts(

@@ -1,7 +1,5 @@
-"""What an estimator is, and how it is found by name."""
+"""What an estimator is."""
 
-import json
-from collections.abc import Mapping, Sequence
 from functools import partial
 from inspect import get_annotations
 from typing import Any, ClassVar
@@ -12,12 +10,12 @@ from credit.backends.arrays import as_type, from_numpy, is_in_range, is_inspecta
 from credit.backends.row_batching import map_row_blocks
 from credit.estimators import metrics
 from credit.estimators.execute import prepare_rows, prepare_tokens, slice_rows, view_as_numpy
-from credit.estimators.presets import PRESETS
 from credit.loss import PolicyLoss
 from credit.schedule import Schedule
 from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
-_REGISTRY: dict[str, type["Estimator"]] = {}
+CLASSES: dict[str, type["Estimator"]] = {}
+"""Every subclass that gives itself a name, by that name; `credit.estimators.registry` reads it."""
 
 
 class Estimator(BaseModel):
@@ -47,6 +45,12 @@ class Estimator(BaseModel):
         """The optional fields of Rollouts that these settings read."""
         return ()
 
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """What these settings `needs`, and `progress` where one of them is scheduled."""
+        scheduled = any(isinstance(value, Schedule) for _, value in self)
+        return (*self.needs, "progress") if scheduled else self.needs
+
     def advantages(self, rollouts: Rollouts) -> Array:
         """A_i [N] from whole groups; of the mask it may read the row sums only.
 
@@ -64,7 +68,7 @@ class Estimator(BaseModel):
 
     def keep(self, rollouts: Rollouts) -> Array:
         """Which rows [N], bool, belong into a training batch; all, unless overridden."""
-        valid = prepare_rows(self, rollouts, ()).valid
+        valid = prepare_rows(self.name, rollouts, ()).valid
         return namespace(valid).ones_like(valid)
 
     def __call__(self, rollouts: Rollouts) -> Credit:
@@ -77,7 +81,7 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        rows, groups = prepare_rows(self, rollouts, required_fields(self)), rollouts.groups
+        rows, groups = prepare_rows(self.name, rollouts, self.required_fields), rollouts.groups
         # What has no group, where ids could not be looked at, is left out, and its answer is NaN.
         lost = None if is_inspectable(groups) else ~is_in_range(groups, groups.shape[0])
         rows = view_as_numpy(rows) if self.blockwise else rows
@@ -125,10 +129,10 @@ class Estimator(BaseModel):
         name = cls.model_fields["name"].default
         if not isinstance(name, str):
             raise TypeError(f'{cls.__name__} needs a default name: name: Literal["x"] = "x"')
-        known = _REGISTRY.get(name)
+        known = CLASSES.get(name)
         if known is not None and _qualified_name(known) != _qualified_name(cls):
             raise ValueError(f"the name {name!r} is taken by {'.'.join(_qualified_name(known))}")
-        _REGISTRY[name] = cls
+        CLASSES[name] = cls
 
     @model_validator(mode="before")
     @classmethod
@@ -143,74 +147,5 @@ class Estimator(BaseModel):
         return values
 
 
-def names() -> tuple[str, ...]:
-    """The registered estimators, sorted: what `get` and every adapter accept."""
-    return tuple(sorted(_REGISTRY))
-
-
-def estimator_classes() -> dict[str, type[Estimator]]:
-    """The registered classes by name."""
-    return dict(_REGISTRY)
-
-
-def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
-    """The estimator of that name with the given settings; a preset gives a framework's constants.
-
-    Raises:
-        ValueError: the name or preset is unknown (the known ones are listed), or a setting is wrong.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
-    kind = _REGISTRY[name]
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-        constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
-        settings = constants | settings
-    return kind(**settings)
-
-
-def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
-    """An estimator from what a framework's configuration carries.
-
-    Accepts an estimator, a name, or a mapping such as {"name": "dgpo", "tau": 0.5} (JSON, YAML,
-    OmegaConf); a mapping may also hold `preset`. Strings that hold JSON, as command lines give
-    them, are read as JSON.
-
-    Raises:
-        ValueError: as `get`.
-    """
-    if isinstance(value, Estimator):
-        return value
-    if isinstance(value, str):
-        return get(value)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"cannot make an estimator of {type(value).__name__}; expected a mapping")
-    settings = {key: _to_plain(setting) for key, setting in value.items()}
-    if "name" not in settings:
-        raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
-    return get(**settings)
-
-
-def required_fields(estimator: Estimator) -> tuple[str, ...]:
-    """The fields that the estimator reads, and progress where one of its settings is scheduled."""
-    scheduled = any(isinstance(value, Schedule) for _, value in estimator)
-    return (*estimator.needs, "progress") if scheduled else estimator.needs
-
-
 def _qualified_name(kind: type) -> tuple[str, str]:
     return kind.__module__, kind.__qualname__
-
-
-def _to_plain(value: Any) -> Any:
-    """Mappings and sequences of any kind as dict and list, and JSON strings as what they hold."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    if isinstance(value, Mapping):
-        return {key: _to_plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_to_plain(item) for item in value]
-    return value

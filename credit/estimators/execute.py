@@ -1,7 +1,5 @@
 """Rollouts as estimators see them: checked, detached, floating, 0 where no token is."""
 
-from typing import TYPE_CHECKING
-
 from array_api_compat import is_torch_array
 
 from credit import validation
@@ -17,24 +15,21 @@ from credit.backends.arrays import (
 from credit.backends.row_batching import has_several_blocks
 from credit.types import TOKEN_FIELDS, Array, Rollouts
 
-if TYPE_CHECKING:
-    from credit.estimators.base import Estimator
 
-
-def prepare_rollouts(estimator: "Estimator", rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
+def prepare_rollouts(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
     """Rollouts for both halves of an estimator.
 
     Raises:
         ValueError: one of the needs is None, or shapes, devices, libraries or (where looking is free)
             group ids are wrong.
     """
-    return prepare_tokens(prepare_rows(estimator, rollouts, needs))
+    return prepare_tokens(prepare_rows(name, rollouts, needs))
 
 
-def prepare_rows(estimator: "Estimator", rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
+def prepare_rows(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
     """The half of `prepare` that every row has a part in; what is [N, T] is left but for the mask."""
     validation.check_rollout_shapes(rollouts)
-    validation.check_needs(estimator.name, needs, rollouts)
+    validation.check_needs(name, needs, rollouts)
     validation.check_group_ids(rollouts.groups)
     validation.check_valid_rewards(rollouts)
     rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
