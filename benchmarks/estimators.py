@@ -18,7 +18,7 @@ import torch
 from measuring import cpu_name
 
 import credit
-from credit.estimators.execute import prepare_rows
+from credit.estimators.prepare import prepare_rows
 
 
 def loop_over_rows(rewards: torch.Tensor, groups: Any, mask: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:

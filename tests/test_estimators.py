@@ -14,7 +14,7 @@ from strategies import N, examples
 
 import credit
 from credit import DGPO, GRPO, GRPOS, MTGRPO, Rollouts
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
 SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})

@@ -6,7 +6,7 @@ import torch
 
 import credit
 from credit.adapters.trl import rollouts
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 Tensor = torch.Tensor
 ROWS = "credit_advantages"  # in TRL's batch: A_i [B]

@@ -6,7 +6,7 @@ import torch
 
 import credit
 from credit.adapters.traits import is_product
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 
 def assign_credit(

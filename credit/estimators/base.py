@@ -1,18 +1,16 @@
 """What an estimator is."""
 
-from functools import partial
 from inspect import get_annotations
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from credit.backends.arrays import as_type, from_numpy, is_in_range, is_inspectable, make_masker, namespace
-from credit.backends.row_batching import map_row_blocks
-from credit.estimators import metrics
-from credit.estimators.execute import prepare_rows, prepare_tokens, slice_rows, view_as_numpy
+from credit.backends.arrays import namespace
+from credit.estimators.execute import compute_credit, compute_factors, multiply
+from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
 from credit.schedule import Schedule
-from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
+from credit.types import Array, Credit, Rollouts
 
 CLASSES: dict[str, type["Estimator"]] = {}
 """Every subclass that gives itself a name, by that name; `credit.estimators.registry` reads it."""
@@ -81,44 +79,38 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        rows, groups = prepare_rows(self.name, rollouts, self.required_fields), rollouts.groups
-        # What has no group, where ids could not be looked at, is left out, and its answer is NaN.
-        lost = None if is_inspectable(groups) else ~is_in_range(groups, groups.shape[0])
-        rows = view_as_numpy(rows) if self.blockwise else rows
-        alone = self.advantages(rows._replace(**dict.fromkeys(TOKEN_FIELDS))) if self.blockwise else None
-
-        def work(part: slice) -> dict[str, Array]:
-            here = prepare_tokens(slice_rows(rows, part))
-            given = self.assign(here) if alone is None else self._spread(here, alone[part])
-            found = self._results(here, *given)
-            if lost is not None:
-                nowhere = lost[part][:, None] & as_type(rollouts.mask[part, :], lost.dtype)
-                found["advantages"] = namespace(lost).where(nowhere, float("nan"), found["advantages"])
-            return found
-
-        found = map_row_blocks(work, rows.mask) if self.blockwise else work(slice(None))
-        advantages, weights = found.pop("advantages"), found.pop("weights")
-        measured = metrics.group_metrics(rows) | metrics.weight_metrics(found)
-        back = partial(from_numpy, like=rollouts.mask)
-        return Credit(back(advantages), back(weights), {name: back(each) for name, each in measured.items()})
-
-    def _results(self, rollouts: Rollouts, advantages: Array, weights: Array) -> dict[str, Array]:
-        """Both [N, T], 0 outside the mask, and what the metrics need to know of each row [N]."""
-        uniform, inside = weights is rollouts.mask, make_masker(rollouts.mask)
-        weights = as_type(weights, advantages.dtype)
-        weights = weights if uniform else inside(weights)
-        observed = self.observed(rollouts)
-        responses = metrics.row_statistics(weights, rollouts.mask, observed, uniform=uniform)
-        return {"advantages": inside(advantages), "weights": weights} | responses
+        return compute_credit(self, rollouts)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
-        return self._spread(rollouts, self.advantages(rollouts))
-
-    def _spread(self, rollouts: Rollouts, advantages: Array) -> tuple[Array, Array]:
-        """A_i w_{i,t} and w_{i,t} [N, T], of A_i [N]."""
+        advantages = self.advantages(rollouts)
         weights = self.weights(rollouts, advantages)
-        return advantages[:, None] * as_type(weights, advantages.dtype), weights
+        return multiply(advantages, weights), weights
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the advantages are A_i w: whether neither `assign` nor `__call__` is overridden."""
+        kind = type(self)
+        return kind.assign is Estimator.assign and kind.__call__ is Estimator.__call__
+
+    def factors(self, rollouts: Rollouts, advantages: Array | None = None) -> tuple[Array, Array]:
+        """A_i [N] and w [N, T], whose product is the result's advantages on every token of the mask.
+
+        Both are of the result's float type and carry no gradient; w is 0 outside the mask and A_i is 0
+        for a row that is not valid.
+
+        Args:
+            rollouts: as for calling the estimator.
+            advantages: A_i [N] from elsewhere, where `rollouts` do not hold whole groups; computed if None.
+
+        Raises:
+            ValueError: the estimator is no product, or as calling the estimator.
+        """
+        return compute_factors(self, rollouts, advantages)
+
+    def returns(self, rollouts: Rollouts) -> Array | None:
+        """Returns [N, T] of the tokens, with the advantages' rules for what is not valid; None: it has none."""
+        return None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

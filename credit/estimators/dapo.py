@@ -3,8 +3,8 @@
 from typing import ClassVar, Literal
 
 from credit import groups
-from credit.estimators.execute import prepare_rows
 from credit.estimators.group_relative import GroupRelative
+from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
+from credit.estimators.execute import compute_tokens
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 from credit.validation import require_single_reward
@@ -36,6 +37,14 @@ class ReinforcePlusPlus(Estimator):
         return ("log_probs", "reference_log_probs") if self.kl_coefficient else ()
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        mask = rollouts.mask
+        return tokens.whiten(self._returns_to_go(rollouts), mask, self.whiten_correction), mask
+
+    def returns(self, rollouts: Rollouts) -> Array:
+        """G [N, T], before whitening; 0 outside the mask."""
+        return compute_tokens(self, rollouts, self._returns_to_go)
+
+    def _returns_to_go(self, rollouts: Rollouts) -> Array:
         rewards, mask = require_single_reward(self.name, rollouts), rollouts.mask
         xp = namespace(rewards)
         ones = xp.astype(mask, rewards.dtype)
@@ -44,5 +53,4 @@ class ReinforcePlusPlus(Estimator):
         each = xp.where(last, rewards[:, None], 0.0)
         if self.kl_coefficient:
             each = each - self.kl_coefficient * (rollouts.log_probs - rollouts.reference_log_probs)
-        returns = tokens.returns_to_go(each, mask, self.gamma)
-        return tokens.whiten(returns, mask, self.whiten_correction), mask
+        return tokens.returns_to_go(each, mask, self.gamma)

@@ -13,7 +13,7 @@ from credit import validation
 from credit.backends.arrays import to_numpy
 from credit.estimators.base import Estimator
 from credit.estimators.dgpo import DGPO
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 from credit.estimators.redistributing import Redistributing
 from credit.types import Array, Credit, Rollouts, TokenStatistics
 

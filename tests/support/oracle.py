@@ -220,6 +220,10 @@ def whitened(values):
 
 
 def discounted_returns(estimator, rollouts):
+    return whitened(running_returns(estimator, rollouts))
+
+
+def running_returns(estimator, rollouts):
     returns = {}
     for row, tokens in enumerate(chosen(rollouts)):
         running = 0.0
@@ -230,7 +234,7 @@ def discounted_returns(estimator, rollouts):
                 reward -= estimator.kl_coefficient * penalty
             running = reward + estimator.gamma * running
             returns[row, t] = running
-    return whitened(returns)
+    return returns
 
 
 def whitened_centred(estimator, rollouts):
