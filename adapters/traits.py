@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from credit.estimators.base import Estimator, required_fields
+from credit.estimators.base import Estimator
 from credit.types import Rollouts
 
 
@@ -39,7 +39,7 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     import torch
 
     tokens = torch.tensor([[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]])
-    needed = dict.fromkeys(required_fields(estimator), tokens)
+    needed = dict.fromkeys(estimator.required_fields, tokens)
     special = {
         "turns": torch.tensor([[0, 0, 1, 1]] * 3),
         "progress": torch.tensor(0.5),

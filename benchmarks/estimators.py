@@ -18,7 +18,7 @@ import torch
 from measuring import cpu_name
 
 import credit
-from credit.estimators.execute import prepare_rows
+from credit.estimators.prepare import prepare_rows
 
 
 def loop_over_rows(rewards: torch.Tensor, groups: Any, mask: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
@@ -67,7 +67,7 @@ def main(rows: int, tokens: int, device: str) -> None:
     token_rewards[:, -1] = rewards
     keys = groups.cpu().numpy()
     grpo, dgpo = credit.GRPO(), credit.DGPO(tau=0.1)
-    ready = prepare_rows(grpo, rollouts, ())
+    ready = prepare_rows(grpo.name, rollouts, ())
     cases = {
         "GRPO, half per response": lambda: grpo.advantages(ready),
         "loop over rows (verl's way), summing and spreading included": lambda: loop_over_rows(

@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from credit.estimators.base import Estimator, estimator_classes
+from credit.estimators.base import Estimator
+from credit.estimators.registry import estimator_classes
 from credit.loss import PolicyLoss
 
 PAPER = re.compile(r"arXiv\s+(\d{4}\.\d{5})")

@@ -128,6 +128,16 @@ def check_needs(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
         )
 
 
+def require_single_reward(name: str, rollouts: Rollouts) -> Array:
+    """The rewards [N]; a ValueError where there are several per response."""
+    if rollouts.rewards.ndim != 1:
+        raise ValueError(
+            f"{name} takes one reward per response; rewards have shape "
+            f"{tuple(rollouts.rewards.shape)}, so sum or weigh them first"
+        )
+    return rollouts.rewards
+
+
 def _hint_at_source(absent: list[str]) -> str:
     computed = {"log_probs", "reference_log_probs", "normalized_entropy", "deviation"}
     return " (credit.token_statistics computes them)" if computed & set(absent) else ""

@@ -14,13 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 import credit
 from credit import DGPO, GRPO, Estimator, PolicyLoss, Rollouts
-from credit.estimators import base as registry
+from credit.estimators.base import CLASSES
 
 
 @pytest.fixture
-def own_registry(monkeypatch):
+def own_registry():
     """Classes that a test defines are forgotten after it."""
-    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    before = dict(CLASSES)
+    yield
+    CLASSES.clear()
+    CLASSES.update(before)
 
 
 def define(chosen, factor=1.0):

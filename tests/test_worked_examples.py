@@ -4,8 +4,10 @@ from math import e
 
 import numpy as np
 import pytest
+from named import PACKAGE
 
 import credit
+from credit.estimators.registry import estimator_classes
 
 ONE_IN_FOUR = {"rewards": [1, 0, 0, 0], "groups": [0, 0, 0, 0], "lengths": [1, 1, 1, 1]}
 PAIR = {"rewards": [1, 0], "groups": [0, 0]}
@@ -113,13 +115,9 @@ CASES = {
 }
 
 
-def test_every_estimator_has_a_worked_example():
-    package = [
-        n
-        for n, kind in credit.estimators.base.estimator_classes().items()
-        if kind.__module__.startswith("credit.")
-    ]
-    assert sorted(CASES) == sorted(package)
+@pytest.mark.parametrize("name", PACKAGE)
+def test_every_estimator_has_a_worked_example(name):
+    assert name in CASES, f"compute {name} by hand for a few responses and add it to CASES in this file"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -130,7 +128,7 @@ def test_worked_example(library, name):
     fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
     for ids in {"groups", "turns"} & set(fields):
         fields[ids] = fields[ids].astype(np.int32)
-    if "eps" in credit.estimators.base.estimator_classes()[name].model_fields:
+    if "eps" in estimator_classes()[name].model_fields:
         settings = {"eps": 0} | settings
     rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
     result = library.quick(credit.get(name, **settings))(rollouts)

@@ -11,8 +11,8 @@ from openrlhf.utils.config import hierarchize
 import credit
 from credit.adapters.openrlhf import options
 from credit.adapters.openrlhf.settings import PREFIX, Choice, parse_settings
-from credit.estimators.base import estimator_classes
 from credit.estimators.presets import PRESETS
+from credit.estimators.registry import estimator_classes
 
 ESTIMATOR = "--algo.advantage.estimator"
 PLUGIN = "--credit.plugin"

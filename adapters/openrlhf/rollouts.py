@@ -7,8 +7,7 @@ import torch
 
 import credit
 from credit.adapters.traits import is_product
-from credit.estimators.base import required_fields
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 Tensor = torch.Tensor
 
@@ -41,7 +40,7 @@ class Batch:
     ) -> credit.Rollouts:
         """The rollouts with the optional fields that the estimator reads."""
         fields: dict[str, Tensor] = {}
-        for name in required_fields(estimator):
+        for name in estimator.required_fields:
             if name == "progress":
                 fields[name] = torch.tensor(progress)
             elif name == "turns":
@@ -80,7 +79,7 @@ def assign_credit(
     result = estimator(rollouts)
     if clip_range is None or not is_product(estimator):
         return result.advantages, result.metrics
-    prepared = prepare_rollouts(estimator, rollouts, ())
+    prepared = prepare_rollouts(estimator.name, rollouts, ())
     clipped = estimator.advantages(prepared).clamp(*clip_range)
     advantages = torch.where(prepared.mask, clipped[:, None] * result.weights, 0.0)
     return advantages, result.metrics

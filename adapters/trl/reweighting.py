@@ -6,8 +6,7 @@ import torch
 
 import credit
 from credit.adapters.trl import rollouts
-from credit.estimators.base import required_fields
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 Tensor = torch.Tensor
 ROWS = "credit_advantages"  # in TRL's batch: A_i [B]
@@ -23,5 +22,5 @@ def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
         progress=rollouts.training_progress(trainer),
         **rollouts.token_fields(trainer, inputs, mask, "train"),
     )
-    now = prepare_rollouts(estimator, now, required_fields(estimator))
+    now = prepare_rollouts(estimator.name, now, estimator.required_fields)
     return given[:, None] * estimator.weights(now, now.rewards)

@@ -9,7 +9,6 @@ from tunix.rl.rl_cluster import Mode, Role
 import credit
 from credit.adapters import fields, loss_report, traits
 from credit.adapters.tunix.settings import CreditGRPOConfig
-from credit.estimators.base import required_fields
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ _AGGREGATIONS = {
 
 def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
     """A ValueError for what cannot work with this estimator on this cluster."""
-    name, needs = config.estimator.name, required_fields(config.estimator)
+    name, needs = config.estimator.name, config.estimator.required_fields
     missing = [field for field in needs if field not in PROVIDED]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}, which Tunix does not provide")

@@ -10,7 +10,6 @@ import numpy as np
 from tunix.rl import function_registry
 
 import credit
-from credit.estimators.base import required_fields
 
 PREFIX = "credit/"
 LEARNER = "credit"  # the name under which CreditGRPOLearner gets at Tunix's rewards
@@ -34,7 +33,7 @@ def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) 
         ValueError: the estimator needs more than the rewards [B] of whole groups.
     """
     estimator = credit.get(name)
-    needs = [*required_fields(estimator), *_find_hidden_needs(estimator, len(rewards) == num_generations)]
+    needs = [*estimator.required_fields, *_find_hidden_needs(estimator, len(rewards) == num_generations)]
     if needs:
         raise ValueError(
             f"{PREFIX}{name} needs {' and '.join(needs)}, but this learner hands an estimator the rewards "
@@ -74,7 +73,7 @@ def _response_advantages(estimator: credit.Estimator, rewards: np.ndarray, size:
 
 def _find_hidden_needs(estimator: credit.Estimator, one_group: bool) -> list[str]:
     """What no field of Rollouts says: whether the lengths matter, or (given one group) other groups."""
-    if required_fields(estimator):
+    if estimator.required_fields:
         return []
     rewards, needs = np.array([0.0, 1.0, 3.0, 4.0]), []
     lengths = credit.Rollouts(rewards, np.zeros(4, int), np.tri(4, dtype=bool))

@@ -12,7 +12,6 @@ import credit
 from credit.adapters.fields import needed_statistics as statistics_of
 from credit.adapters.tunix import options, registry, statistics
 from credit.adapters.tunix.settings import CreditGRPOConfig
-from credit.estimators.base import required_fields
 
 
 class CreditGRPOLearner(GRPOLearner):
@@ -51,7 +50,7 @@ class CreditGRPOLearner(GRPOLearner):
 
     def _rollouts(self, example: Any, rewards: np.ndarray) -> tuple[credit.Rollouts, dict[str, Any]]:
         """The rollouts on the host, in Tunix's order (groups are contiguous), and what they cost."""
-        needs, metrics = required_fields(self.algo_config.estimator), {}
+        needs, metrics = self.algo_config.estimator.required_fields, {}
         fields: dict[str, Any] = {}
         scored = statistics_of(self.algo_config.estimator)
         if scored:

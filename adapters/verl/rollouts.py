@@ -12,7 +12,6 @@ import torch
 
 import credit
 from credit.adapters import hooks
-from credit.estimators.base import required_fields
 
 SUPPORTED = ">=0.9.1,<0.10"
 hooks.check_version("verl", SUPPORTED)
@@ -78,7 +77,7 @@ def compute_advantages(
         raise ValueError(f"{name} needs the prompts' uid, which this trainer does not pass on")
     if step is None:
         step = StepContext((), [False] * len(response_mask), {})
-    needs = required_fields(chosen.estimator)
+    needs = chosen.estimator.required_fields
     fields = step.fields | ({"turns": credit.tokens.turns(response_mask)} if "turns" in needs else {})
     absent = [each for each in needs if each not in fields]
     if absent:

@@ -6,7 +6,7 @@ import torch
 
 import credit
 from credit.adapters.traits import is_product
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 
 def assign_credit(
@@ -33,7 +33,7 @@ def assign_credit(
         )
     of_finals = select_rows(rollouts, torch.tensor(finals))
     result = estimator(of_finals)
-    by_session = estimator.advantages(prepare_rollouts(estimator, of_finals, estimator.needs))
+    by_session = estimator.advantages(prepare_rollouts(estimator.name, of_finals, estimator.needs))
     position = {row: place for place, row in enumerate(finals)}
     advantages = by_session[[position[row] for row in last]]
     everything = prepare_rollouts(

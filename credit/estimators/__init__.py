@@ -1,35 +1,11 @@
-"""The estimators; importing this package registers them."""
+"""One file per estimator, named as in the registry; importing this package registers every file in it.
 
-from credit.estimators.baselines import GPG, OPO, LitePPO, MaxRL, PassAtK, ReMax
-from credit.estimators.dgpo import DGPO
-from credit.estimators.entropy import GRPOS, GTPO, EntropyShaped, TopEntropy
-from credit.estimators.group_relative import DAPO, GRPO, DrGRPO
-from credit.estimators.mix import Mix
-from credit.estimators.multi_turn import MTGRPO
-from credit.estimators.redistributing import Redistributing
-from credit.estimators.reinforce import GDPO, ReinforcePlusPlus, ReinforcePlusPlusBaseline
-from credit.estimators.rloo import RLOO
+To add one: write credit/estimators/<name>.py and export its class in credit/__init__.py. The tests in
+tests/test_new_estimator.py say what else is missing.
+"""
 
-__all__ = [
-    "DAPO",
-    "DGPO",
-    "GDPO",
-    "GPG",
-    "GRPO",
-    "GRPOS",
-    "GTPO",
-    "MTGRPO",
-    "OPO",
-    "RLOO",
-    "DrGRPO",
-    "EntropyShaped",
-    "LitePPO",
-    "MaxRL",
-    "Mix",
-    "PassAtK",
-    "ReMax",
-    "Redistributing",
-    "ReinforcePlusPlus",
-    "ReinforcePlusPlusBaseline",
-    "TopEntropy",
-]
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

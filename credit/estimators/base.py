@@ -1,23 +1,19 @@
-"""What an estimator is, and how it is found by name."""
+"""What an estimator is."""
 
-import json
-from collections.abc import Mapping, Sequence
-from functools import partial
 from inspect import get_annotations
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from credit.backends.arrays import as_type, from_numpy, is_in_range, is_inspectable, make_masker, namespace
-from credit.backends.row_batching import map_row_blocks
-from credit.estimators import metrics
-from credit.estimators.execute import prepare_rows, prepare_tokens, slice_rows, view_as_numpy
-from credit.estimators.presets import PRESETS
+from credit.backends.arrays import namespace
+from credit.estimators.execute import compute_credit, compute_factors, multiply
+from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
 from credit.schedule import Schedule
-from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
+from credit.types import Array, Credit, Rollouts
 
-_REGISTRY: dict[str, type["Estimator"]] = {}
+CLASSES: dict[str, type["Estimator"]] = {}
+"""Every subclass that gives itself a name, by that name; `credit.estimators.registry` reads it."""
 
 
 class Estimator(BaseModel):
@@ -47,6 +43,12 @@ class Estimator(BaseModel):
         """The optional fields of Rollouts that these settings read."""
         return ()
 
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """What these settings `needs`, and `progress` where one of them is scheduled."""
+        scheduled = any(isinstance(value, Schedule) for _, value in self)
+        return (*self.needs, "progress") if scheduled else self.needs
+
     def advantages(self, rollouts: Rollouts) -> Array:
         """A_i [N] from whole groups; of the mask it may read the row sums only.
 
@@ -64,7 +66,7 @@ class Estimator(BaseModel):
 
     def keep(self, rollouts: Rollouts) -> Array:
         """Which rows [N], bool, belong into a training batch; all, unless overridden."""
-        valid = prepare_rows(self, rollouts, ()).valid
+        valid = prepare_rows(self.name, rollouts, ()).valid
         return namespace(valid).ones_like(valid)
 
     def __call__(self, rollouts: Rollouts) -> Credit:
@@ -77,44 +79,38 @@ class Estimator(BaseModel):
             ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
                 or (where looking is free) group ids are wrong.
         """
-        rows, groups = prepare_rows(self, rollouts, required_fields(self)), rollouts.groups
-        # What has no group, where ids could not be looked at, is left out, and its answer is NaN.
-        lost = None if is_inspectable(groups) else ~is_in_range(groups, groups.shape[0])
-        rows = view_as_numpy(rows) if self.blockwise else rows
-        alone = self.advantages(rows._replace(**dict.fromkeys(TOKEN_FIELDS))) if self.blockwise else None
-
-        def work(part: slice) -> dict[str, Array]:
-            here = prepare_tokens(slice_rows(rows, part))
-            given = self.assign(here) if alone is None else self._spread(here, alone[part])
-            found = self._results(here, *given)
-            if lost is not None:
-                nowhere = lost[part][:, None] & as_type(rollouts.mask[part, :], lost.dtype)
-                found["advantages"] = namespace(lost).where(nowhere, float("nan"), found["advantages"])
-            return found
-
-        found = map_row_blocks(work, rows.mask) if self.blockwise else work(slice(None))
-        advantages, weights = found.pop("advantages"), found.pop("weights")
-        measured = metrics.group_metrics(rows) | metrics.weight_metrics(found)
-        back = partial(from_numpy, like=rollouts.mask)
-        return Credit(back(advantages), back(weights), {name: back(each) for name, each in measured.items()})
-
-    def _results(self, rollouts: Rollouts, advantages: Array, weights: Array) -> dict[str, Array]:
-        """Both [N, T], 0 outside the mask, and what the metrics need to know of each row [N]."""
-        uniform, inside = weights is rollouts.mask, make_masker(rollouts.mask)
-        weights = as_type(weights, advantages.dtype)
-        weights = weights if uniform else inside(weights)
-        observed = self.observed(rollouts)
-        responses = metrics.row_statistics(weights, rollouts.mask, observed, uniform=uniform)
-        return {"advantages": inside(advantages), "weights": weights} | responses
+        return compute_credit(self, rollouts)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
-        return self._spread(rollouts, self.advantages(rollouts))
-
-    def _spread(self, rollouts: Rollouts, advantages: Array) -> tuple[Array, Array]:
-        """A_i w_{i,t} and w_{i,t} [N, T], of A_i [N]."""
+        advantages = self.advantages(rollouts)
         weights = self.weights(rollouts, advantages)
-        return advantages[:, None] * as_type(weights, advantages.dtype), weights
+        return multiply(advantages, weights), weights
+
+    @property
+    def is_product(self) -> bool:
+        """Whether the advantages are A_i w: whether neither `assign` nor `__call__` is overridden."""
+        kind = type(self)
+        return kind.assign is Estimator.assign and kind.__call__ is Estimator.__call__
+
+    def factors(self, rollouts: Rollouts, advantages: Array | None = None) -> tuple[Array, Array]:
+        """A_i [N] and w [N, T], whose product is the result's advantages on every token of the mask.
+
+        Both are of the result's float type and carry no gradient; w is 0 outside the mask and A_i is 0
+        for a row that is not valid.
+
+        Args:
+            rollouts: as for calling the estimator.
+            advantages: A_i [N] from elsewhere, where `rollouts` do not hold whole groups; computed if None.
+
+        Raises:
+            ValueError: the estimator is no product, or as calling the estimator.
+        """
+        return compute_factors(self, rollouts, advantages)
+
+    def returns(self, rollouts: Rollouts) -> Array | None:
+        """Returns [N, T] of the tokens, with the advantages' rules for what is not valid; None: it has none."""
+        return None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -125,10 +121,10 @@ class Estimator(BaseModel):
         name = cls.model_fields["name"].default
         if not isinstance(name, str):
             raise TypeError(f'{cls.__name__} needs a default name: name: Literal["x"] = "x"')
-        known = _REGISTRY.get(name)
+        known = CLASSES.get(name)
         if known is not None and _qualified_name(known) != _qualified_name(cls):
             raise ValueError(f"the name {name!r} is taken by {'.'.join(_qualified_name(known))}")
-        _REGISTRY[name] = cls
+        CLASSES[name] = cls
 
     @model_validator(mode="before")
     @classmethod
@@ -143,74 +139,5 @@ class Estimator(BaseModel):
         return values
 
 
-def names() -> tuple[str, ...]:
-    """The registered estimators, sorted: what `get` and every adapter accept."""
-    return tuple(sorted(_REGISTRY))
-
-
-def estimator_classes() -> dict[str, type[Estimator]]:
-    """The registered classes by name."""
-    return dict(_REGISTRY)
-
-
-def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
-    """The estimator of that name with the given settings; a preset gives a framework's constants.
-
-    Raises:
-        ValueError: the name or preset is unknown (the known ones are listed), or a setting is wrong.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
-    kind = _REGISTRY[name]
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-        constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
-        settings = constants | settings
-    return kind(**settings)
-
-
-def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
-    """An estimator from what a framework's configuration carries.
-
-    Accepts an estimator, a name, or a mapping such as {"name": "dgpo", "tau": 0.5} (JSON, YAML,
-    OmegaConf); a mapping may also hold `preset`. Strings that hold JSON, as command lines give
-    them, are read as JSON.
-
-    Raises:
-        ValueError: as `get`.
-    """
-    if isinstance(value, Estimator):
-        return value
-    if isinstance(value, str):
-        return get(value)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"cannot make an estimator of {type(value).__name__}; expected a mapping")
-    settings = {key: _to_plain(setting) for key, setting in value.items()}
-    if "name" not in settings:
-        raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
-    return get(**settings)
-
-
-def required_fields(estimator: Estimator) -> tuple[str, ...]:
-    """The fields that the estimator reads, and progress where one of its settings is scheduled."""
-    scheduled = any(isinstance(value, Schedule) for _, value in estimator)
-    return (*estimator.needs, "progress") if scheduled else estimator.needs
-
-
 def _qualified_name(kind: type) -> tuple[str, str]:
     return kind.__module__, kind.__qualname__
-
-
-def _to_plain(value: Any) -> Any:
-    """Mappings and sequences of any kind as dict and list, and JSON strings as what they hold."""
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    if isinstance(value, Mapping):
-        return {key: _to_plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_to_plain(item) for item in value]
-    return value

@@ -1,12 +1,13 @@
-"""Rollouts as estimators see them: checked, detached, floating, 0 where no token is."""
+"""Runs an estimator's formula on rollouts: all that is the same for every estimator."""
 
-from typing import TYPE_CHECKING
-
-from array_api_compat import is_torch_array
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, NamedTuple, Protocol
 
 from credit import validation
 from credit.backends.arrays import (
     as_type,
+    from_numpy,
     is_in_range,
     is_inspectable,
     make_masker,
@@ -14,87 +15,143 @@ from credit.backends.arrays import (
     stop_gradient,
     to_numpy,
 )
-from credit.backends.row_batching import has_several_blocks
-from credit.types import TOKEN_FIELDS, Array, Rollouts
-
-if TYPE_CHECKING:
-    from credit.estimators.base import Estimator
-
-
-def prepare_rollouts(estimator: "Estimator", rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Rollouts for both halves of an estimator.
-
-    Raises:
-        ValueError: one of the needs is None, or shapes, devices, libraries or (where looking is free)
-            group ids are wrong.
-    """
-    return prepare_tokens(prepare_rows(estimator, rollouts, needs))
+from credit.backends.row_batching import map_row_blocks
+from credit.estimators import metrics
+from credit.estimators.prepare import (
+    prepare_rollouts,
+    prepare_rows,
+    prepare_tokens,
+    slice_rows,
+    view_as_numpy,
+)
+from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
 
-def prepare_rows(estimator: "Estimator", rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """The half of `prepare` that every row has a part in; what is [N, T] is left but for the mask."""
-    validation.check_rollout_shapes(rollouts)
-    validation.check_needs(estimator.name, needs, rollouts)
-    validation.check_group_ids(rollouts.groups)
-    validation.check_valid_rewards(rollouts)
-    rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
-    xp = namespace(rollouts.rewards)
-    dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
+class Formula(Protocol):
+    """What is run here; `credit.Estimator` documents the members."""
 
-    def number(array: Array | None) -> Array | None:
-        return None if array is None else as_type(array, dtype)
+    blockwise: ClassVar[bool]
 
-    rewards = number(rollouts.rewards)
-    finite = xp.isfinite(rewards)
-    if finite.ndim == 2:
-        finite = xp.all(finite, axis=1)
-    known = is_in_range(rollouts.groups, rollouts.groups.shape[0])
-    valid = (finite if rollouts.valid is None else as_type(rollouts.valid, xp.bool)) & known
-    groups, mask = _as_index_type(rollouts.groups), as_type(rollouts.mask, xp.bool)
-    return rollouts._replace(
-        rewards=rewards,
-        groups=xp.where(known, groups, xp.zeros_like(groups)),
-        mask=mask if is_inspectable(valid) and bool(xp.all(valid)) else mask & valid[:, None],
-        valid=valid,
-        baseline_rewards=number(rollouts.baseline_rewards),
-        progress=number(rollouts.progress),
-    )
+    @property
+    def name(self) -> str: ...
+    @property
+    def required_fields(self) -> tuple[str, ...]: ...
+    @property
+    def is_product(self) -> bool: ...
+    def advantages(self, rollouts: Rollouts) -> Array: ...
+    def weights(self, rollouts: Rollouts, advantages: Array) -> Array: ...
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]: ...
+    def observed(self, rollouts: Rollouts) -> dict[str, Array]: ...
 
 
-def prepare_tokens(rows: Rollouts) -> Rollouts:
-    """The other half, of as many rows as are given: zeros on every token outside the mask.
+class _Batch(NamedTuple):
+    """Prepared rollouts; where they are taken in blocks, the token fields are prepared block by block."""
 
-    So that no estimator computes with what lies there.
-    """
-    dtype, inside = rows.rewards.dtype, make_masker(rows.mask)
+    rows: Rollouts
+    in_blocks: bool
+    advantages: Array | None  # A_i [N], where the advantages are a product
+    lost: Array | None  # [N]: group ids out of range, where they could not be refused
 
-    def convert(name: str, array: Array) -> Array:
-        return inside(_as_index_type(array) if name == "turns" else as_type(array, dtype))
+    def take(self, part: slice) -> Rollouts:
+        return prepare_tokens(slice_rows(self.rows, part)) if self.in_blocks else self.rows
 
-    fields = {name: getattr(rows, name) for name in TOKEN_FIELDS}
-    return rows._replace(
-        **{name: convert(name, array) for name, array in fields.items() if array is not None}
-    )
-
-
-def slice_rows(rollouts: Rollouts, part: slice) -> Rollouts:
-    """Those rows of rollouts, as views."""
-    if part == slice(None):
-        return rollouts
-    return Rollouts(*(f if f is None or f.ndim == 0 else f[part, ...] for f in rollouts))
+    def map(self, work: Callable[[slice], dict[str, Array]]) -> dict[str, Array]:
+        return map_row_blocks(work, self.rows.mask) if self.in_blocks else work(slice(None))
 
 
-def view_as_numpy(rows: Rollouts) -> Rollouts:
-    """Torch tensors on a CPU as numpy's arrays of the same memory, where there are several blocks of rows.
+def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
+    """`assign` on prepared rollouts, with 0 outside the mask and NaN for lost rows, and the metrics."""
+    batch = _prepare_batch(estimator, rollouts)
 
-    For threads of numpy share blocks, and torch's share operations. Other rollouts are given back.
-    """
-    given = [field for field in rows if field is not None]
-    if not (is_torch_array(rows.mask) and has_several_blocks(rows.mask) and all(map(is_inspectable, given))):
-        return rows
-    return Rollouts(*(None if field is None else to_numpy(field) for field in rows))
+    def work(part: slice) -> dict[str, Array]:
+        here = batch.take(part)
+        if batch.advantages is None:
+            advantages, weights = estimator.assign(here)
+        else:
+            alone = batch.advantages[part]
+            weights = estimator.weights(here, alone)
+            advantages = multiply(alone, weights)
+        uniform, inside = weights is here.mask, make_masker(here.mask)
+        weights = as_type(weights, advantages.dtype)
+        weights = weights if uniform else inside(weights)
+        responses = metrics.row_statistics(weights, here.mask, estimator.observed(here), uniform=uniform)
+        advantages = _mark_lost_tokens(inside(advantages), batch.lost, rollouts.mask, part)
+        return {"advantages": advantages, "weights": weights} | responses
+
+    found = batch.map(work)
+    advantages, weights = found.pop("advantages"), found.pop("weights")
+    measured = metrics.group_metrics(batch.rows) | metrics.weight_metrics(found)
+    back = partial(from_numpy, like=rollouts.mask)
+    return Credit(back(advantages), back(weights), {name: back(each) for name, each in measured.items()})
 
 
-def _as_index_type(array: Array) -> Array:
-    """Wide enough for an id of every token."""
-    return as_type(array, namespace(array).__array_namespace_info__().default_dtypes()["indexing"])
+def compute_factors(
+    estimator: Formula, rollouts: Rollouts, advantages: Array | None = None
+) -> tuple[Array, Array]:
+    """A_i [N] and w [N, T] by the rules of `compute_credit`; A_i is computed unless it is given."""
+    if not estimator.is_product:
+        raise ValueError(
+            f"{estimator.name} computes its advantages as a whole; they are not a product A_i w_{{i,t}} "
+            "and have no factors, so call the estimator itself"
+        )
+    batch = _prepare_batch(estimator, rollouts, advantages)
+    alone: Array = batch.advantages
+
+    def work(part: slice) -> dict[str, Array]:
+        here = batch.take(part)
+        weights = as_type(estimator.weights(here, alone[part]), alone.dtype)
+        return {"weights": make_masker(here.mask)(weights)}
+
+    weights = batch.map(work)["weights"]
+    alone = namespace(alone).where(batch.rows.valid, alone, 0.0)
+    if batch.lost is not None:
+        alone = namespace(alone).where(batch.lost, float("nan"), alone)
+    return from_numpy(alone, rollouts.mask), from_numpy(weights, rollouts.mask)
+
+
+def compute_tokens(estimator: Formula, rollouts: Rollouts, function: Callable[[Rollouts], Array]) -> Array:
+    """function(prepared rollouts) [N, T], with 0 outside the mask and NaN for lost rows."""
+    prepared = prepare_rollouts(estimator.name, rollouts, estimator.required_fields)
+    values = make_masker(prepared.mask)(function(prepared))
+    return _mark_lost_tokens(values, _find_lost_rows(rollouts), rollouts.mask, slice(None))
+
+
+def multiply(advantages: Array, weights: Array) -> Array:
+    """A_i w_{i,t} [N, T], in the type of A_i."""
+    return advantages[:, None] * as_type(weights, advantages.dtype)
+
+
+def _prepare_batch(estimator: Formula, rollouts: Rollouts, advantages: Array | None = None) -> _Batch:
+    rows = prepare_rows(estimator.name, rollouts, estimator.required_fields)
+    in_blocks = estimator.blockwise and estimator.is_product
+    rows = view_as_numpy(rows) if in_blocks else prepare_tokens(rows)
+    if advantages is not None:
+        advantages = _check_advantages(advantages, rollouts, rows)
+    elif estimator.is_product:
+        without_tokens = rows._replace(**dict.fromkeys(TOKEN_FIELDS)) if in_blocks else rows
+        advantages = estimator.advantages(without_tokens)
+    return _Batch(rows, in_blocks, advantages, _find_lost_rows(rollouts))
+
+
+def _check_advantages(advantages: Array, rollouts: Rollouts, rows: Rollouts) -> Array:
+    """Given A_i [N] in the type and library of the prepared rows, without gradient."""
+    validation.check_same_library(advantages=advantages, mask=rollouts.mask)
+    validation.check_shape("advantages", advantages, rollouts.mask.shape[:1], "one per row of the mask")
+    advantages = stop_gradient(advantages)
+    if namespace(rows.mask) is not namespace(rollouts.mask):
+        advantages = to_numpy(advantages)
+    return as_type(advantages, rows.rewards.dtype)
+
+
+def _find_lost_rows(rollouts: Rollouts) -> Array | None:
+    """Rows [N] of no group, where ids on a device or under tracing cannot be refused; their answer is NaN."""
+    groups = rollouts.groups
+    return None if is_inspectable(groups) else ~is_in_range(groups, groups.shape[0])
+
+
+def _mark_lost_tokens(values: Array, lost: Array | None, mask: Array, part: slice) -> Array:
+    """`values` of those rows, with NaN on the mask's tokens of lost ones."""
+    if lost is None:
+        return values
+    nowhere = lost[part][:, None] & as_type(mask[part, :], lost.dtype)
+    return namespace(lost).where(nowhere, float("nan"), values)

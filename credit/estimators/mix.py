@@ -5,7 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from credit.backends.arrays import namespace
-from credit.estimators.base import Estimator, parse, required_fields
+from credit.estimators.base import Estimator
+from credit.estimators.registry import parse
 from credit.types import Array, Rollouts
 
 AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse)]
@@ -27,7 +28,7 @@ class Mix(Estimator):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(need for _, part in self.parts for need in required_fields(part)))
+        return tuple(dict.fromkeys(need for _, part in self.parts for need in part.required_fields))
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         scale = sum(abs(c) for c, _ in self.parts) or 1.0

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from credit import groups
 from credit.estimators.base import Estimator
-from credit.estimators.group_relative import require_single_reward
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
+from credit.validation import require_single_reward
 
 
 class RLOO(Estimator):
@@ -23,4 +23,5 @@ class RLOO(Estimator):
     loss: PolicyLoss = PolicyLoss(aggregation="sequence_sum")
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        return groups.leave_one_out(require_single_reward(self, rollouts), rollouts.groups, rollouts.valid)
+        rewards = require_single_reward(self.name, rollouts)
+        return groups.leave_one_out(rewards, rollouts.groups, rollouts.valid)

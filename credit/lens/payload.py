@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from credit.estimators import DGPO
+from credit.estimators.dgpo import DGPO
 from credit.lens.records import STATISTICS, Completion
 from credit.schedule import Schedule
 

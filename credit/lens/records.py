@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from credit import validation
 from credit.backends.arrays import to_numpy
-from credit.estimators import DGPO, Redistributing
 from credit.estimators.base import Estimator
-from credit.estimators.execute import prepare_rollouts
+from credit.estimators.dgpo import DGPO
+from credit.estimators.prepare import prepare_rollouts
+from credit.estimators.redistributing import Redistributing
 from credit.types import Array, Credit, Rollouts, TokenStatistics
 
 FORMAT = 1
@@ -150,7 +151,7 @@ def _check_texts(tokens: Sequence[Sequence[str]], prompts: Sequence[str] | None,
 
 def _collect_arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) -> dict[str, Any]:
     """What the lines need, on the host."""
-    prepared = prepare_rollouts(estimator, rollouts, ())
+    prepared = prepare_rollouts(estimator.name, rollouts, ())
     fields: dict[str, Array] = {name: getattr(rollouts, name) for name in ("rewards", "groups", "turns")}
     fields |= {"scores": None, "mask": rollouts.mask, "valid": prepared.valid}
     fields |= {name: getattr(rollouts, name) for name in STATISTICS}

@@ -3,6 +3,9 @@
 import math
 
 import numpy as np
+import pytest
+
+from credit import Estimator
 
 # --- the batch -------------------------------------------------------------------------------------------
 
@@ -217,6 +220,10 @@ def whitened(values):
 
 
 def discounted_returns(estimator, rollouts):
+    return whitened(running_returns(estimator, rollouts))
+
+
+def running_returns(estimator, rollouts):
     returns = {}
     for row, tokens in enumerate(chosen(rollouts)):
         running = 0.0
@@ -227,7 +234,7 @@ def discounted_returns(estimator, rollouts):
                 reward -= estimator.kl_coefficient * penalty
             running = reward + estimator.gamma * running
             returns[row, t] = running
-    return whitened(returns)
+    return returns
 
 
 def whitened_centred(estimator, rollouts):
@@ -388,8 +395,9 @@ METRICS = {"dgpo": deviation_metrics, "mix": metrics_of_parts}
 
 def estimate(estimator, rollouts):
     """(advantages [N], credit [N, T], weights [N, T], metrics) of a registered estimator."""
-    known = estimator.name in ADVANTAGES | CREDIT
-    assert known, f"write {estimator.name}'s formula in tests/support/oracle.py"
+    missing = list_missing_tables(estimator)
+    if missing:  # tests/test_new_estimator.py fails
+        pytest.skip(f"{estimator.name} is not in {', '.join(missing)} of tests/support/oracle.py")
     alone = ADVANTAGES.get(estimator.name, lambda *_: [0.0] * len(rollouts.rewards))
     advantages = np.asarray(alone(estimator, rollouts))
     weights = spread_weights(estimator, rollouts)
@@ -414,15 +422,40 @@ def spread_weights(estimator, rollouts):
     return weights
 
 
+def list_missing_tables(estimator):
+    """The tables here that an estimator should be in, by what its class overrides, and is not."""
+    tables = {"assign": CREDIT, "weights": WEIGHTS, "observed": METRICS, "keep": KEEP}
+    names = {"assign": "CREDIT", "weights": "WEIGHTS", "observed": "METRICS", "keep": "KEEP"}
+    own = [method for method in tables if getattr(type(estimator), method) is not getattr(Estimator, method)]
+    missing = [names[method] for method in own if estimator.name not in tables[method]]
+    if "assign" not in own and estimator.name not in ADVANTAGES:
+        missing.insert(0, "ADVANTAGES")
+    return missing
+
+
 def keep(estimator, rollouts):
-    """DAPO's dynamic sampling: groups in which some reward varies; every row for the others."""
-    if estimator.name != "dapo":
-        return [True] * len(rollouts.rewards)
+    return KEEP.get(estimator.name, keep_all)(estimator, rollouts)
+
+
+def keep_all(estimator, rollouts):
+    return [True] * len(rollouts.rewards)
+
+
+def keep_what_all_parts_keep(estimator, rollouts):
+    kept = [keep(part, rollouts) for _, part in estimator.parts]
+    return [all(flags) for flags in zip(*kept, strict=True)]
+
+
+def sample_dynamically(estimator, rollouts):
+    """DAPO keeps the groups in which some reward varies."""
     alive = {}
     for label, rows in members(rollouts).items():
         given = [np.atleast_1d(rollouts.rewards[row]).tolist() for row in rows]
         alive[label] = any(len(set(column)) > 1 for column in zip(*given, strict=True))
     return [alive[label] for label in rollouts.groups.tolist()]
+
+
+KEEP = {"dapo": sample_dynamically, "mix": keep_what_all_parts_keep}
 
 
 def overlong_penalty(length, max_length, cache_length):

@@ -1,0 +1,71 @@
+"""Estimators by name, and from what configurations carry."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from credit.estimators.base import CLASSES, Estimator
+from credit.estimators.presets import PRESETS
+
+
+def names() -> tuple[str, ...]:
+    """The registered estimators, sorted: what `get` and every adapter accept."""
+    return tuple(sorted(CLASSES))
+
+
+def estimator_classes() -> dict[str, type[Estimator]]:
+    """The registered classes by name."""
+    return dict(CLASSES)
+
+
+def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
+    """The estimator of that name with the given settings; a preset gives a framework's constants.
+
+    Raises:
+        ValueError: the name or preset is unknown (the known ones are listed), or a setting is wrong.
+    """
+    if name not in CLASSES:
+        raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
+    kind = CLASSES[name]
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+        constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
+        settings = constants | settings
+    return kind(**settings)
+
+
+def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
+    """An estimator from what a framework's configuration carries.
+
+    Accepts an estimator, a name, or a mapping such as {"name": "dgpo", "tau": 0.5} (JSON, YAML,
+    OmegaConf); a mapping may also hold `preset`. Strings that hold JSON, as command lines give
+    them, are read as JSON.
+
+    Raises:
+        ValueError: as `get`.
+    """
+    if isinstance(value, Estimator):
+        return value
+    if isinstance(value, str):
+        return get(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"cannot make an estimator of {type(value).__name__}; expected a mapping")
+    settings = {key: _to_plain(setting) for key, setting in value.items()}
+    if "name" not in settings:
+        raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
+    return get(**settings)
+
+
+def _to_plain(value: Any) -> Any:
+    """Mappings and sequences of any kind as dict and list, and JSON strings as what they hold."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    if isinstance(value, Mapping):
+        return {key: _to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_to_plain(item) for item in value]
+    return value

@@ -1,0 +1,56 @@
+"""Returns to go, whitened over the batch's tokens."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from credit import tokens
+from credit.backends.arrays import namespace
+from credit.estimators.base import Estimator
+from credit.estimators.execute import compute_tokens
+from credit.loss import PolicyLoss
+from credit.types import Array, Rollouts
+from credit.validation import require_single_reward
+
+
+class ReinforcePlusPlus(Estimator):
+    """REINFORCE++: returns to go, with the KL penalty in the reward, whitened over the batch's tokens.
+
+        r_{i,t} = 1[t last] r_i - kl_coefficient (log p - log q)
+        A = whiten(G),  G_t = r_t + gamma G_{t+1},  whiten(x) = (x - mean) / sqrt(var + 1e-8)
+
+    No group baseline: prompts of one response will do. Loss: token mean. Source: arXiv 2501.03262.
+    """
+
+    redistributes: ClassVar[bool] = False
+    row_local: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = False
+    name: Literal["reinforce_plus_plus"] = "reinforce_plus_plus"
+    loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    whiten_correction: Literal[0, 1] = 1
+    """1 for the sample variance, 0 for the population's (OpenRLHF)."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("log_probs", "reference_log_probs") if self.kl_coefficient else ()
+
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        mask = rollouts.mask
+        return tokens.whiten(self._returns_to_go(rollouts), mask, self.whiten_correction), mask
+
+    def returns(self, rollouts: Rollouts) -> Array:
+        """G [N, T], before whitening; 0 outside the mask."""
+        return compute_tokens(self, rollouts, self._returns_to_go)
+
+    def _returns_to_go(self, rollouts: Rollouts) -> Array:
+        rewards, mask = require_single_reward(self.name, rollouts), rollouts.mask
+        xp = namespace(rewards)
+        ones = xp.astype(mask, rewards.dtype)
+        seen = xp.cumulative_sum(ones, axis=-1)
+        last = mask & (seen == xp.sum(ones, axis=-1, keepdims=True))
+        each = xp.where(last, rewards[:, None], 0.0)
+        if self.kl_coefficient:
+            each = each - self.kl_coefficient * (rollouts.log_probs - rollouts.reference_log_probs)
+        return tokens.returns_to_go(each, mask, self.gamma)

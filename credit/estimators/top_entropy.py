@@ -1,0 +1,38 @@
+"""GRPO's advantage on the batch's most uncertain tokens only."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from credit import tokens
+from credit.backends.arrays import namespace
+from credit.estimators.group_relative import GroupRelative
+from credit.loss import PolicyLoss
+from credit.types import Array, Rollouts
+
+
+class TopEntropy(GroupRelative):
+    """The 80/20 rule: GRPO's advantage on the batch's most uncertain tokens, 0 on the others.
+
+        A_{i,t} = A_i w_{i,t}        w_{i,t} = 1[H_{i,t} >= quantile_batch(H, 1 - fraction)]
+
+    The quantile runs over all tokens of the batch, so a response may keep none. Loss: as DAPO's, which
+    the paper trains with. Source: arXiv 2506.01939.
+    """
+
+    redistributes: ClassVar[bool] = False
+    row_local: ClassVar[bool] = False
+    name: Literal["top_entropy"] = "top_entropy"
+    loss: PolicyLoss = PolicyLoss(clip_high=0.28, aggregation="token_mean")
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("normalized_entropy",)
+
+    def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
+        entropy, mask = rollouts.normalized_entropy, rollouts.mask
+        xp = namespace(entropy)
+        least = tokens.quantile(entropy, mask & xp.isfinite(entropy), 1.0 - self.fraction)
+        chosen = xp.astype(mask & (entropy >= least), entropy.dtype)
+        return xp.where(mask & xp.isnan(entropy), entropy, chosen)  # NaN stays visible

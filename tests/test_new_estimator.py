@@ -1,0 +1,49 @@
+"""What an estimator of the package needs beside its own file; each test says what to add and where.
+
+Its worked example is asked for in tests/test_worked_examples.py, its row of the README's table in
+tests/test_readme.py. Every other test leaves out an estimator that lacks something here.
+"""
+
+import re
+
+import oracle
+import pytest
+from named import NAMES, PACKAGE, list_unset, make
+
+import credit
+
+every = pytest.mark.parametrize("name", PACKAGE)
+
+
+@every
+def test_it_has_a_file_of_its_name(name):
+    expected = f"credit.estimators.{name}"
+    assert PACKAGE[name].__module__ == expected, f"move {PACKAGE[name].__name__} to {expected}"
+
+
+@every
+def test_it_is_exported(name):
+    kind = PACKAGE[name]
+    line = f"from {kind.__module__} import {kind.__name__} as {kind.__name__}"
+    assert getattr(credit, kind.__name__, None) is kind, f"add the line `{line}` to credit/__init__.py"
+    assert kind.__name__ in credit.__all__
+
+
+@every
+def test_its_settings_have_values_to_test_with(name):
+    unset = ", ".join(list_unset(name))
+    assert not unset, f"give {unset} a default, or add {name!r} to REQUIRED in tests/support/named.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_an_oracle(name):
+    tables = ", ".join(oracle.list_missing_tables(make(name)))
+    assert not tables, f"write {name}'s formula in loops into tests/support/oracle.py, in {tables}"
+
+
+@every
+def test_its_docstring_has_a_formula_and_cites_the_paper(name):
+    text = PACKAGE[name].__doc__ or ""
+    assert re.search(r"^ {8}\S", text, re.MULTILINE), f"write {name}'s formula into its docstring, indented"
+    if name != "mix":  # which is no paper's
+        assert re.search(r"arXiv\s+\d{4}\.\d{5}", text), f"add `Source: arXiv <id>` to {name}'s docstring"
