@@ -65,7 +65,7 @@ def test_no_framework_is_loaded(statement):
     ("adapter", "package"),
     [
         ("trl", "trl==1.16"),
-        ("verl.estimators", "verl>="),
+        ("verl.registry", "verl>="),
         ("openrlhf", "openrlhf>="),
         ("tunix", "google-tunix>="),
     ],

@@ -1,4 +1,4 @@
-"""Between OpenRLHF's experiences, padded sequences in micro-batches, and one batch of rollouts."""
+"""From OpenRLHF's experiences, padded micro-batches, to one batch of rollouts, and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,10 +13,10 @@ Tensor = torch.Tensor
 
 
 class Batch:
-    """The action tokens of all experiences, moved to the left: [N, T] for N responses of at most T.
+    """The action tokens of all experiences, aligned to the left: [N, T] for N responses of at most T.
 
-    OpenRLHF's masks [B, A] span prompts, padding and the environment's turns too. `groups` [N] numbers
-    the prompts: OpenRLHF numbers samples through, n per prompt.
+    OpenRLHF's masks [B, A] also cover prompts, padding and the environment's turns. `groups` [N] holds
+    the prompts' numbers, since OpenRLHF numbers all samples consecutively, n per prompt.
     """
 
     def __init__(self, experiences: Sequence[Any], samples_per_prompt: int) -> None:
@@ -28,32 +28,34 @@ class Batch:
         index = torch.tensor([sample for experience in experiences for sample in experience.index])
         self.groups = index // samples_per_prompt
 
-    def gathered(self, values: Sequence[Tensor]) -> Tensor:
+    def align(self, values: Sequence[Tensor]) -> Tensor:
         """[N, T] from the experiences' [B, A]."""
         flat = torch.cat([each[mask] for each, mask in zip(values, self.masks, strict=True)])
         whole = torch.zeros(self.mask.shape, dtype=flat.dtype)
         whole[self.mask] = flat
         return whole
 
-    def rollouts(
+    def make_rollouts(
         self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], progress: float
     ) -> credit.Rollouts:
-        """The rollouts with the optional fields that the estimator reads."""
+        """Rollouts with the optional fields that the estimator reads."""
         fields: dict[str, Tensor] = {}
         for name in estimator.required_fields:
             if name == "progress":
                 fields[name] = torch.tensor(progress)
             elif name == "turns":
-                fields[name] = self.gathered([credit.tokens.turns(mask) for mask in self.masks])
+                fields[name] = self.align([credit.tokens.turns(mask) for mask in self.masks])
             elif name == "rollout_log_probs":
-                fields[name] = self.gathered([e.rollout_log_probs for e in self.experiences])
+                fields[name] = self.align([e.rollout_log_probs for e in self.experiences])
             else:
-                fields[name] = self.gathered([each[name] for each in statistics])
+                fields[name] = self.align([each[name] for each in statistics])
         rewards = torch.cat([experience.rewards for experience in self.experiences])
         return credit.Rollouts(rewards, self.groups, self.mask, **fields)
 
-    def hand_out(self, advantages: Tensor, metrics: Mapping[str, Tensor], rollouts: credit.Rollouts) -> None:
-        """Writes advantages [N, T] back to the experiences, and what OpenRLHF logs, as (B,) tensors."""
+    def write_back(
+        self, advantages: Tensor, metrics: Mapping[str, Tensor], rollouts: credit.Rollouts
+    ) -> None:
+        """Writes advantages [N, T] to the experiences, and what OpenRLHF logs to their info, each [B]."""
         rows = [len(mask) for mask in self.masks]
         mean = (advantages.sum(dim=1) / self.lengths.clamp(min=1)).split(rows)
         finite = rollouts.rewards.isfinite()

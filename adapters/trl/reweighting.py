@@ -14,7 +14,7 @@ ROWS = "credit_advantages"  # in TRL's batch: A_i [B]
 
 def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
     """A_i w_{i,t} [B, T] of a micro-batch: A_i from when it was sampled, w from now."""
-    estimator, given, mask = trainer.credit_estimator, inputs[ROWS], rollouts.token_mask(inputs)
+    estimator, given, mask = trainer.credit.estimator, inputs[ROWS], rollouts.token_mask(inputs)
     now = credit.Rollouts(
         rewards=given,
         groups=torch.zeros_like(given, dtype=torch.long),

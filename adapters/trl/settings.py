@@ -1,4 +1,4 @@
-"""TRL's GRPO settings and those of credit."""
+"""TRL's GRPO settings, extended by those of credit."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +44,8 @@ class CreditGRPOConfig(GRPOConfig):
     dynamic_sampling: str | None = field(
         default=None,
         metadata={
-            "help": "What becomes of groups whose rewards are all equal: `none` (they train), `filter` (they "
-            "leave the loss and its normaliser) or `resample` (prompts are drawn until the batch is full of "
+            "help": "What happens to groups whose rewards are all equal: `none` (they train), `filter` (they "
+            "leave the loss and its normalizer) or `resample` (prompts are drawn until the batch is full of "
             "others). Not set: the estimator decides; `dapo` filters."
         },
     )
@@ -121,7 +121,7 @@ def parse_estimator(args: Any) -> credit.Estimator | None:
 
 
 def _check_settings(args: CreditGRPOConfig) -> None:
-    """A ValueError for a setting of credit's that is wrong by itself."""
+    """Raises ValueError for a setting of credit's that is wrong whatever the estimator is."""
     if args.advantage_estimator is None:
         for name in ("dynamic_sampling", "reweight_with_current_policy", "record_steps"):
             if getattr(args, name):

@@ -23,7 +23,7 @@ print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
     ("setup", "classes"),
     [
         (
-            "from credit.adapters.openrlhf import hook; worker_setup.install_import_hook()",
+            "from credit.adapters.openrlhf import worker_setup; worker_setup.install_import_hook()",
             "CreditExperienceMaker CreditSamplesGenerator",
         ),
         ("", "RemoteExperienceMaker SamplesGenerator"),

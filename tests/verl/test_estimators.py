@@ -14,7 +14,7 @@ from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 import credit
-from credit.adapters.verl import rollouts
+from credit.adapters.verl import registry, rollouts
 
 VERL = {"credit": {"preset": "verl"}}
 
@@ -161,7 +161,7 @@ def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs()
         def __call__(self, rollouts):
             return super().__call__(rollouts)
 
-    rollouts.register_estimators()
+    registry.register_estimators()
     keys, scores, mask = batch(5, outputs=3)
     with step(keys), pytest.raises(ValueError, match="return one output per session"):
         run("credit_whole", keys, scores, mask)
@@ -205,7 +205,7 @@ def test_a_users_own_estimator_and_progress():
         def advantages(self, rollouts):
             return super().advantages(rollouts) * (1 - rollouts.progress)
 
-    rollouts.register_estimators()
+    registry.register_estimators()
     keys, scores, mask = batch(2)
     with step(keys, progress=torch.tensor(0.75)):
         found = run("credit_fading", keys, scores, mask)
