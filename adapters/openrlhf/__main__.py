@@ -13,9 +13,8 @@ from credit.adapters.openrlhf.worker import CreditPolicyModelActor
 def main() -> None:
     """Runs openrlhf.cli.train_ppo_ray, whose parser cannot be imported, with its names replaced."""
     ray_start.refuse_running_ray()
-    argparse.ArgumentParser.parse_args = flags.with_credit_flags(
-        argparse.ArgumentParser.parse_args, replace_in_workers
-    )
+    parse_args = flags.with_credit_flags(argparse.ArgumentParser.parse_args, replace_in_workers)
+    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]
     ppo_actor.PolicyModelActor = ray.remote(num_gpus=1)(CreditPolicyModelActor)
     runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
 

@@ -53,8 +53,8 @@ def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action, arg
     _add_plugin(early)
     for module in early.parse_known_args(args)[0].plugin:
         import_module(module)  # may define estimators, which are choices then
-    names = flag_names(list(action.choices))
-    action.choices = [*action.choices, *names]
+    names = flag_names(list(action.choices or ()))
+    action.choices = [*(action.choices or ()), *names]
     _add_plugin(parser)
     _add_flag(parser, "reference", "checkpoint of the reference; default: the actor's (LoRA: its base)")
     _add_flag(parser, "preset", f"constants of a framework: {', '.join(sorted(PRESETS))}")

@@ -15,7 +15,7 @@ from credit.adapters.openrlhf.settings import Choice
 check_functions(hooks.FRAMEWORK, hooks.WORKER)
 
 Tensor = torch.Tensor
-Base = ppo_actor.PolicyModelActor.__ray_actor_class__  # Ray's decorated class cannot be subclassed
+Base: Any = ppo_actor.PolicyModelActor.__ray_actor_class__  # Ray's decorated class cannot be subclassed
 
 
 class CreditPolicyModelActor(Base):
@@ -49,7 +49,7 @@ class CreditPolicyModelActor(Base):
         self,
         sequences: Tensor,
         action_mask: Any = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Any = None,
         packed_seq_lens: Any = None,
         mm_train_inputs_list: Any = None,
     ) -> Tensor:

@@ -66,7 +66,8 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             "gets the weighted sum of the rewards",
             "leave it out (gdpo gets the rewards one by one)",
         )
-    if weighs and estimator.reward_weights is not None and args.reward_weights is not None:
+    own_weights = getattr(estimator, "reward_weights", None)
+    if own_weights is not None and args.reward_weights is not None:
         raise ValueError(f"reward_weights is given twice, to TRL and to {estimator.name}; leave one out")
 
 

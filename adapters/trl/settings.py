@@ -135,15 +135,15 @@ def _check_settings(args: CreditGRPOConfig) -> None:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
     if args.overlong_cache_length:
-        _check_overlong(args, recipes.overlong_length(args))
+        _check_overlong(args, args.overlong_cache_length, recipes.overlong_length(args))
     elif args.overlong_max_length:
         raise ValueError("overlong_max_length is set, but overlong_cache_length is not")
 
 
-def _check_overlong(args: CreditGRPOConfig, longest: int) -> None:
-    if not 1 <= args.overlong_cache_length <= longest:
-        raise ValueError(f"overlong_cache_length is {args.overlong_cache_length}; expected 1..{longest}")
-    free = longest - args.overlong_cache_length
+def _check_overlong(args: CreditGRPOConfig, cache_length: int, longest: int) -> None:
+    if not 1 <= cache_length <= longest:
+        raise ValueError(f"overlong_cache_length is {cache_length}; expected 1..{longest}")
+    free = longest - cache_length
     if args.max_completion_length is not None and free >= args.max_completion_length:
         raise ValueError(
             f"the overlong penalty begins after {free} tokens, which no completion exceeds "

@@ -1,7 +1,7 @@
 """The trainer: TRL's, with advantages [B, T] from an estimator."""
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from trl import GRPOTrainer
@@ -26,17 +26,22 @@ from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
 
+# To a type checker the mixin has the attributes of the trainer that it is listed before.
+Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
+
 Tensor = torch.Tensor
 ROUNDING = 1e-3  # a larger deviation before the first step means that the reference is another model
 
 
-class CreditMixin:
+class CreditMixin(Trainer):
     """Puts an estimator's advantages into any GRPOTrainer; list it before the trainer class.
 
     `args.advantage_estimator` and `args.advantage_estimator_kwargs` choose the estimator; without
     them TRL's path is untouched. `ref_model` is the reference for estimators (and for TRL's KL term)
     in place of the one that TRL loads from the model's path. TRL's loss options stay the user's.
     """
+
+    reward_weights: Tensor  # TRL's attribute, which an estimator may set
 
     def __init__(
         self,
@@ -83,8 +88,8 @@ class CreditMixin:
         """Settles what depends on the trainer that TRL has built."""
         if weighs_rewards(estimator):
             penalty = overlong.has_penalty(self.args)
-            settled = rewards.settle_weights(estimator, self.reward_weights, penalty)
-            self.credit.estimator, self.reward_weights = settled
+            weighed, self.reward_weights = rewards.settle_weights(estimator, self.reward_weights, penalty)
+            self.credit.estimator = weighed
         if options.needs_statistics(estimator):
             statistics.refuse_fsdp1(self)
         if self._is_vlm:

@@ -32,8 +32,10 @@ def make_rollouts(
     return credit.Rollouts(rewards, groups, mask, **fields), metrics
 
 
-def overlong_penalty(cluster: Any, config: CreditGRPOConfig, mask: np.ndarray) -> np.ndarray:
-    """DAPO's penalty [B] for the completions' lengths in tokens, over the last `overlong_cache` tokens."""
+def overlong_penalty(
+    cluster: Any, config: CreditGRPOConfig, cache_length: int, mask: np.ndarray
+) -> np.ndarray:
+    """DAPO's penalty [B] for the completions' lengths, which grows over the last `cache_length` tokens."""
     lengths = mask.sum(axis=1).astype(np.float64)
     longest = cluster.get_rollout_config(mode=Mode.TRAIN).max_tokens_to_generate
-    return config.overlong_penalty * credit.overlong_penalty(lengths, longest, config.overlong_cache)
+    return config.overlong_penalty * credit.overlong_penalty(lengths, longest, cache_length)

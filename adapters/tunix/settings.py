@@ -58,7 +58,7 @@ class CreditGRPOConfig(GRPOConfig):
 
         The penalty acts over the last 4096 tokens, as in the paper, unless `overlong_cache` says otherwise.
         """
-        preset = {
+        preset: dict[str, Any] = {
             "estimator": "dapo",
             "epsilon": 0.2,
             "epsilon_high": 0.28,

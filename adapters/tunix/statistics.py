@@ -137,7 +137,7 @@ def _compare_models(
     devices = place.size(place.vocabulary)
     axes = place.vocabulary if devices > 1 and x.shape[-1] % devices == 0 else ()
     tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, axes)
-    sharded = {"process_group": axes} if axes else {}
+    sharded: dict[str, Any] = {"process_group": axes} if axes else {}
 
     def local(x: Array, y: Array, next_ids: Array, mask: Array) -> credit.TokenStatistics:
         return credit.token_statistics(x, y, next_ids, temperature=temperature, mask=mask, **sharded)

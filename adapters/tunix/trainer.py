@@ -40,7 +40,7 @@ class CreditGRPOLearner(GRPOLearner):
         self._refuse_outdated_sampler(sampled_at)
         shaped = given
         if config.overlong_cache is not None:
-            penalty = rollouts.overlong_penalty(cluster, config, given.mask)
+            penalty = rollouts.overlong_penalty(cluster, config, config.overlong_cache, given.mask)
             metrics["overlong_penalty_mean"] = penalty.mean()
             shaped = given._replace(rewards=given.rewards + penalty)
         result = config.estimator(shaped)

@@ -6,7 +6,7 @@ subclass with `EstimatorMixin`; for every other config it returns an instance of
 """
 
 from functools import cache, cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
 import torch
@@ -26,10 +26,13 @@ from credit.adapters.verl.worker import REQUEST, CreditWorker
 
 check_functions(hooks.FRAMEWORK, hooks.TRAINER)
 
+# To a type checker the mixin has the attributes of the trainer that it is listed before.
+Trainer: Any = PPOTrainer if TYPE_CHECKING else object
+
 Tensor = torch.Tensor
 
 
-class EstimatorMixin:
+class EstimatorMixin(Trainer):
     """Checks the config when the trainer is built, and gives the estimator what verl's call leaves out.
 
     List it before one of verl's V1 trainers.
@@ -146,7 +149,7 @@ class CreditTrainerColocateAsync(CreditMixin, PPOTrainerColocateAsync):
     base_mode = "colocate_async"
 
 
-def _new_trainer(kind: type, config: Any = None, *_: Any, **__: Any) -> Any:
+def _new_trainer(kind: Any, config: Any = None, *_: Any, **__: Any) -> Any:
     """PPOTrainer.__new__, which adds EstimatorMixin if the config names an estimator of credit."""
     if not issubclass(kind, EstimatorMixin) and _names_credit(config):
         kind = _with_estimator(kind)
@@ -154,7 +157,7 @@ def _new_trainer(kind: type, config: Any = None, *_: Any, **__: Any) -> Any:
 
 
 @cache
-def _with_estimator(kind: type) -> type:
+def _with_estimator(kind: type[Any]) -> type[Any]:
     return type(f"Credit{kind.__name__}", (EstimatorMixin, kind), {"__doc__": kind.__doc__})
 
 

@@ -144,7 +144,7 @@ def test_fsdp_1_is_refused():
     plugin = SimpleNamespace(fsdp_version=1)
     accelerator = SimpleNamespace(state=SimpleNamespace(fsdp_plugin=plugin))
     trainer = SimpleNamespace(is_fsdp_enabled=True, accelerator=accelerator, credit_estimator=credit.DGPO())
-    with pytest.raises(ValueError, match="dgpo needs statistics .* fsdp_version: 2"):
+    with pytest.raises(ValueError, match="dgpo needs token statistics.* fsdp_version: 2"):
         statistics.refuse_fsdp1(trainer)
     plugin.fsdp_version = 2
     statistics.refuse_fsdp1(trainer)
