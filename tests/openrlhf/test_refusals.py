@@ -154,6 +154,15 @@ def report(parse, caplog, *flags):
     return " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
 
 
+def test_help_lists_the_flags_of_credit_beside_openrlhfs(parse, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("--help")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--credit.tau" in printed
+    assert "--rollout.n_samples_per_prompt" in printed
+
+
 def test_differing_loss_options_are_reported(parse, caplog):
     text = report(parse, caplog, NAME, "grpo", "--actor.dual_clip", "3", "--actor.policy_loss_type", "gspo")
     for part in (
