@@ -3,7 +3,7 @@
 from typing import Any
 
 import credit
-from credit.adapters import loss_report, rules, traits
+from credit.adapters import loss_report, rules
 from credit.adapters.openrlhf.hooks import FRAMEWORK
 from credit.adapters.openrlhf.settings import Choice
 
@@ -39,7 +39,7 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
             f"{estimator.name} takes one reward per response; set --algo.kl.init_coef 0, or add "
             "--algo.kl.use_loss for a KL term in the loss"
         )
-    clips = tuple(args.reward.clip_range) != CLIP_RANGE and not traits.is_product(estimator)
+    clips = tuple(args.reward.clip_range) != CLIP_RANGE and not estimator.is_product
     filters = tuple(args.algo.dynamic_filtering_range) != FILTER_RANGE
     for given, flag, reason, way_out in (
         (

@@ -6,8 +6,6 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.traits import is_product
-from credit.estimators.prepare import prepare_rollouts
 
 Tensor = torch.Tensor
 
@@ -74,14 +72,13 @@ class Batch:
 def assign_credit(
     estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float] | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Advantages [N, T] and metrics, with A_i clipped as OpenRLHF clips it: after its baseline.
+    """Advantages [N, T] and metrics, with A_i clipped to the range as OpenRLHF does after its baseline.
 
-    An estimator that is no product A_i w is left as it is; `options` refuses a range of the user's then.
+    An estimator whose advantages are not a product A_i w is not clipped; `options` refuses a range other
+    than the default for it.
     """
     result = estimator(rollouts)
-    if clip_range is None or not is_product(estimator):
+    if clip_range is None or not estimator.is_product:
         return result.advantages, result.metrics
-    prepared = prepare_rollouts(estimator.name, rollouts, ())
-    clipped = estimator.advantages(prepared).clamp(*clip_range)
-    advantages = torch.where(prepared.mask, clipped[:, None] * result.weights, 0.0)
-    return advantages, result.metrics
+    advantages, weights = estimator.factors(rollouts)
+    return advantages.clamp(*clip_range)[:, None] * weights, result.metrics

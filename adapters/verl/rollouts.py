@@ -50,7 +50,8 @@ def compute_advantages(
     """Advantages and returns [N, T], as verl's registry of estimators asks for them.
 
     The reward of a response is the sum of its token_level_rewards [N, T]; `index` [N] names its
-    prompt; `config` is verl's `algorithm` section. Rows keep their order, and padding rows get 0.
+    prompt; `config` is verl's `algorithm` section. Rows keep their order, and padding rows get 0. An
+    estimator without returns of its own gives its advantages in their place, as verl's grpo does.
 
     Raises:
         ValueError: wrong settings, or statistics that this trainer of verl does not provide.
@@ -64,11 +65,12 @@ def compute_advantages(
     rollouts = _make_rollouts(name, estimator, token_level_rewards, response_mask, index, step.fields)
     real = torch.tensor([row for row, padding in enumerate(step.padding) if not padding], dtype=torch.long)
     keys = [step.keys[row] for row in real] if step.keys else None
-    result = sessions.assign_credit(estimator, sessions.select_rows(rollouts, real), keys)
+    chosen = sessions.select_rows(rollouts, real)
+    result = sessions.assign_credit(estimator, chosen, keys)
     step.metrics |= _to_floats(result.metrics)
-    whole = result.advantages.new_zeros(response_mask.shape)
-    whole[real] = result.advantages
-    return whole, whole.clone()
+    returns = estimator.returns(chosen)
+    advantages = _place_rows(result.advantages, real, response_mask)
+    return advantages, advantages.clone() if returns is None else _place_rows(returns, real, response_mask)
 
 
 def _parse_choice(name: str, config: Any) -> settings.Choice:
@@ -97,6 +99,13 @@ def _make_rollouts(
         mask=mask,
         **{each: fields[each] for each in needs},
     )
+
+
+def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    """Values [M, T] at these rows of an array of the mask's shape [N, T], and 0 elsewhere."""
+    whole = values.new_zeros(mask.shape)
+    whole[rows] = values
+    return whole
 
 
 def _to_floats(metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from verl.protocol import DataProto
+from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
@@ -57,6 +59,21 @@ def run(name, keys, scores, mask, config=None, through=compute_advantage_for_mul
 
 def step(keys, **fields):
     return rollouts.step_context(rollouts.StepContext(keys, [False] * len(keys), fields))
+
+
+def test_returns_are_those_of_the_estimator_if_it_has_some():
+    keys, scores, _ = batch(6)
+    mask = (torch.arange(13) <= scores.abs().argmax(dim=1, keepdim=True)).long()
+    index = np.array([key.split("_")[0] for key in keys], dtype=object)
+    given = {"token_level_rewards": scores, "response_mask": mask, "index": index}
+    function = core_algos.get_adv_estimator_fn("credit_reinforce_plus_plus")
+    advantages, returns = function(**given, config={"credit": {"gamma": 0.9}})
+    theirs = core_algos.get_adv_estimator_fn("reinforce_plus_plus")(
+        **given, config=SimpleNamespace(gamma=0.9)
+    )
+    torch.testing.assert_close(advantages, theirs[0], rtol=1e-5, atol=3e-6)
+    torch.testing.assert_close(returns, theirs[1], rtol=1e-5, atol=3e-6)
+    assert not torch.allclose(advantages, returns, atol=0.1)
 
 
 def where_rewards_differ(keys, scores):
