@@ -64,7 +64,7 @@ def test_no_framework_is_loaded(statement):
 @pytest.mark.parametrize(
     ("adapter", "package"),
     [
-        ("trl", "trl==1.16"),
+        ("trl", "trl=="),
         ("verl.registry", "verl>="),
         ("openrlhf", "openrlhf>="),
         ("tunix", "google-tunix>="),

@@ -11,7 +11,7 @@ from credit.adapters.verl import hooks, statistics
 
 check_functions(hooks.FRAMEWORK, hooks.WORKER)
 
-REQUEST = "credit_statistics"  # names of statistics, separated by blanks
+REQUEST = "credit_statistics"  # key of the names of statistics, separated by blanks
 
 
 class CreditWorker(ActorRolloutRefWorker):

@@ -48,7 +48,7 @@ def test_a_worker_without_the_hook_ends_the_run():
     try:
         with pytest.raises(RuntimeError, match="started without credit's worker_process_setup_hook"):
             ray_start.with_worker_setup(forgetful)(runtime_env={"env_vars": {}})
-        with pytest.raises(RuntimeError, match="Ray was initialised before credit could"):
+        with pytest.raises(RuntimeError, match="Ray was initialized before credit could"):
             ray_start.refuse_running_ray()
     finally:
         ray.shutdown()
