@@ -1,1 +1,1 @@
-"""Bridges to training frameworks; each imports its framework when it is used."""
+"""Adapters to training frameworks; each imports its framework when it is imported itself."""

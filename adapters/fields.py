@@ -1,18 +1,18 @@
-"""Fields of Rollouts as adapters see them: what takes a model's logits, and what a reference model."""
+"""The optional fields of Rollouts that come from models, and what an estimator needs of them."""
 
 from credit.estimators.base import Estimator
+from credit.types import TokenStatistics
 
-STATISTICS = ("log_probs", "reference_log_probs", "normalized_entropy", "deviation")
+STATISTICS = TokenStatistics._fields
 REFERENCE_FIELDS = ("reference_log_probs", "deviation")
-PROVIDED = (*STATISTICS, "rollout_log_probs", "turns", "progress")
-"""What the pipelines of TRL, verl and OpenRLHF can fill in beside rewards, groups and mask."""
+"""The statistics that need a reference model."""
 
 
 def needed_statistics(estimator: Estimator) -> tuple[str, ...]:
-    """What the estimator needs of every token, from the models."""
+    """The token statistics that the estimator reads."""
     return tuple(name for name in estimator.needs if name in STATISTICS)
 
 
 def needs_reference(estimator: Estimator) -> bool:
-    """Whether a reference model has to be run."""
+    """Whether the estimator reads a statistic that needs a reference model."""
     return bool(set(estimator.needs) & set(REFERENCE_FIELDS))

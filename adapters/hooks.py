@@ -1,35 +1,66 @@
-"""Which framework an adapter hooks into, checked when the adapter is imported."""
+"""Checks that the installed framework is the one that an adapter is written for.
+
+Adapters override and call functions of their framework, private ones among them. Each adapter lists
+them in its own hooks.py in a table of this form, and they are compared with the installed release
+before anything else happens:
+
+    {"package.module:Class": {"function": "self first second"}, "package.module": {"function": "first"}}
+"""
 
 import inspect
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pkgutil import resolve_name
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
+from credit.adapters.framework import Framework
 
-def check_version(distribution: str, supported: str) -> None:
-    """An ImportError unless the installed release of the framework is in the supported range."""
+FunctionTable = Mapping[str, Mapping[str, str]]
+"""For each module or class, its functions with the names of their parameters, separated by blanks."""
+
+
+def check_framework(framework: Framework, functions: FunctionTable) -> None:
+    """Raises ImportError unless the release is supported and has all functions with these parameters."""
+    check_version(framework)
+    check_functions(framework, functions)
+
+
+def check_version(framework: Framework) -> None:
+    """Raises ImportError unless the installed release of the framework is in the supported range."""
+    name, supported = framework.distribution, framework.supported
+    install = f"pip install '{framework.requirement}'"
     try:
-        found = version(distribution)
+        found = version(name)
     except PackageNotFoundError:
-        raise ImportError(
-            f"credit's adapter needs {distribution}, which is not installed; "
-            f"pip install '{distribution}{supported}'"
-        ) from None
+        raise ImportError(f"credit's adapter needs {name}, which is not installed; {install}") from None
     if not SpecifierSet(supported).contains(found, prereleases=True):
-        raise ImportError(
-            f"credit supports {distribution} {supported} and found {found}; "
-            f"pip install '{distribution}{supported}'"
-        )
+        raise ImportError(f"credit supports {name} {supported} and found {found}; {install}")
 
 
-def check_signature(distribution: str, owner: Any, name: str, *parameters: str) -> None:
-    """An ImportError unless `owner` has a function of that name with exactly these parameters."""
+def check_functions(framework: Framework, functions: FunctionTable) -> None:
+    """Raises ImportError unless the framework has these functions with exactly these parameters."""
+    for owner, signatures in functions.items():
+        try:
+            place = resolve_name(owner)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(f"{error}; {_supported(framework)}") from error
+        for name, parameters in signatures.items():
+            _check_signature(framework, place, name, parameters.split())
+
+
+def _check_signature(framework: Framework, owner: Any, name: str, expected: list[str]) -> None:
     function = getattr(owner, name, None)
-    found = None if function is None else tuple(inspect.signature(function).parameters)
-    if found != parameters:
+    found = None if function is None else list(inspect.signature(function).parameters)
+    if found != expected:
         state = "is missing" if found is None else f"takes ({', '.join(found)})"
+        release = f"{framework.distribution} {version(framework.distribution)}"
         raise ImportError(
-            f"{owner.__name__}.{name} {state} in {distribution} {version(distribution)}; credit expects "
-            f"({', '.join(parameters)})"
+            f"{owner.__name__}.{name} {state} in {release}; credit expects ({', '.join(expected)}); "
+            f"{_supported(framework)}"
         )
+
+
+def _supported(framework: Framework) -> str:
+    return f"credit supports {framework.distribution} {framework.supported}"

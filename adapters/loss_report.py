@@ -1,39 +1,38 @@
-"""One line of log where a framework's loss options differ from the paper's; they stay the user's."""
+"""One line of log if a framework's loss options differ from the estimator's paper; they stay as they are."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-from credit.loss import PolicyLoss
+from credit.adapters.framework import Framework
+from credit.estimators.base import Estimator
 
-Option = tuple[str, Any]  # its name in the framework, and its value there
+logger = logging.getLogger("credit")
 
 
 def report_loss_differences(
-    logger: logging.Logger,
-    framework: str,
-    estimator: str,
-    paper: PolicyLoss,
-    pairs: Mapping[str, tuple[Any, Any]],
-    aggregation: Option,
-    aggregations: Mapping[str, str],
-    hint: str = "",
+    framework: Framework,
+    estimator: Estimator,
+    options: Mapping[str, tuple[Any, Any]],
+    aggregation: tuple[str, str],
 ) -> None:
-    """Warns of every option of `pairs` whose value is not the paper's, and of another aggregation.
+    """Logs a warning that names every option whose value is not the paper's, and another aggregation.
 
-    `pairs` maps an option to (the framework's value, the paper's); `aggregations` maps the framework's
-    names of aggregation to those of PolicyLoss; `hint` explains values that read strangely.
+    Args:
+        options: the framework's loss options by name, each with (its value, the paper's value).
+        aggregation: the name and value of the option that sets how token losses become one number.
     """
-    differing = [f"{name}={ours} ({theirs})" for name, (ours, theirs) in pairs.items() if ours != theirs]
+    differing = [f"{name}={value} ({paper})" for name, (value, paper) in options.items() if value != paper]
     option, value = aggregation
-    if aggregations.get(value) != paper.aggregation:
-        wanted = [name for name, kind in aggregations.items() if kind == paper.aggregation]
-        differing.insert(0, f"{option}={value} ({' or '.join(wanted) or paper.aggregation})")
+    wanted = estimator.loss.aggregation
+    if framework.aggregations.get(value) != wanted:
+        equivalents = [name for name, kind in framework.aggregations.items() if kind == wanted]
+        differing.insert(0, f"{option}={value} ({' or '.join(equivalents) or wanted})")
     if differing:
         logger.warning(
             "%s's loss options are used as they are; %s has other values (in brackets%s): %s",
-            framework,
-            estimator,
-            f"; {hint}" if hint else "",
+            framework.name,
+            framework.name_of(estimator),
+            f"; {framework.loss_hint}" if framework.loss_hint else "",
             ", ".join(differing),
         )

@@ -1,4 +1,4 @@
-"""What an estimator does that no field of it says; where settings decide, it is tried on three responses."""
+"""Properties of an estimator that no field of it tells; some are found by trying it on three responses."""
 
 from typing import Any
 
@@ -8,20 +8,14 @@ from credit.estimators.base import Estimator
 from credit.types import Rollouts
 
 
-def is_product(estimator: Estimator) -> bool:
-    """Whether the advantages are A_i w, so that A_i can be had by itself."""
-    kind = type(estimator)
-    return kind.assign is Estimator.assign and kind.__call__ is Estimator.__call__
-
-
 def weighs_rewards(estimator: Estimator) -> bool:
-    """Whether the estimator, or a part of it, is for the rewards of all functions, [N, K]."""
+    """Whether the estimator or one of its parts takes one reward per reward function, [N, K]."""
     parts = (part for _, part in getattr(estimator, "parts", ()))
     return "reward_weights" in type(estimator).model_fields or any(map(weighs_rewards, parts))
 
 
 def learns_from_single_responses(estimator: Estimator) -> bool:
-    """Whether groups of one get any advantage."""
+    """Whether responses that are alone in their groups get advantages other than 0."""
     return bool(_try_advantages(estimator, [0, 1, 2]).any())
 
 
@@ -32,9 +26,9 @@ def differs_between_tokens(estimator: Estimator) -> bool:
 
 
 def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
-    """Advantages [3, 4], as an array of numpy's.
+    """Advantages [3, 4], as a numpy array, of three responses with rewards 0, 1 and 3.
 
-    Tried on torch tensors, which the frameworks hand over and an estimator of a user's own may expect.
+    They are torch tensors, as in the frameworks, since an estimator of the user's may expect them.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """OpenRLHF: estimators by name on its own command line, python -m credit.adapters.openrlhf"""
 
-from credit.adapters import hooks
+from credit.adapters.hooks import check_version
+from credit.adapters.openrlhf.hooks import FRAMEWORK
 
-SUPPORTED = ">=0.10.4,<0.12"
-hooks.check_version("openrlhf", SUPPORTED)
+check_version(FRAMEWORK)  # the functions are checked where they are used, since OpenRLHF is not imported here

@@ -11,17 +11,16 @@ from credit.adapters.openrlhf.worker import CreditPolicyModelActor
 
 
 def main() -> None:
-    """Runs openrlhf.cli.train_ppo_ray, whose parser cannot be imported, with its names replaced."""
+    """Runs openrlhf.cli.train_ppo_ray, whose parser cannot be imported, with credit's flags and classes."""
     ray_start.refuse_running_ray()
-    argparse.ArgumentParser.parse_args = flags.with_credit_flags(
-        argparse.ArgumentParser.parse_args, replace_in_workers
-    )
+    parse_args = flags.with_credit_flags(argparse.ArgumentParser.parse_args, replace_in_workers)
+    argparse.ArgumentParser.parse_args = parse_args  # type: ignore[method-assign]
     ppo_actor.PolicyModelActor = ray.remote(num_gpus=1)(CreditPolicyModelActor)
     runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
 
 
 def replace_in_workers() -> None:
-    """From here on OpenRLHF's own ray.init starts workers that use credit's classes."""
+    """Makes OpenRLHF's call of ray.init start workers that use credit's classes."""
     ray.init = ray_start.with_worker_setup(ray.init)
 
 

@@ -1,4 +1,4 @@
-"""OpenRLHF's command line with credit's estimators and a flag --credit.* for each of their settings."""
+"""OpenRLHF's command line with credit's estimators, and a flag --credit.* for each of their settings."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -19,10 +19,11 @@ PLUGIN = "--credit.plugin"
 
 
 def with_credit_flags(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Callable[..., Any]:
-    """ArgumentParser.parse_args that knows credit's flags wherever OpenRLHF's estimator flag is known.
+    """ArgumentParser.parse_args that adds credit's flags to every parser with OpenRLHF's estimator flag.
 
-    The parsed `credit` is a Choice, or None for an estimator of OpenRLHF's own. `chosen` is called for
-    one of credit's. What cannot work ends the program here, before Ray starts.
+    The attribute `credit` of what it returns is a Choice, or None for an estimator of OpenRLHF's own.
+    `chosen` is called if the estimator is one of credit's. Settings that cannot work end the program
+    here, before Ray starts.
     """
 
     @wraps(parse_args)
@@ -44,7 +45,7 @@ def with_credit_flags(parse_args: Callable[..., Any], chosen: Callable[[], None]
 
 
 def flag_names(taken: Any) -> dict[str, str]:
-    """credit's estimators by their names as flags: where OpenRLHF has the name, ours is credit_<name>."""
+    """credit's estimators by the names that users give: credit_<name> if OpenRLHF has an estimator <name>."""
     return {PREFIX + name if name in taken else name: name for name in credit.names()}
 
 
@@ -52,9 +53,9 @@ def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action, arg
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_plugin(early)
     for module in early.parse_known_args(args)[0].plugin:
-        import_module(module)  # may define estimators, which are choices then
-    names = flag_names(list(action.choices))
-    action.choices = [*action.choices, *names]
+        import_module(module)  # may define estimators, which become choices below
+    names = flag_names(list(action.choices or ()))
+    action.choices = [*(action.choices or ()), *names]
     _add_plugin(parser)
     _add_flag(parser, "reference", "checkpoint of the reference; default: the actor's (LoRA: its base)")
     _add_flag(parser, "preset", f"constants of a framework: {', '.join(sorted(PRESETS))}")
@@ -78,7 +79,7 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, explanation: str) -> N
 
 
 def _list_settings() -> dict[str, dict[str, Any]]:
-    """Every setting of the estimators with its default by estimator; `loss` is OpenRLHF's own flags."""
+    """Every setting of the estimators, with its default in each; the loss is set by OpenRLHF's own flags."""
     found: dict[str, dict[str, Any]] = {}
     for name, kind in sorted(estimator_classes().items()):
         for setting, field in kind.model_fields.items():
@@ -89,7 +90,7 @@ def _list_settings() -> dict[str, dict[str, Any]]:
 
 
 def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choice | None:
-    """What the parsed flags choose, taken out of them; refused if it cannot work."""
+    """Takes credit's flags out of the parsed ones; raises ValueError if they cannot work."""
     del parsed.plugin
     given = {name: vars(parsed).pop(name) for name in list(vars(parsed)) if name.startswith("credit.")}
     name = getattr(parsed, ESTIMATOR.removeprefix("--"))

@@ -1,4 +1,4 @@
-"""Ray with workers that use credit's classes, or an error: never a run with other advantages."""
+"""Starts Ray with credit's setup hook, and fails if a worker lacks it."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,19 +12,19 @@ SETUP = "worker_process_setup_hook"
 
 
 def refuse_running_ray() -> None:
-    """A RuntimeError where Ray runs already, since OpenRLHF would then use its workers as they are."""
+    """Raises RuntimeError if Ray is running, since OpenRLHF would use its workers, which lack the hook."""
     if ray.is_initialized():
         raise RuntimeError(
-            "Ray was initialised before credit could set its workers up; start the program without ray.init "
+            "Ray was initialized before credit could set its workers up; start the program without ray.init "
             "(a cluster is found by RAY_ADDRESS)"
         )
 
 
 def with_worker_setup(init: Callable[..., Any]) -> Callable[..., Any]:
-    """ray.init whose workers install credit's import hook; a RuntimeError if a worker then did not."""
+    """ray.init that gives workers credit's setup hook; it raises RuntimeError if a worker runs without it."""
 
     @wraps(init)
-    def initialise(*args: Any, runtime_env: dict[str, Any] | None = None, **named: Any) -> Any:
+    def initialize(*args: Any, runtime_env: dict[str, Any] | None = None, **named: Any) -> Any:
         runtime_env = dict(runtime_env or {})
         if SETUP in runtime_env:
             raise RuntimeError(f"runtime_env has a {SETUP} of its own, which credit needs; leave it out")
@@ -38,4 +38,4 @@ def with_worker_setup(init: Callable[..., Any]) -> Callable[..., Any]:
             )
         return context
 
-    return initialise
+    return initialize

@@ -1,4 +1,4 @@
-"""Between OpenRLHF's experiences, padded sequences in micro-batches, and one batch of rollouts."""
+"""From OpenRLHF's experiences, padded micro-batches, to one batch of rollouts, and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,17 +6,15 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.traits import is_product
-from credit.estimators.prepare import prepare_rollouts
 
 Tensor = torch.Tensor
 
 
 class Batch:
-    """The action tokens of all experiences, moved to the left: [N, T] for N responses of at most T.
+    """The action tokens of all experiences, aligned to the left: [N, T] for N responses of at most T.
 
-    OpenRLHF's masks [B, A] span prompts, padding and the environment's turns too. `groups` [N] numbers
-    the prompts: OpenRLHF numbers samples through, n per prompt.
+    OpenRLHF's masks [B, A] also cover prompts, padding and the environment's turns. `groups` [N] holds
+    the prompts' numbers, since OpenRLHF numbers all samples consecutively, n per prompt.
     """
 
     def __init__(self, experiences: Sequence[Any], samples_per_prompt: int) -> None:
@@ -28,32 +26,34 @@ class Batch:
         index = torch.tensor([sample for experience in experiences for sample in experience.index])
         self.groups = index // samples_per_prompt
 
-    def gathered(self, values: Sequence[Tensor]) -> Tensor:
+    def align(self, values: Sequence[Tensor]) -> Tensor:
         """[N, T] from the experiences' [B, A]."""
         flat = torch.cat([each[mask] for each, mask in zip(values, self.masks, strict=True)])
         whole = torch.zeros(self.mask.shape, dtype=flat.dtype)
         whole[self.mask] = flat
         return whole
 
-    def rollouts(
+    def make_rollouts(
         self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], progress: float
     ) -> credit.Rollouts:
-        """The rollouts with the optional fields that the estimator reads."""
+        """Rollouts with the optional fields that the estimator reads."""
         fields: dict[str, Tensor] = {}
         for name in estimator.required_fields:
             if name == "progress":
                 fields[name] = torch.tensor(progress)
             elif name == "turns":
-                fields[name] = self.gathered([credit.tokens.turns(mask) for mask in self.masks])
+                fields[name] = self.align([credit.tokens.turns(mask) for mask in self.masks])
             elif name == "rollout_log_probs":
-                fields[name] = self.gathered([e.rollout_log_probs for e in self.experiences])
+                fields[name] = self.align([e.rollout_log_probs for e in self.experiences])
             else:
-                fields[name] = self.gathered([each[name] for each in statistics])
+                fields[name] = self.align([each[name] for each in statistics])
         rewards = torch.cat([experience.rewards for experience in self.experiences])
         return credit.Rollouts(rewards, self.groups, self.mask, **fields)
 
-    def hand_out(self, advantages: Tensor, metrics: Mapping[str, Tensor], rollouts: credit.Rollouts) -> None:
-        """Writes advantages [N, T] back to the experiences, and what OpenRLHF logs, as (B,) tensors."""
+    def write_back(
+        self, advantages: Tensor, metrics: Mapping[str, Tensor], rollouts: credit.Rollouts
+    ) -> None:
+        """Writes advantages [N, T] to the experiences, and what OpenRLHF logs to their info, each [B]."""
         rows = [len(mask) for mask in self.masks]
         mean = (advantages.sum(dim=1) / self.lengths.clamp(min=1)).split(rows)
         finite = rollouts.rewards.isfinite()
@@ -72,14 +72,13 @@ class Batch:
 def assign_credit(
     estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float] | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Advantages [N, T] and metrics, with A_i clipped as OpenRLHF clips it: after its baseline.
+    """Advantages [N, T] and metrics, with A_i clipped to the range as OpenRLHF does after its baseline.
 
-    An estimator that is no product A_i w is left as it is; `options` refuses a range of the user's then.
+    An estimator whose advantages are not a product A_i w is not clipped; `options` refuses a range other
+    than the default for it.
     """
     result = estimator(rollouts)
-    if clip_range is None or not is_product(estimator):
+    if clip_range is None or not estimator.is_product:
         return result.advantages, result.metrics
-    prepared = prepare_rollouts(estimator.name, rollouts, ())
-    clipped = estimator.advantages(prepared).clamp(*clip_range)
-    advantages = torch.where(prepared.mask, clipped[:, None] * result.weights, 0.0)
-    return advantages, result.metrics
+    advantages, weights = estimator.factors(rollouts)
+    return advantages.clamp(*clip_range)[:, None] * weights, result.metrics

@@ -7,29 +7,18 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 import credit
-from credit.adapters import hooks
+from credit.adapters.hooks import check_functions
+from credit.adapters.openrlhf import hooks
 
-hooks.check_signature(
-    "openrlhf", SamplesGenerator, "_process_response_into_experience", "self", "response", "generate_kwargs"
-)
-hooks.check_signature(
-    "openrlhf",
-    SamplesGenerator,
-    "_generate_vllm",
-    "self",
-    "dataloader_iter",
-    "num_prompts",
-    "dynamic_filtering",
-    "generate_kwargs",
-)
+check_functions(hooks.FRAMEWORK, hooks.SAMPLES_GENERATOR)
 
 
 class CreditSamplesGenerator(SamplesGenerator):
     """SamplesGenerator with DAPO's filter for scores of any kind, and the estimator's own if it has one.
 
-    OpenRLHF keeps a prompt whose mean score lies within --algo.dynamic_filtering_range, which for scores
-    of 0 and 1 is the same. A prompt to leave out gets NaN for scores, whose mean lies within no range;
-    OpenRLHF then draws another one at once.
+    OpenRLHF keeps a prompt whose mean score lies within --algo.dynamic_filtering_range, which is DAPO's
+    filter for scores of 0 and 1 only. Here a prompt to leave out gets NaN for scores: their mean lies
+    within no range, so OpenRLHF draws another prompt at once.
     """
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -56,7 +45,7 @@ class CreditSamplesGenerator(SamplesGenerator):
 
 
 def keeps_group(estimator: credit.Estimator, group: list[Experience]) -> bool:
-    """Whether all responses to a prompt stay: their scores differ, and the estimator keeps them."""
+    """Whether the responses to a prompt stay: their scores differ, and the estimator keeps them all."""
     if any(experience.scores is None for experience in group):
         return True
     scores = torch.cat([experience.scores for experience in group]).float()

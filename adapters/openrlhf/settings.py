@@ -1,4 +1,4 @@
-"""What the command line chooses; it travels in OpenRLHF's args to every worker."""
+"""From credit's flags to an estimator; OpenRLHF's args carry the choice to every worker."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,23 +6,23 @@ from typing import Any, NamedTuple
 import credit
 from credit.adapters import fields
 
-PREFIX = "credit_"  # where OpenRLHF has an estimator of the same name
+PREFIX = "credit_"  # of estimators whose names OpenRLHF has itself
 
 
 class Choice(NamedTuple):
-    """An estimator, and the checkpoint of its reference if not the actor's own."""
+    """An estimator, and the checkpoint of its reference; None: the actor's own checkpoint."""
 
     estimator: credit.Estimator
     reference: str | None = None
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """What the estimator needs of every token, from the models."""
+        """The token statistics that the estimator reads."""
         return fields.needed_statistics(self.estimator)
 
     @property
     def compares(self) -> bool:
-        """Whether a reference model has to be run."""
+        """Whether a reference model has to run."""
         return fields.needs_reference(self.estimator)
 
 

@@ -1,4 +1,4 @@
-"""Token statistics from the logits that OpenRLHF's Actor makes of a micro-batch."""
+"""Token statistics from the logits that OpenRLHF's Actor computes for a micro-batch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,10 +19,10 @@ def score_tokens(
     action_mask: Tensor,
     attention_mask: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The policy's log-probs [B, A] as OpenRLHF has them, and the TokenStatistics [B, A] by name.
+    """The policy's log-probs [B, A], as from OpenRLHF's Actor, and the TokenStatistics [B, A] by name.
 
-    Actor has divided the logits by the rollout's temperature, so the statistics are those of the
-    distribution that was sampled from. Without a reference the policy is compared with itself.
+    Actor divides the logits by the rollout's temperature, so the statistics are those of the
+    distribution that was sampled from. If there is no reference, the policy is compared with itself.
     """
     batch = sequences, action_mask, attention_mask
     log_probs, output = policy(*batch, return_output=True)
@@ -35,7 +35,7 @@ def score_tokens(
         place = None, padding, indices, *sequences.shape
         whole = [gather_and_pad_tensor(field, *place) for field in found]
     else:
-        # The last column wraps around; nothing reads it.
+        # The last column is compared with the first token; it is dropped below.
         whole = list(credit.token_statistics(logits, other, sequences.roll(-1, dims=1)))
     width = action_mask.shape[1]
     chosen = [field[:, :-1][:, -width:] for field in whole]
@@ -44,6 +44,6 @@ def score_tokens(
 
 @contextmanager
 def adapter_disabled(policy: Actor) -> Iterator[Actor]:
-    """The policy itself, with its LoRA adapter off meanwhile."""
+    """Yields the policy with its LoRA adapter disabled within the context."""
     with policy.model.module.disable_adapter():
         yield policy

@@ -9,15 +9,11 @@ from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, apply_length_penalties
 from openrlhf.utils.logging_utils import init_logger
 
-from credit.adapters import hooks
-from credit.adapters.openrlhf import rollouts
+from credit.adapters.hooks import check_functions
+from credit.adapters.openrlhf import hooks, rollouts
 
+check_functions(hooks.FRAMEWORK, hooks.EXPERIENCE_MAKER)
 logger = init_logger("credit")
-
-hooks.check_signature("openrlhf", RemoteExperienceMaker, "make_experience", "self", "samples_list")
-hooks.check_signature(
-    "openrlhf", RemoteExperienceMaker, "compute_advantages_and_returns", "self", "experiences"
-)
 
 
 class CreditExperienceMaker(RemoteExperienceMaker):
@@ -29,12 +25,12 @@ class CreditExperienceMaker(RemoteExperienceMaker):
 
     @torch.no_grad()
     def make_experience(self, samples_list: list[Experience]) -> list[Experience]:
-        """As OpenRLHF's; each experience also carries its token statistics, as `credit`."""
+        """OpenRLHF's experiences, each with its token statistics in the attribute `credit`."""
         experiences = super().make_experience(samples_list)
         taken = ray.get(self.actor_model_group.async_run_method("take_credit"))
         self.credit_progress = taken[0][1]
         if self.args.credit.statistics:
-            # In the order in which the workers got the micro-batches, as OpenRLHF's own results.
+            # Workers return the micro-batches in the order in which they got them, as in OpenRLHF itself.
             found = chain.from_iterable(statistics for statistics, _ in taken)
             for experience, fields in zip(experiences, found, strict=True):
                 experience.credit = fields
@@ -42,14 +38,14 @@ class CreditExperienceMaker(RemoteExperienceMaker):
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
-        """Sets advantages, returns and info of every experience; the length penalties are OpenRLHF's."""
+        """Sets advantages, returns and info of every experience, after OpenRLHF's own length penalties."""
         for experience in experiences:
             experience.rewards = experience.rewards.float()
         apply_length_penalties(experiences, self.args)
         fields = [vars(experience).pop("credit", {}) for experience in experiences]
         batch = rollouts.Batch(experiences, self.args.rollout.n_samples_per_prompt)
         estimator = self.args.credit.estimator
-        given = batch.rollouts(estimator, fields, self.credit_progress)
+        given = batch.make_rollouts(estimator, fields, self.credit_progress)
         advantages, metrics = rollouts.assign_credit(estimator, given, self.args.reward.clip_range)
-        batch.hand_out(advantages, metrics, given)
+        batch.write_back(advantages, metrics, given)
         return experiences

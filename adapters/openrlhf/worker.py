@@ -8,26 +8,22 @@ import torch
 from openrlhf.models import Actor
 from openrlhf.trainer.ray import ppo_actor
 
-from credit.adapters import hooks
-from credit.adapters.openrlhf import statistics
+from credit.adapters.hooks import check_functions
+from credit.adapters.openrlhf import hooks, statistics
 from credit.adapters.openrlhf.settings import Choice
 
-# The class under Ray's decorator, which cannot be subclassed itself.
-Base = ppo_actor.PolicyModelActor.__ray_actor_class__
-RAYS_OWN = "_ray_trace_ctx"  # which Ray adds to every method of an actor
-INIT = ("self", "strategy", "pretrain", "max_steps", "vllm_engines", RAYS_OWN)
-FORWARD = ("self", "sequences", "action_mask", "attention_mask", "packed_seq_lens", "mm_train_inputs_list")
-hooks.check_signature("openrlhf", Base, "init_model_from_pretrained", *INIT)
-hooks.check_signature("openrlhf", Base, "forward", *FORWARD, RAYS_OWN)
+check_functions(hooks.FRAMEWORK, hooks.WORKER)
+
 Tensor = torch.Tensor
+Base: Any = ppo_actor.PolicyModelActor.__ray_actor_class__  # Ray's decorated class cannot be subclassed
 
 
 class CreditPolicyModelActor(Base):
     """PolicyModelActor whose log-prob pass can keep token statistics for `take_credit`.
 
     The frozen reference lies in this process, sharded as the policy is, and sees each micro-batch right
-    after it in the same layout, so that equal models deviate by exactly 0. With LoRA it is the policy
-    without its adapter. Estimators of rewards alone leave OpenRLHF's pass as it is.
+    after the policy in the same layout, so that equal models deviate by exactly 0. With LoRA it is the
+    policy without its adapter. Estimators that read rewards alone leave OpenRLHF's pass as it is.
     """
 
     def init_model_from_pretrained(
@@ -38,22 +34,22 @@ class CreditPolicyModelActor(Base):
         self._credit_fields = choice.statistics if choice else ()
         self._credit_statistics: list[dict[str, Tensor]] = []
         if self._credit_fields:
-            self._credit_reference = self._reference(choice, pretrain)
+            self._credit_reference = self._make_reference(choice, pretrain)
 
-    def _reference(self, choice: Choice, pretrain: str) -> Callable[[], AbstractContextManager[Any]]:
-        """Gives the model that is the reference while the context lasts; None if none is compared with."""
+    def _make_reference(self, choice: Choice, pretrain: str) -> Callable[[], AbstractContextManager[Any]]:
+        """A context that yields the reference model, or None if the estimator needs no reference."""
         if not choice.compares:
             return nullcontext
         if choice.reference is None and self.strategy.args.ds.lora.rank > 0:
             return lambda: statistics.adapter_disabled(self.actor)
-        model = freeze(self.strategy, choice.reference or pretrain)
+        model = load_reference(self.strategy, choice.reference or pretrain)
         return lambda: nullcontext(model)
 
     def forward(
         self,
         sequences: Tensor,
         action_mask: Any = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Any = None,
         packed_seq_lens: Any = None,
         mm_train_inputs_list: Any = None,
     ) -> Tensor:
@@ -76,8 +72,8 @@ class CreditPolicyModelActor(Base):
         return taken, min(self.actor.model.global_steps / max(self.max_steps, 1), 1.0)
 
 
-def freeze(strategy: Any, path: str) -> Actor:
-    """The model of that checkpoint for evaluation, as OpenRLHF's ReferenceModelActor makes it."""
+def load_reference(strategy: Any, path: str) -> Actor:
+    """The frozen model of that checkpoint, as OpenRLHF's ReferenceModelActor makes it."""
     ds = strategy.args.ds
     model = Actor(
         path,

@@ -1,8 +1,9 @@
 """TRL: GRPO training whose advantages come from an estimator named in TRL's own config."""
 
-from credit.adapters.trl import hooks
+from credit.adapters.hooks import check_framework
+from credit.adapters.trl.hooks import FRAMEWORK, FUNCTIONS
 
-hooks.check()
+check_framework(FRAMEWORK, FUNCTIONS)
 
 from credit.adapters.trl.settings import CreditGRPOConfig  # noqa: E402
 from credit.adapters.trl.trainer import CreditGRPOTrainer, CreditMixin  # noqa: E402

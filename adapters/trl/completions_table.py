@@ -1,4 +1,4 @@
-"""TRL's table of completions, whose rows have to follow what becomes of the batch."""
+"""TRL's table of completions, whose rows have to be those of the batch that is trained on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,15 +7,15 @@ Table = dict[tuple[str, str], list[Any]]  # columns by kind and name
 
 
 def last_rows(table: Mapping[str, Any], count: int) -> Table:
-    """The last `count` rows of TRL's `_logs`; None where a column has fewer."""
+    """The last `count` rows of TRL's `_logs`, with None for the rows that a column does not have."""
     rows = {key: list(column)[-count:] for key, column in _iterate_columns(table)}
     return {key: [None] * (count - len(column)) + column for key, column in rows.items()}
 
 
 def replace_rows(table: Mapping[str, Any], parts: Sequence[tuple[int, Table]], rows: Sequence[int]) -> None:
-    """Puts the chosen rows of several tables, counted through, into `_logs` in place of what is there.
+    """Replaces the rows of `_logs` by the chosen rows of several tables.
 
-    Each part is a number of rows and the table of them.
+    Each part is a number of rows and their table; `rows` counts the rows of all parts consecutively.
     """
     for key, column in _iterate_columns(table):
         every = [value for count, part in parts for value in part.get(key, [None] * count)]

@@ -1,10 +1,23 @@
-"""The release of TRL and its functions, private ones among them, that this adapter is written for."""
+"""TRL as this adapter knows it: the supported release and the functions that it overrides or calls."""
 
-from pkgutil import resolve_name
+from credit.adapters.fields import STATISTICS
+from credit.adapters.framework import Framework
 
-from credit.adapters import hooks
-
-SUPPORTED = "==1.16.*"
+FRAMEWORK = Framework(
+    name="TRL",
+    distribution="trl",
+    supported="==1.16.*",
+    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress"),
+    group_size="num_generations",
+    rollout_log_probs="use_vllm=True",
+    aggregations={
+        "dapo": "token_mean",
+        "bnpo": "token_mean",
+        "grpo": "sequence_mean",
+        "luspo": "sequence_sum",
+        "dr_grpo": "fixed_horizon",
+    },
+)
 
 FUNCTIONS = {
     "trl.trainer.grpo_trainer:GRPOTrainer": {
@@ -32,14 +45,3 @@ FUNCTIONS = {
     },
     "trl.scripts.grpo": {"main": "script_args training_args model_args dataset_args"},
 }
-
-
-def check() -> None:
-    """An ImportError that names what is installed and what is supported, unless TRL is as it was known."""
-    hooks.check_version("trl", SUPPORTED)
-    try:
-        for owner, functions in FUNCTIONS.items():
-            for name, parameters in functions.items():
-                hooks.check_signature("trl", resolve_name(owner), name, *parameters.split())
-    except (ImportError, AttributeError) as error:
-        raise ImportError(f"{error}; credit supports trl {SUPPORTED}") from error

@@ -1,4 +1,4 @@
-"""Rows of one forward of the scoring pass: as many as a budget of memory holds, in step on all ranks."""
+"""The rows of each forward of the scoring pass: as many as a memory budget allows."""
 
 from itertools import accumulate
 from math import ceil
@@ -8,20 +8,20 @@ import torch
 
 Tensor = torch.Tensor
 CHUNK = 8192  # vocabulary entries per tile of logits
-STATES = 8  # of hidden size, alive at once: residual, norm, attention's inputs and output, both models' last
+STATES = 8  # arrays of hidden size alive at once: residual, norm, attention inputs and output, both last ones
 
 
 class MicroBatch(NamedTuple):
-    """Rows of the generated batch, and the columns of their completions that are not all padding."""
+    """Rows of the generated batch, and the number of columns before which their completions end."""
 
     rows: Tensor
     width: int
 
 
 def micro_batches(trainer: Any, prompt_width: int, completion_mask: Tensor) -> list[MicroBatch]:
-    """The generated batch in parts of equal size, rows of similar length together.
+    """The generated batch in parts of equal size, with rows of similar length together.
 
-    Every rank gets the same number of parts, since under ZeRO-3 and FSDP each forward is a collective.
+    Every rank gets the same number of parts, since under ZeRO-3 and FSDP each forward is collective.
     """
     count, longest = completion_mask.shape
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -41,13 +41,13 @@ def micro_batches(trainer: Any, prompt_width: int, completion_mask: Tensor) -> l
 
 
 def rows_per_forward(config: Any, width: int, item_size: int, budget_mb: float) -> int:
-    """Rows of `width` tokens that a forward without gradient and its scoring hold in the budget; at least 1.
+    """How many rows of `width` tokens fit into the budget in a forward without gradient; at least 1.
 
         bytes per token = item_size (8 D + 3 F) + 2 * 4 chunk
 
     for hidden size D, the three arrays of size F of an MLP, and a tile of each model's logits in float32.
-    Folding a tile takes a constant on top on a CPU, which cuts it to 512 tokens: some 100 MB at a large V.
-    What sharded training gathers (a layer, the lm_heads) comes on top, as in any other forward.
+    On a CPU, reducing a tile takes some 100 MB more at a large V, whatever the number of rows. What
+    sharded training gathers (a layer, the lm_heads) is not counted, as in any other forward.
     """
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     inner = max(inner) if isinstance(inner, (list, tuple)) else inner

@@ -1,13 +1,13 @@
-"""Further prompts, beside those of TRL's sampler."""
+"""A stream of further prompts beside those of TRL's sampler."""
 
 import random
 from typing import Any
 
 
 class PromptStream:
-    """Endless passes over a dataset's indices, shuffled anew each; `drawn` is all of its state.
+    """Endless passes over a dataset's indices, each in another order; `drawn` is its whole state.
 
-    The same on every process, so that each can take its own part of what all of them draw.
+    The stream is the same on every process, so that each can take its own part of what all draw.
     """
 
     def __init__(self, size: int, seed: int, shuffle: bool) -> None:

@@ -1,4 +1,4 @@
-"""Whole papers as one setting: what `recipe` fills in where the user says nothing."""
+"""Whole papers as one setting: the options that `recipe` fills in if the user does not set them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def fill_options(args: Any) -> None:
 
 
 def recipe_options(args: Any) -> dict[str, Any]:
-    """The options of the recipe that `args` names; none without a recipe."""
+    """The options of the recipe that `args` names; empty without a recipe."""
     if args.recipe is None:
         return {}
     if args.recipe not in RECIPES:
@@ -38,7 +38,7 @@ def recipe_options(args: Any) -> dict[str, Any]:
 
 
 def overlong_length(args: Any) -> int:
-    """The tokens from which on a completion is overlong."""
+    """The number of tokens from which on the overlong penalty is largest."""
     length = args.overlong_max_length or args.max_completion_length
     if length is None:
         raise ValueError("the overlong penalty needs overlong_max_length or max_completion_length")

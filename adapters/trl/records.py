@@ -14,7 +14,7 @@ CONTEXT = 4  # ids before a completion that its first token's text may depend on
 
 
 def is_recording_step(trainer: Any) -> bool:
-    """Whether the batch just generated is the one of a `record_steps`-th step, counted from the first."""
+    """Whether the batch just generated serves one of the steps 0, record_steps, 2 record_steps, ..."""
     args = trainer.args
     if args.record_steps is None:
         return False
@@ -25,10 +25,10 @@ def is_recording_step(trainer: Any) -> bool:
 def write_records(
     trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit
 ) -> None:
-    """Appends the batch's first groups to the file: every process takes part, and the first one writes."""
+    """Appends the batch's first groups to the file; every process has to call this, the first one writes."""
     args, size, padding = trainer.args, trainer.num_generations, trainer._tokenizer.pad_token_id
-    before = _gather_ids(trainer, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
-    completions = _gather_ids(trainer, output["completion_ids"], padding)
+    before = _gather_ids(trainer.accelerator, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
+    completions = _gather_ids(trainer.accelerator, output["completion_ids"], padding)
     if not trainer.accelerator.is_main_process:
         return
     rows = slice(max(args.record_completions // size, 1) * size)
@@ -40,14 +40,13 @@ def write_records(
         tokens=lens.text_pieces(trainer._tokenizer, ids, before[rows]),
         rollouts=given,
         result=result,
-        estimator=trainer.credit_estimator,
+        estimator=trainer.credit.estimator,
         prompts=[text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for text in texts],
         step=trainer.state.global_step + 1,
     )
 
 
-def _gather_ids(trainer: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
-    accelerator = trainer.accelerator
+def _gather_ids(accelerator: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
     even = accelerator.pad_across_processes(ids.contiguous(), dim=1, pad_index=padding, pad_first=pad_first)
     return accelerator.gather(even)
 
@@ -62,6 +61,6 @@ def _first_rows(fields: Any, rows: slice) -> Any:
 
 
 def _strip_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:
-    """The ids up to the last that is no padding, or that the mask has (its end may be a padding token)."""
+    """The ids up to the last that is not padding or is in the mask, since a response may end in padding."""
     places = torch.nonzero((ids != padding) | mask.bool())
     return ids[: int(places.max()) + 1 if len(places) else 0].tolist()

@@ -1,4 +1,4 @@
-"""What a checkpoint needs beside TRL's, so that a resumed run does what an unbroken one would have done."""
+"""What a checkpoint needs beside TRL's own, so that a resumed run takes the steps of an unbroken one."""
 
 import warnings
 from pathlib import Path
@@ -8,52 +8,53 @@ import torch
 
 
 def save_state(trainer: Any, folder: str) -> None:
-    """Writes this process' place in the batch that it trains on, and in the stream of further prompts."""
+    """Writes this process' position in the batch that it trains on and in the stream of further prompts."""
     every = trainer.args.steps_per_generation * trainer.num_iterations
     state = {
         "layout": _batch_layout(trainer),
         "step": trainer._step,
         "batch": trainer._buffered_inputs if trainer._step % every else None,
-        "drawn": trainer.credit_prompts.drawn if trainer.credit_prompts else 0,
+        "drawn": trainer.credit.prompts.drawn if trainer.credit.prompts else 0,
     }
     torch.save(state, _state_path(trainer, folder))
 
 
 def load_state(trainer: Any, checkpoint: str) -> None:
-    """Takes up what `save` wrote, and the order of prompts of the epoch that the checkpoint is in.
+    """Restores what `save_state` wrote, and the order of prompts of the checkpoint's epoch.
 
-    TRL itself generates a new batch where it was in the middle of one, and begins every resumed epoch
-    with the order of the first.
+    TRL itself generates a new batch although it was in the middle of one, and begins a resumed epoch
+    with the order of prompts of the first.
     """
-    if trainer.credit_sampler is not None and not trainer.args.ignore_data_skip:
-        _rewind_sampler(trainer.credit_sampler, int(trainer.state.epoch or 0))
+    if trainer.credit.sampler is not None and not trainer.args.ignore_data_skip:
+        _rewind_sampler(trainer.credit.sampler, int(trainer.state.epoch or 0))
     if trainer.args.sync_ref_model:
         warnings.warn(
-            "TRL's checkpoints do not hold a reference that follows the policy (sync_ref_model); it begins "
-            "again as the model was before training",
+            "TRL's checkpoints do not contain a reference that follows the policy (sync_ref_model); it "
+            "starts again as the model before training",
             stacklevel=2,
         )
     path = _state_path(trainer, checkpoint)
     if not path.exists():
         warnings.warn(
-            f"{checkpoint} has no {path.name}, so this run begins with a new batch, and its further prompts "
-            "(dynamic_sampling='resample') begin anew",
+            f"{checkpoint} has no {path.name}, so this run starts with a new batch, and its further prompts "
+            "(dynamic_sampling='resample') start again",
             stacklevel=2,
         )
         return
     state = torch.load(path, map_location=trainer.accelerator.device, weights_only=True)
-    if trainer.credit_prompts is not None:
-        trainer.credit_prompts.drawn = state["drawn"]
+    if trainer.credit.prompts is not None:
+        trainer.credit.prompts.drawn = state["drawn"]
     if state["layout"] == _batch_layout(trainer):
         trainer._step, trainer._buffered_inputs = state["step"], state["batch"]
     elif state["batch"] is not None:
         warnings.warn(
-            "the batches have another size than in the checkpoint; beginning a new one", stacklevel=2
+            "the batches differ in size from those of the checkpoint, so a new batch is generated",
+            stacklevel=2,
         )
 
 
 def _rewind_sampler(sampler: Any, passes: int) -> None:
-    """Puts TRL's sampler where it is after so many passes over the data."""
+    """Sets the state that TRL's sampler has after so many passes over the data."""
     if sampler.shuffle:
         sampler.generator.manual_seed(sampler.seed)
         for _ in range(passes):

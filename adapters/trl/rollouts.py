@@ -1,4 +1,4 @@
-"""From TRL's generated batch to what an estimator takes."""
+"""From TRL's generated batch to the rollouts that an estimator takes."""
 
 import time
 from typing import Any
@@ -6,44 +6,58 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.trl import options, rewards, statistics
+from credit.adapters.trl import options, overlong, rewards, statistics
 
 Tensor = torch.Tensor
 
 
 def rollouts_for_filter(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
-    """Rewards, without the overlong penalty, groups and mask of all processes: what `keep` decides by."""
+    """Rewards, groups and mask of all processes, by which `keep` decides; without the overlong penalty."""
     size = trainer.num_generations
-    given = rewards.combine_rewards(trainer, size, penalty=False)
-    return credit.Rollouts(given, _group_ids(given, size), gather_rows(trainer, token_mask(output)))
+    given = batch_rewards(trainer, size, penalty=False)
+    return credit.Rollouts(
+        given, _group_ids(given, size), gather_rows(trainer.accelerator, token_mask(output))
+    )
 
 
 def make_rollouts(
     trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor, every: bool = False
 ) -> credit.Rollouts:
-    """The rollouts of all processes, in TRL's order: groups are contiguous. `valid` [N] take part."""
+    """The rollouts of all processes in TRL's order, in which groups are contiguous.
+
+    Rows that are not `valid` [N] take no part in their groups. With `every`, all statistics that were
+    computed are filled in, also those that the estimator does not read.
+    """
     mask = token_mask(output)
     fields = {"mask": mask} | token_fields(trainer, output, mask, mode, every)
     size = group_size(trainer, mode)
-    given = rewards.combine_rewards(trainer, size)
+    given = batch_rewards(trainer, size)
     return credit.Rollouts(
         rewards=given,
         groups=_group_ids(given, size),
         valid=valid,
         progress=training_progress(trainer),
-        **{name: gather_rows(trainer, field) for name, field in fields.items()},
+        **{name: gather_rows(trainer.accelerator, field) for name, field in fields.items()},
     )
+
+
+def batch_rewards(trainer: Any, size: int, *, penalty: bool = True) -> Tensor:
+    """The rewards [N] or [N, K] of the last generated batch, with or without the overlong penalty."""
+    given, weights = trainer.credit.rewards, trainer.reward_weights
+    if not penalty and overlong.has_penalty(trainer.args):
+        given, weights = given[:, :-1], weights[:-1]
+    return rewards.combine_rewards(trainer.credit.estimator, given, weights, size)
 
 
 def token_fields(
     trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
 ) -> dict[str, Tensor]:
-    """The fields [B, T] that the estimator needs, or `every` one that is there, of this process' rows."""
-    needs, fields = trainer.credit_estimator.needs, dict[str, Tensor]()
-    if options.needs_statistics(trainer.credit_estimator):
+    """The fields [B, T] of this process' rows that the estimator reads; with `every`, all that there are."""
+    needs, fields = trainer.credit.estimator.needs, dict[str, Tensor]()
+    if options.needs_statistics(trainer.credit.estimator):
         started = time.perf_counter()
-        scores = statistics.compute_statistics(trainer, output, mask)
-        fields |= {name: field for name, field in scores.items() if every or name in needs}
+        found = statistics.compute_statistics(trainer, output, mask)
+        fields |= {name: field for name, field in found.items() if every or name in needs}
         trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
     if "rollout_log_probs" in needs:
         fields["rollout_log_probs"] = output["sampling_per_token_logps"]
@@ -53,30 +67,30 @@ def token_fields(
 
 
 def token_mask(output: dict[str, Tensor]) -> Tensor:
-    """The tokens [B, T] that the policy chose: no padding, no output of tools."""
+    """The tokens [B, T] that the policy chose: neither padding nor the output of tools."""
     return output["completion_mask"] * output.get("tool_mask", 1)
 
 
 def has_finite_rewards(given: Tensor) -> Tensor:
-    """Which rows [N] have all their rewards, [N] or [N, K]."""
+    """Which rows [N] have finite rewards only, of rewards [N] or [N, K]."""
     return given.isfinite().view(len(given), -1).all(dim=1)
 
 
 def group_size(trainer: Any, mode: str) -> int:
     """Completions per prompt."""
-    return trainer.num_generations if mode == "train" else trainer.num_generations_eval
+    return int(trainer.num_generations if mode == "train" else trainer.num_generations_eval)
 
 
 def training_progress(trainer: Any) -> Tensor:
-    """How far the training is, in [0, 1], as a 0-d array."""
+    """The share of the training's steps that are done, in [0, 1], as a 0-d array."""
     state = trainer.state
     return torch.tensor(state.global_step / max(state.max_steps, 1), device=trainer.accelerator.device)
 
 
-def gather_rows(trainer: Any, field: Tensor) -> Tensor:
+def gather_rows(accelerator: Any, field: Tensor) -> Tensor:
     """The rows [N, ...] of all processes, padded to one width."""
-    accelerator = trainer.accelerator
-    return accelerator.gather(accelerator.pad_across_processes(field.contiguous(), dim=1))
+    even = accelerator.pad_across_processes(field.contiguous(), dim=1)
+    return accelerator.gather(even)
 
 
 def _group_ids(given: Tensor, size: int) -> Tensor:

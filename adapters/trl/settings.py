@@ -1,4 +1,4 @@
-"""TRL's GRPO settings and those of credit."""
+"""TRL's GRPO settings, extended by those of credit."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +44,8 @@ class CreditGRPOConfig(GRPOConfig):
     dynamic_sampling: str | None = field(
         default=None,
         metadata={
-            "help": "What becomes of groups whose rewards are all equal: `none` (they train), `filter` (they "
-            "leave the loss and its normaliser) or `resample` (prompts are drawn until the batch is full of "
+            "help": "What happens to groups whose rewards are all equal: `none` (they train), `filter` (they "
+            "leave the loss and its normalizer) or `resample` (prompts are drawn until the batch is full of "
             "others). Not set: the estimator decides; `dapo` filters."
         },
     )
@@ -121,7 +121,7 @@ def parse_estimator(args: Any) -> credit.Estimator | None:
 
 
 def _check_settings(args: CreditGRPOConfig) -> None:
-    """A ValueError for a setting of credit's that is wrong by itself."""
+    """Raises ValueError for a setting of credit's that is wrong whatever the estimator is."""
     if args.advantage_estimator is None:
         for name in ("dynamic_sampling", "reweight_with_current_policy", "record_steps"):
             if getattr(args, name):
@@ -135,15 +135,15 @@ def _check_settings(args: CreditGRPOConfig) -> None:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
     if args.overlong_cache_length:
-        _check_overlong(args, recipes.overlong_length(args))
+        _check_overlong(args, args.overlong_cache_length, recipes.overlong_length(args))
     elif args.overlong_max_length:
         raise ValueError("overlong_max_length is set, but overlong_cache_length is not")
 
 
-def _check_overlong(args: CreditGRPOConfig, longest: int) -> None:
-    if not 1 <= args.overlong_cache_length <= longest:
-        raise ValueError(f"overlong_cache_length is {args.overlong_cache_length}; expected 1..{longest}")
-    free = longest - args.overlong_cache_length
+def _check_overlong(args: CreditGRPOConfig, cache_length: int, longest: int) -> None:
+    if not 1 <= cache_length <= longest:
+        raise ValueError(f"overlong_cache_length is {cache_length}; expected 1..{longest}")
+    free = longest - cache_length
     if args.max_completion_length is not None and free >= args.max_completion_length:
         raise ValueError(
             f"the overlong penalty begins after {free} tokens, which no completion exceeds "

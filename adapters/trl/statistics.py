@@ -29,20 +29,20 @@ class Head(NamedTuple):
 
 
 def refuse_fsdp1(trainer: Any) -> None:
-    """A ValueError for FSDP 1, whose flat parameters are freed with the forward that TRL reads them in."""
+    """Raises ValueError for FSDP 1, which frees its flat parameters at the end of a forward pass."""
     if trainer.is_fsdp_enabled and trainer.accelerator.state.fsdp_plugin.fsdp_version == 1:
         raise ValueError(
-            f"{trainer.credit_estimator.name} needs statistics of every token, which this adapter computes "
-            "under FSDP 2 but not under FSDP 1; set fsdp_version: 2 in accelerate's config"
+            f"{trainer.credit_estimator.name} needs token statistics, which this adapter computes under "
+            "FSDP 2 but not under FSDP 1; set fsdp_version: 2 in accelerate's config"
         )
 
 
 def compute_statistics(trainer: Any, output: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
-    """The statistics [B, T] of TRL's generated batch, as fields of Rollouts; 0 outside the mask.
+    """The statistics [B, T] of TRL's generated batch as fields of Rollouts, 0 outside the mask.
 
     Policy and reference see the same micro-batches in the same layout, in eval mode and without
-    gradient; only the hidden states of chosen tokens meet the heads, so no [B, T, V] tensor is made.
-    Without a reference to compare with, its fields are left out.
+    gradient. The heads are applied to the hidden states of the mask's tokens only, so no [B, T, V]
+    tensor is made. The reference's fields are left out if the estimator reads none of them.
     """
     prompt_width = output["prompt_ids"].shape[1]
     input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
@@ -89,10 +89,10 @@ def _score_rows(
 def _hidden_states(
     trainer: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
 ) -> tuple[Tensor, Head]:
-    """Hidden states [M, D] that predict the mask's tokens, and the head.
+    """The hidden states [M, D] that predict the mask's M tokens, and the head.
 
-    They are taken from within TRL's fused forward: under ZeRO-3 a policy that also runs an ordinary
-    forward fails in its next backward. The fused head itself gets two positions only.
+    They are captured within TRL's fused forward, since under ZeRO-3 a policy that also runs an ordinary
+    forward fails in its next backward pass. The fused head itself gets two positions only.
     """
     base = trainer.accelerator.unwrap_model(model)
     base = base.get_base_model() if is_peft_model(base) else base
@@ -106,8 +106,8 @@ def _hidden_states(
     hook = base.base_model.register_forward_hook(capture)
     try:
         with trainer.accelerator.autocast():
-            nothing = torch.full_like(input_ids[:, :2], -100)
-            model(input_ids=input_ids, attention_mask=attention_mask, labels=nothing, fused_lm_head=True)
+            no_labels = torch.full_like(input_ids[:, :2], -100)
+            model(input_ids=input_ids, attention_mask=attention_mask, labels=no_labels, fused_lm_head=True)
     finally:
         hook.remove()
     head = find_head(base)
@@ -131,7 +131,7 @@ def find_head(model: Any) -> Head:
 
 @contextmanager
 def _reference_model(trainer: Any) -> Iterator[Any]:
-    """The model whose forward gives the reference's distribution; with LoRA, the policy without it."""
+    """The model that gives the reference's distribution; with LoRA, the policy without its adapter."""
     if trainer.ref_model is not None:
         yield trainer.ref_model
         return
@@ -153,9 +153,9 @@ def _eval_mode(model: Any, gradient_checkpointing_kwargs: Any) -> Iterator[None]
 
 @contextmanager
 def _gather_parameters(*parameters: Any) -> Iterator[None]:
-    """Parameters as ZeRO-3 gathers them, one after the other.
+    """Gathers parameters that ZeRO-3 shards, one after the other.
 
-    Of several at once, DeepSpeed waits for the last only, which is too early for the others on gloo.
+    Given several at once, DeepSpeed waits for the last one only, which is too early for the others on gloo.
     """
     with ExitStack() as stack:
         for parameter in parameters:

@@ -1,55 +1,39 @@
 """Tunix's options beside an estimator: what cannot work with it, and what differs from its paper."""
 
-import logging
 from typing import Any
 
 import jax
 from tunix.rl.rl_cluster import Mode, Role
 
 import credit
-from credit.adapters import fields, loss_report, traits
+from credit.adapters import fields, loss_report, rules
+from credit.adapters.tunix.hooks import FRAMEWORK
 from credit.adapters.tunix.settings import CreditGRPOConfig
-
-logger = logging.getLogger(__name__)
-
-PROVIDED = (*fields.STATISTICS, "progress")
-
-_AGGREGATIONS = {
-    "token-mean": "token_mean",
-    "sequence-mean-token-mean": "sequence_mean",
-    "seq-mean-token-sum": "sequence_sum",
-    "sequence-mean-token-sum-norm": "sequence_sum",
-    "sequence-mean-token-scale": "fixed_horizon",
-}
 
 
 def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
-    """A ValueError for what cannot work with this estimator on this cluster."""
+    """Raises ValueError for options that cannot work with this estimator on this cluster."""
     name, needs = config.estimator.name, config.estimator.required_fields
-    missing = [field for field in needs if field not in PROVIDED]
-    if missing:
-        raise ValueError(f"{name} needs {', '.join(missing)}, which Tunix does not provide")
-    if traits.weighs_rewards(config.estimator) and not callable(reward_fns) and len(reward_fns) > 1:
-        raise ValueError(
-            f"{name} weighs several rewards, and Tunix hands over the sum of its {len(reward_fns)} "
-            "reward_fns; take another estimator, such as reinforce_plus_plus_baseline"
-        )
+    rules.refuse_missing_fields(FRAMEWORK, config.estimator)
+    if not callable(reward_fns) and len(reward_fns) > 1:
+        passed_on = f"the sum of its {len(reward_fns)} reward_fns"
+        rules.refuse_several_rewards(FRAMEWORK, config.estimator, passed_on)
     if "progress" in needs and not cluster.cluster_config.training_config.max_steps:
-        raise ValueError(f"{name} has a schedule; set max_steps in RLTrainingConfig, over which it runs")
+        raise ValueError(f"{name} has a schedule; set max_steps in RLTrainingConfig, its length")
     rollout = cluster.get_rollout_config(mode=Mode.TRAIN)
     _refuse_greedy(cluster.cluster_config.rollout_engine, rollout)
     longest = rollout.max_tokens_to_generate
     if config.overlong_cache is not None and config.overlong_cache > longest:
         raise ValueError(
-            f"overlong_cache={config.overlong_cache} is more than max_tokens_to_generate={longest}; the "
-            f"paper takes a fifth of it (overlong_cache={max(longest // 5, 1)}), None is no penalty"
+            f"overlong_cache={config.overlong_cache} is more than max_tokens_to_generate={longest}; take a "
+            f"fifth of that, as the paper does (overlong_cache={max(longest // 5, 1)}), or None: no penalty"
         )
     if fields.needed_statistics(config.estimator):
         _refuse_places(config.estimator, cluster)
 
 
 def _refuse_greedy(engine: Any, rollout: Any) -> None:
-    """Identical completions have advantages of 0: nothing would be learned, and nothing said of it."""
+    """Refuses greedy sampling, with which nothing is learned: equal completions have advantages of 0."""
     greedy = {
         "top_p=None": engine == "vanilla" and rollout.top_p is None,
         f"temperature={rollout.temperature}": not rollout.temperature,
@@ -67,18 +51,19 @@ def _refuse_places(estimator: credit.Estimator, cluster: Any) -> None:
     config, name = cluster.cluster_config, estimator.name
     if config.offload_to_cpu:
         raise ValueError(
-            f"offload_to_cpu=True keeps the models that {name} looks at off the devices; set it to False"
+            f"offload_to_cpu=True keeps the models that {name} runs off the devices; set it to False"
         )
     if jax.process_count() > 1:
         raise ValueError(
-            f"{name} needs statistics of every token, which this adapter computes in one JAX process only"
+            f"{name} needs token statistics, which this adapter computes in one JAX process only, and there "
+            f"are {jax.process_count()}; use an estimator that reads rewards alone, such as grpo or dapo"
         )
     if not fields.needs_reference(estimator):
         return
     actor, reference = (config.role_to_mesh.get(role) for role in (Role.ACTOR, Role.REFERENCE))
     if actor != reference:
         raise ValueError(
-            f"{name} compares actor and reference token by token, which lie on different meshes; give "
+            f"{name} compares actor and reference token by token, but they lie on different meshes; give "
             "Role.ACTOR and Role.REFERENCE one mesh in role_to_mesh"
         )
     try:
@@ -90,9 +75,9 @@ def _refuse_places(estimator: credit.Estimator, cluster: Any) -> None:
 
 
 def report_differences(config: CreditGRPOConfig) -> None:
-    """Logs one line where Tunix's loss options, which stay as they are, differ from the paper's."""
+    """Logs one line if Tunix's loss options, which stay as they are, differ from the paper's."""
     paper = config.estimator.loss
-    pairs = {
+    options = {
         "epsilon": (config.epsilon, paper.clip_low),
         "epsilon_high": (config.epsilon_high, paper.clip_high),
         "epsilon_c": (config.epsilon_c, paper.dual_clip),
@@ -100,6 +85,4 @@ def report_differences(config: CreditGRPOConfig) -> None:
         "loss_algo": (config.loss_algo, "gspo-token" if paper.ratio == "sequence" else "grpo"),
     }
     aggregation = ("loss_agg_mode", config.loss_agg_mode)
-    loss_report.report_loss_differences(
-        logger, "Tunix", config.estimator.name, paper, pairs, aggregation, _AGGREGATIONS
-    )
+    loss_report.report_loss_differences(FRAMEWORK, config.estimator, options, aggregation)

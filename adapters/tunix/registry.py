@@ -12,7 +12,7 @@ from tunix.rl import function_registry
 import credit
 
 PREFIX = "credit/"
-LEARNER = "credit"  # the name under which CreditGRPOLearner gets at Tunix's rewards
+LEARNER = "credit"  # the estimator by which CreditGRPOLearner receives the rewards from Tunix
 
 _RECEIVED: ContextVar[list[np.ndarray] | None] = ContextVar("credit_rewards", default=None)
 
@@ -27,7 +27,7 @@ def register_estimators() -> None:
 
 
 def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) -> np.ndarray:
-    """A_i [B] of the estimator with its default settings, from what any of Tunix's learners hands over.
+    """A_i [B] of the estimator with its default settings, from what every learner of Tunix passes on.
 
     Raises:
         ValueError: the estimator needs more than the rewards [B] of whole groups.
@@ -36,8 +36,8 @@ def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) 
     needs = [*estimator.required_fields, *_find_hidden_needs(estimator, len(rewards) == num_generations)]
     if needs:
         raise ValueError(
-            f"{PREFIX}{name} needs {' and '.join(needs)}, but this learner hands an estimator the rewards "
-            "of its groups only (the agentic learner, those of one group); use CreditGRPOLearner with "
+            f"{PREFIX}{name} needs {' and '.join(needs)}, but this learner passes on the rewards of its "
+            "groups only (the agentic learner, those of one group); use CreditGRPOLearner with "
             f"CreditGRPOConfig(estimator={name!r})"
         )
     return _response_advantages(estimator, np.asarray(rewards), num_generations)
@@ -45,7 +45,7 @@ def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) 
 
 @contextmanager
 def receive_rewards() -> Iterator[list[np.ndarray]]:
-    """The rewards that Tunix hands to the estimator meanwhile."""
+    """Yields a list that collects the rewards which Tunix passes to the estimator within the context."""
     received: list[np.ndarray] = []
     token = _RECEIVED.set(received)
     try:
@@ -62,7 +62,7 @@ def _receive_rewards(rewards: Any, num_generations: int, **_: Any) -> np.ndarray
             f"among them, their own config with advantage_estimator={PREFIX + 'grpo'!r} or another"
         )
     received.append(np.asarray(rewards))
-    # The advantages are per token and come later; metric_fns shall not take these for them.
+    # The advantages of the tokens follow later; NaN keeps metric_fns from taking these for them.
     return np.full(len(rewards), np.nan)
 
 
@@ -72,7 +72,7 @@ def _response_advantages(estimator: credit.Estimator, rewards: np.ndarray, size:
 
 
 def _find_hidden_needs(estimator: credit.Estimator, one_group: bool) -> list[str]:
-    """What no field of Rollouts says: whether the lengths matter, or (given one group) other groups."""
+    """Needs that are not fields: the responses' lengths, or other groups than the one that is given."""
     if estimator.required_fields:
         return []
     rewards, needs = np.array([0.0, 1.0, 3.0, 4.0]), []

@@ -1,4 +1,4 @@
-"""Tunix's GRPO settings and a few more."""
+"""Tunix's GRPO settings, extended by those of credit."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -19,13 +19,13 @@ class CreditGRPOConfig(GRPOConfig):
     estimator: Any = "grpo"
     """A name of `credit.names()`, a mapping such as {"name": "dgpo", "tau": 0.1}, or an Estimator."""
     advantage_estimator: str = LEARNER
-    """Tunix's own name for what `estimator` says; left as it is."""
+    """Tunix's own option, through which the learner receives the rewards; leave it as it is."""
     epsilon_high: float | None = None
     """Upper clip range; None: `epsilon`."""
     epsilon_c: float | None = None
     """Dual clip; None: none."""
     filter_groups: bool = False
-    """Takes groups whose rewards, before any penalty, are equal out of the loss and its normaliser (dapo)."""
+    """Takes groups whose rewards, before any penalty, are equal out of the loss and its normalizer (dapo)."""
     overlong_cache: int | None = None
     """Tokens before max_tokens_to_generate over which DAPO's overlong penalty grows; None: no penalty."""
     overlong_penalty: float = 1.0
@@ -58,7 +58,7 @@ class CreditGRPOConfig(GRPOConfig):
 
         The penalty acts over the last 4096 tokens, as in the paper, unless `overlong_cache` says otherwise.
         """
-        preset = {
+        preset: dict[str, Any] = {
             "estimator": "dapo",
             "epsilon": 0.2,
             "epsilon_high": 0.28,

@@ -23,7 +23,7 @@ Array = Any
 
 
 class Layout(NamedTuple):
-    """Where rows and vocabulary of the logits lie: axes of the mesh, of which either may be none."""
+    """The axes of the mesh over which the logits' rows and vocabulary are sharded; either may be empty."""
 
     mesh: Mesh
     rows: tuple[str, ...]
@@ -46,8 +46,8 @@ def compute_statistics(
 ) -> credit.TokenStatistics:
     """The statistics [B, T] of a TrainExample's completions; 0 outside its mask.
 
-    The reference is run only if `fields` read one. Each device looks at one row at a time, so that of
-    [B, T, V] logits only a row of each model is held.
+    The reference runs only if `fields` need it. Each device computes one row at a time, so that of the
+    logits [B, T, V] only one row of each model is in memory.
     """
     models = [cluster.actor_trainer.model]
     if set(fields) & set(REFERENCE_FIELDS):
@@ -88,31 +88,33 @@ def score_rows(
     ids: Ids,
     place: Layout,
 ) -> credit.TokenStatistics:
-    """The statistics of policy and reference (or of the policy and itself) for rows [B, ...]."""
+    """The statistics of policy and reference, or of the policy alone, for rows [B, ...]."""
 
     def score(part: tuple[Array, Array, Array]) -> credit.TokenStatistics:
         prompt, completion, mask = part
         before = prompt.shape[1] - 1
-        # qwix changes its modules when they are called, which a loop allows to those made within.
+        # qwix changes its modules when they are called, which a loop allows for modules made within it.
         models = [nnx.merge(graph, state) for graph, state in zip(graphs, states, strict=True)]
         logits = [_compute_logits(model, prompt, completion, ids) for model in models]
-        # The ids are moved to the logits that predict them: a slice of the logits would be a copy.
+        # The ids are shifted to the logits that predict them, since slicing the logits would copy them.
         next_ids = jnp.pad(completion, ((0, 0), (before, 1)))
         chosen = jnp.pad(mask, ((0, 0), (before, 1)))
         found = _compare_models(logits[0], logits[-1], next_ids, chosen, temperature, place)
         return credit.TokenStatistics(*(field[:, before:-1] for field in found))
 
-    found = lax.map(score, tuple(_deal_rows(array, place) for array in rows))
+    found = lax.map(score, tuple(_distribute_rows(array, place) for array in rows))
     return credit.TokenStatistics(*(_collect_rows(field, len(rows[0])) for field in found))
 
 
-def _deal_rows(array: Array, place: Layout) -> Array:
-    """[B, ...] as [steps, devices, ...]: each device goes through its own rows."""
+def _distribute_rows(array: Array, place: Layout) -> Array:
+    """Rows [B, ...] as [steps, devices, ...], so that each device computes its own rows."""
     devices = place.size(place.rows)
     padding = ((0, -len(array) % devices),) + ((0, 0),) * (array.ndim - 1)
     padded = jnp.pad(array, padding, mode="edge")
-    dealt = padded.reshape(devices, -1, *array.shape[1:]).swapaxes(0, 1)
-    return lax.with_sharding_constraint(dealt, NamedSharding(place.mesh, PartitionSpec(None, place.rows)))
+    distributed = padded.reshape(devices, -1, *array.shape[1:]).swapaxes(0, 1)
+    return lax.with_sharding_constraint(
+        distributed, NamedSharding(place.mesh, PartitionSpec(None, place.rows))
+    )
 
 
 def _collect_rows(field: Array, count: int) -> Array:
@@ -121,7 +123,7 @@ def _collect_rows(field: Array, count: int) -> Array:
 
 
 def _compute_logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> Array:
-    """The logits [b, P + T, V], by the forward that Tunix's loss runs."""
+    """The logits [b, P + T, V], by the same forward as in Tunix's loss."""
     tokens, positions, attention_mask, segments = common.process_ids(prompt, completion, ids.pad, ids.eos)
     inputs = {"positions": positions, "cache": None, "attention_mask": attention_mask}
     accepted = inspect.signature(model.__call__).parameters.values()
@@ -133,16 +135,16 @@ def _compute_logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> A
 def _compare_models(
     x: Array, y: Array, next_ids: Array, mask: Array, temperature: Array | float, place: Layout
 ) -> credit.TokenStatistics:
-    """Each device reads its own rows, and its own columns where the vocabulary can be cut evenly."""
+    """The statistics; each device reads its own rows and, if the vocabulary divides evenly, columns."""
     devices = place.size(place.vocabulary)
     axes = place.vocabulary if devices > 1 and x.shape[-1] % devices == 0 else ()
     tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, axes)
-    sharded = {"process_group": axes} if axes else {}
+    sharded: dict[str, Any] = {"process_group": axes} if axes else {}
 
     def local(x: Array, y: Array, next_ids: Array, mask: Array) -> credit.TokenStatistics:
         return credit.token_statistics(x, y, next_ids, temperature=temperature, mask=mask, **sharded)
 
-    # On one device as well: a TPU's kernel is not cut by the compiler.
+    # This holds for one device too, since the compiler does not shard a TPU's kernel.
     inputs = (logits, logits, tokens, tokens)
     run = jax.shard_map(local, mesh=place.mesh, in_specs=inputs, out_specs=tokens, check_vma=False)
     return run(x, y, next_ids, mask)

@@ -1,53 +1,35 @@
 """verl's options beside an estimator: what cannot work with it, and what differs from its paper."""
 
-import logging
 from typing import Any
 
 from omegaconf import OmegaConf
 
 import credit
-from credit.adapters import loss_report, traits
-from credit.adapters.fields import PROVIDED
+from credit.adapters import loss_report, rules
+from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import PREFIX, Choice
 
-logger = logging.getLogger("credit")
-
 MODES = {"credit_sync": "sync", "credit_colocate_async": "colocate_async"}
-BINARY = "or take +algorithm.credit.divergence=binary (a weaker signal, from sampled log-probs)"
-NO_DUAL_CLIP = 100.0  # a clip_ratio_c from here on never acts
-
-_AGGREGATIONS = {
-    "token-mean": "token_mean",
-    "seq-mean-token-mean": "sequence_mean",
-    "seq-mean-token-sum": "sequence_sum",
-    "seq-mean-token-sum-norm": "fixed_horizon",
-}
+BINARY = (
+    "or use +algorithm.credit.divergence=binary (a weaker signal, from the log-probs of sampled tokens alone)"
+)
+NO_DUAL_CLIP = 100.0  # a ratio never gets this large, so a clip_ratio_c from here on never acts
 
 
 def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
-    """A ValueError, before anything is loaded, for what cannot work with this estimator.
+    """Raises ValueError for options that cannot work with this estimator, before anything is loaded.
 
-    `mode` is verl's trainer mode, and `scores_tokens` whether its trainer is one of credit's.
+    Args:
+        mode: verl's trainer mode.
+        scores_tokens: whether the trainer is one of credit's, which computes token statistics.
     """
-    name, models = PREFIX + choice.estimator.name, config.actor_rollout_ref
-    missing = [field for field in choice.estimator.needs if field not in PROVIDED]
-    if missing:
-        raise ValueError(f"{name} needs {', '.join(missing)}, which verl does not provide")
-    if traits.weighs_rewards(choice.estimator):
-        raise ValueError(
-            f"{name} weighs several rewards, and verl hands over their sum; take verl's own gdpo, or another "
-            f"estimator, such as {PREFIX}reinforce_plus_plus_baseline"
-        )
-    if models.rollout.n < 2 and not traits.learns_from_single_responses(choice.estimator):
-        raise ValueError(
-            f"{name} compares the responses to a prompt, so that with a single one every advantage is 0; set "
-            "actor_rollout_ref.rollout.n to 2 or more"
-        )
-    _refuse_without_effect(choice.estimator, name, config)
-    if "rollout_log_probs" in choice.estimator.needs and not models.rollout.calculate_log_probs:
-        raise ValueError(
-            f"{name} needs rollout_log_probs; set actor_rollout_ref.rollout.calculate_log_probs=True"
-        )
+    estimator, models = choice.estimator, config.actor_rollout_ref
+    name = FRAMEWORK.name_of(estimator)
+    rules.refuse_missing_fields(FRAMEWORK, estimator)
+    rules.refuse_several_rewards(FRAMEWORK, estimator, "their sum", "verl's own gdpo, or ")
+    rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)
+    _refuse_without_effect(estimator, name, config)
+    rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, models.rollout.calculate_log_probs)
     if not choice.statistics:
         return
     if not scores_tokens:
@@ -61,39 +43,36 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
 
 
 def _refuse_without_effect(estimator: credit.Estimator, name: str, config: Any) -> None:
-    """What verl would do to rewards and advantages by itself."""
+    """Refuses options by which verl would change rewards and advantages itself."""
     algorithm = config.algorithm
     if not algorithm.get("norm_adv_by_std_in_grpo", True):
-        raise ValueError(
-            f"algorithm.norm_adv_by_std_in_grpo=False has no effect with {name}, which scales the rewards "
-            f"itself; leave it out ({PREFIX}dr_grpo does not scale)"
+        raise rules.no_effect_error(
+            "algorithm.norm_adv_by_std_in_grpo=False",
+            name,
+            "scales the rewards itself",
+            f"leave it out ({PREFIX}dr_grpo does not scale)",
         )
     if algorithm.gamma != 1:
-        way = (
-            f"set +algorithm.credit.gamma={algorithm.gamma:g} instead"
-            if hasattr(estimator, "gamma")
-            else "leave it out"
-        )
-        raise ValueError(f"algorithm.gamma={algorithm.gamma:g} has no effect with {name}; {way}")
-    mode = config.actor_rollout_ref.actor.policy_loss.get("loss_mode", "vanilla")
-    if mode == "geo_mean" and traits.differs_between_tokens(estimator):
-        raise ValueError(
-            f"policy_loss.loss_mode=geo_mean takes the mean of a response's advantages, so that {name} does "
-            "nothing to single tokens; set actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"
-        )
+        option, own = f"algorithm.gamma={algorithm.gamma:g}", hasattr(estimator, "gamma")
+        way_out = f"set +algorithm.credit.gamma={algorithm.gamma:g} instead" if own else "leave it out"
+        reason = "has a discount of its own" if own else "does not discount"
+        raise rules.no_effect_error(option, name, reason, way_out)
+    if config.actor_rollout_ref.actor.policy_loss.get("loss_mode", "vanilla") == "geo_mean":
+        option = "actor_rollout_ref.actor.policy_loss.loss_mode"
+        rules.refuse_one_ratio(FRAMEWORK, estimator, f"{option}=geo_mean", f"set {option}=vanilla")
 
 
 def _refuse_mode(name: str, config: Any, mode: str) -> None:
     if mode == "separate_async":
         hybrid = config.actor_rollout_ref.get("hybrid_engine", True)
         raise ValueError(
-            f"{name} needs policy and reference in one process, which trainer_mode=separate_async"
-            f"{'' if hybrid else ' with hybrid_engine=False'} does not give; use "
+            f"{name} needs policy and reference in one process, but trainer_mode=separate_async"
+            f"{'' if hybrid else ' with hybrid_engine=False'} puts them into several; use "
             "trainer.v1.trainer_mode=credit_colocate_async"
         )
     ours = next((each for each, base in MODES.items() if base == mode), "credit_sync")
     raise ValueError(
-        f"{name} needs statistics of every token, which trainer_mode={mode} does not compute; "
+        f"{name} needs token statistics, which trainer_mode={mode} does not compute; "
         f"add trainer.v1.trainer_mode={ours}"
     )
 
@@ -105,24 +84,24 @@ def _refuse_for_exact(choice: Choice, name: str, config: Any) -> None:
         stages = OmegaConf.select(models, "actor.megatron.pipeline_model_parallel_size", default=1)
         why = f"pipeline_model_parallel_size={stages}" if stages > 1 else "its shards of the vocabulary"
         raise ValueError(
-            f"{name} takes exact statistics from FSDP engines; strategy={strategy} ({why}) gives no whole "
-            f"logits of both models at once; set actor and ref strategy=fsdp2, {BINARY}"
+            f"{name} takes exact statistics from FSDP engines; strategy={strategy} ({why}) does not have the "
+            f"whole logits of both models at once; set actor and ref strategy=fsdp2, {BINARY}"
         )
     if models.model.get("use_fused_kernels") or models.actor.get("use_fused_kernels"):
         raise ValueError(
-            f"use_fused_kernels=True never forms the logits that {name} compares; set "
+            f"use_fused_kernels=True does not compute the logits that {name} compares; set "
             f"actor_rollout_ref.model.use_fused_kernels=False, {BINARY}"
         )
     for role in ("actor", "ref"):
         if OmegaConf.select(models, f"{role}.fsdp_config.pad_to_length", default=False):
             raise ValueError(
-                f"{role}.pad_to_length=True switches off the hook into verl's logits that {name} uses; set "
+                f"{role}.pad_to_length=True turns off verl's access to logits, which {name} needs; set "
                 f"actor_rollout_ref.{role}.pad_to_length=False, {BINARY}"
             )
     if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode", default=False):
         raise ValueError(
-            f"rollout_correction.bypass_mode=True leaves out the policy's forward pass, in which {name} "
-            f"takes its statistics; set algorithm.rollout_correction.bypass_mode=False, {BINARY}"
+            "rollout_correction.bypass_mode=True skips the policy's forward pass, in which the statistics "
+            f"for {name} are computed; set algorithm.rollout_correction.bypass_mode=False, {BINARY}"
         )
     if choice.reference and not uses_lora(models):
         _refuse_other_layout(name, models)
@@ -133,17 +112,17 @@ def _refuse_other_layout(name: str, models: Any) -> None:
         ours, theirs = (OmegaConf.select(models, f"{role}.{option}") for role in ("actor", "ref"))
         if ours != theirs:
             raise ValueError(
-                f"{name} compares policy and reference shard by shard, but actor.{option}={ours} and "
-                f"ref.{option}={theirs}; set actor_rollout_ref.ref.{option}={ours}"
+                f"{name} compares policy and reference shard by shard, but actor.{option} is {ours} and "
+                f"ref.{option} is {theirs}; set actor_rollout_ref.ref.{option}={ours}"
             )
 
 
 def _refuse_unbatched(name: str, ref: Any) -> None:
-    """verl checks the reference's batch size only where a KL term asks for a reference."""
+    """Refuses a missing batch size of the reference, which verl checks only if there is a KL term."""
     sizes = ("log_prob_micro_batch_size", "log_prob_micro_batch_size_per_gpu")
     if not ref.log_prob_use_dynamic_bsz and all(ref.get(size) is None for size in sizes):
         raise ValueError(
-            f"{name} runs the reference, whose batch size is not set; set actor_rollout_ref.ref."
+            f"{name} runs the reference model, whose batch size is not set; set actor_rollout_ref.ref."
             "log_prob_micro_batch_size_per_gpu, or use_dynamic_bsz=True for actor, rollout and ref"
         )
 
@@ -152,7 +131,7 @@ def _refuse_for_binary(choice: Choice, name: str, config: Any) -> None:
     bypass = OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode", default=False)
     if bypass and "normalized_entropy" in choice.statistics:
         raise ValueError(
-            f"rollout_correction.bypass_mode=True leaves out the pass in which verl computes the entropy "
+            "rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
             f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False, or "
             "+algorithm.credit.kappa=0"
         )
@@ -165,10 +144,10 @@ def uses_lora(models: Any) -> bool:
 
 
 def report_differences(choice: Choice, config: Any) -> None:
-    """Logs one line where verl's loss options, which stay as they are, differ from the paper's."""
+    """Logs one line if verl's loss options, which stay as they are, differ from the paper's."""
     paper, actor = choice.estimator.loss, config.actor_rollout_ref.actor
     dual_clip = None if actor.clip_ratio_c >= NO_DUAL_CLIP else actor.clip_ratio_c
-    pairs = {
+    options = {
         "clip_ratio_low": (actor.clip_ratio_low, paper.clip_low),
         "clip_ratio_high": (actor.clip_ratio_high, paper.clip_high),
         "clip_ratio_c": (dual_clip, paper.dual_clip or None),
@@ -177,5 +156,4 @@ def report_differences(choice: Choice, config: Any) -> None:
         "policy_loss.loss_mode": (actor.policy_loss.get("loss_mode", "vanilla"), "vanilla"),
     }
     aggregation = ("loss_agg_mode", actor.loss_agg_mode)
-    name, hint = PREFIX + choice.estimator.name, "clip_ratio_c: None is no dual clip, a large number"
-    loss_report.report_loss_differences(logger, "verl", name, paper, pairs, aggregation, _AGGREGATIONS, hint)
+    loss_report.report_loss_differences(FRAMEWORK, choice.estimator, options, aggregation)

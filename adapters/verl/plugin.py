@@ -1,26 +1,52 @@
-"""The target of the `verl.plugins` entry point: every process that imports verl imports this."""
+"""The target of the `verl.plugins` entry point: every process that imports verl imports this.
+
+It imports nothing of verl itself. credit's estimators are registered when verl's registry of estimators
+has been imported, and credit's trainers when verl's V1 trainers have been.
+"""
 
 import logging
+from functools import partial
 from importlib import import_module
+from types import ModuleType
+
+from credit.adapters.hooks import check_version
+from credit.adapters.post_import import call_after_import
+from credit.adapters.verl.hooks import FRAMEWORK
 
 logger = logging.getLogger("credit")
 
-# In this order: the estimators of rewards alone work without what the trainers need (TransferQueue).
+ESTIMATORS = "estimators (adv_estimator=credit_...)"
+TRAINERS = "trainers (trainer_mode=credit_sync, which credit_dgpo needs)"
+
+# verl's module, the module of credit's that follows it, and what that module provides.
 PARTS = {
-    "credit.adapters.verl.rollouts": "no estimator of credit (adv_estimator=credit_...) is",
-    "credit.adapters.verl.trainer": "trainer_mode=credit_sync, and with it credit_dgpo, is not",
+    "verl.trainer.ppo.core_algos": ("credit.adapters.verl.registry", ESTIMATORS),
+    "verl.trainer.ppo.v1": ("credit.adapters.verl.trainer", TRAINERS),
 }
 
 
 def load() -> None:
-    """Registers estimators and trainers; warns with the cause where that fails, which verl would hide."""
-    for module, lost in PARTS.items():
-        try:
-            import_module(module)
-        except Exception as error:
-            cause = f"{type(error).__name__}: {error}"
-            logger.warning("%s available in verl, since importing %s failed. %s", lost, module, cause)
-            return
+    """Prepares the registration of estimators and trainers; warns if verl is another than expected."""
+    try:
+        check_version(FRAMEWORK)
+    except ImportError as error:
+        _warn(ESTIMATORS, error)
+        return
+    for theirs, (ours, provided) in PARTS.items():
+        call_after_import(theirs, partial(_import_part, ours, provided))
+
+
+def _import_part(name: str, provided: str, _: ModuleType) -> None:
+    """Imports the module, and warns of a failure, which would otherwise end the import of verl."""
+    try:
+        import_module(name)
+    except Exception as error:
+        _warn(provided, error)
+
+
+def _warn(provided: str, error: Exception) -> None:
+    cause = f"{type(error).__name__}: {error}"
+    logger.warning("credit's %s are not available in verl: %s", provided, cause)
 
 
 load()

@@ -1,36 +1,28 @@
-"""credit's estimators as verl's advantage estimators: credit_grpo, credit_dgpo, ..."""
+"""From verl's call of an advantage estimator to the rollouts of one of credit's, and back."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 import credit
-from credit.adapters import hooks
+from credit.adapters.verl import sessions, settings
 
-SUPPORTED = ">=0.9.1,<0.10"
-hooks.check_version("verl", SUPPORTED)
-
-from verl.trainer.ppo import core_algos  # noqa: E402
-
-from credit.adapters.verl import sessions, settings  # noqa: E402
-
-hooks.check_signature("verl", core_algos, "register_adv_est", "name_or_enum")
 Tensor = torch.Tensor
 
 
 @dataclass
 class StepContext:
-    """What verl's trainer knows of a batch and does not pass to an estimator, and what comes back."""
+    """What verl's trainer knows of a batch and does not pass to an estimator, and the metrics of its call."""
 
     keys: Sequence[str]  # {prompt}_{session}_{output}, one per row
-    padding: Sequence[bool]  # rows that verl made up to fill a mini-batch
+    padding: Sequence[bool]  # rows that verl adds to fill a mini-batch
     fields: dict[str, Tensor]  # of Rollouts, by name
+    choice: settings.Choice | None = None  # of the trainer; None: parsed from the config of each call
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -39,20 +31,12 @@ _STEP: ContextVar[StepContext | None] = ContextVar("credit_step", default=None)
 
 @contextmanager
 def step_context(step: StepContext) -> Iterator[StepContext]:
-    """Gives the step to the estimator that verl calls meanwhile."""
+    """Gives the step to the estimator that verl calls within the context."""
     token = _STEP.set(step)
     try:
         yield step
     finally:
         _STEP.reset(token)
-
-
-def register_estimators() -> None:
-    """Registers every estimator of credit that verl does not know yet."""
-    for name in credit.names():
-        if settings.PREFIX + name not in core_algos.ADV_ESTIMATOR_REGISTRY:
-            function = partial(compute_advantages, settings.PREFIX + name)
-            core_algos.register_adv_est(settings.PREFIX + name)(function)
 
 
 def compute_advantages(
@@ -63,46 +47,67 @@ def compute_advantages(
     config: Any = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The advantages [N, T], twice, as verl wants them (advantages and returns).
+    """Advantages and returns [N, T], as verl's registry of estimators asks for them.
 
     The reward of a response is the sum of its token_level_rewards [N, T]; `index` [N] names its
-    prompt; `config` is verl's `algorithm` section. Rows are neither reordered nor left out.
+    prompt; `config` is verl's `algorithm` section. Rows keep their order, and padding rows get 0. An
+    estimator without returns of its own gives its advantages in their place, as verl's grpo does.
 
     Raises:
         ValueError: wrong settings, or statistics that this trainer of verl does not provide.
     """
-    step = _STEP.get()
-    chosen = settings.parse_settings({"adv_estimator": name, "credit": (config or {}).get("credit")})
     if index is None:
-        raise ValueError(f"{name} needs the prompts' uid, which this trainer does not pass on")
-    if step is None:
-        step = StepContext((), [False] * len(response_mask), {})
-    needs = chosen.estimator.required_fields
-    fields = step.fields | ({"turns": credit.tokens.turns(response_mask)} if "turns" in needs else {})
+        raise ValueError(
+            f"{name} needs the prompts' uid, which this trainer does not pass on; use a V1 trainer"
+        )
+    step = _STEP.get() or StepContext((), [False] * len(response_mask), {})
+    estimator = (step.choice or _parse_choice(name, config)).estimator
+    rollouts = _make_rollouts(name, estimator, token_level_rewards, response_mask, index, step.fields)
+    real = torch.tensor([row for row, padding in enumerate(step.padding) if not padding], dtype=torch.long)
+    keys = [step.keys[row] for row in real] if step.keys else None
+    chosen = sessions.select_rows(rollouts, real)
+    result = sessions.assign_credit(estimator, chosen, keys)
+    step.metrics |= _to_floats(result.metrics)
+    returns = estimator.returns(chosen)
+    advantages = _place_rows(result.advantages, real, response_mask)
+    return advantages, advantages.clone() if returns is None else _place_rows(returns, real, response_mask)
+
+
+def _parse_choice(name: str, config: Any) -> settings.Choice:
+    return settings.parse_settings({"adv_estimator": name, "credit": (config or {}).get("credit")})
+
+
+def _make_rollouts(
+    name: str,
+    estimator: credit.Estimator,
+    token_level_rewards: Tensor,
+    mask: Tensor,
+    index: Any,
+    given: dict[str, Tensor],
+) -> credit.Rollouts:
+    needs = estimator.required_fields
+    fields = given | ({"turns": credit.tokens.turns(mask)} if "turns" in needs else {})
     absent = [each for each in needs if each not in fields]
     if absent:
         raise ValueError(
             f"{name} needs {', '.join(absent)} of every token, which only a trainer of credit's "
             "provides: trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"
         )
-    real = torch.tensor([row for row, made_up in enumerate(step.padding) if not made_up], dtype=torch.long)
-    rollouts = credit.Rollouts(
+    return credit.Rollouts(
         rewards=token_level_rewards.sum(dim=-1),
-        groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(response_mask.device),
-        mask=response_mask,
+        groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(mask.device),
+        mask=mask,
         **{each: fields[each] for each in needs},
     )
-    keys = [step.keys[row] for row in real] if step.keys else None
-    result = sessions.assign_credit(chosen.estimator, sessions.select_rows(rollouts, real), keys)
-    step.metrics |= _to_floats(result.metrics)
-    whole = result.advantages.new_zeros(response_mask.shape)
-    whole[real] = result.advantages
-    return whole, whole.clone()
+
+
+def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+    """Values [M, T] at these rows of an array of the mask's shape [N, T], and 0 elsewhere."""
+    whole = values.new_zeros(mask.shape)
+    whole[rows] = values
+    return whole
 
 
 def _to_floats(metrics: dict[str, Tensor]) -> dict[str, float]:
     values = torch.stack([value.float() for value in metrics.values()]).tolist()
     return {f"credit/{name}": value for name, value in zip(metrics, values, strict=True)}
-
-
-register_estimators()

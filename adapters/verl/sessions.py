@@ -1,12 +1,10 @@
-"""Agent sessions that put several outputs into a batch: their last one carries the reward."""
+"""Agent sessions that put several outputs into a batch, of which the last one carries the reward."""
 
 from collections.abc import Sequence
 
 import torch
 
 import credit
-from credit.adapters.traits import is_product
-from credit.estimators.prepare import prepare_rollouts
 
 
 def assign_credit(
@@ -14,8 +12,8 @@ def assign_credit(
 ) -> credit.Credit:
     """The estimator's credit, with each session counted once in its group, as in verl's own grpo.
 
-    The last output of a session enters the group's statistics with its reward; its A_i goes to the
-    session's other outputs too, each of which spreads it over its own tokens. Keys [N] are verl's
+    The last output of a session enters the group's statistics with its reward. The session's other
+    outputs get the same A_i, and each distributes it over its own tokens. Keys [N] are verl's
     {prompt}_{session}_{output}; without keys every row is a session of its own. The metrics are
     those of the last outputs.
 
@@ -26,22 +24,17 @@ def assign_credit(
     finals = sorted(set(last))
     if len(finals) == len(last):
         return estimator(rollouts)
-    if not is_product(estimator):
+    if not estimator.is_product:
         raise ValueError(
-            f"{estimator.name} computes its credit as a whole, so it cannot be carried over to the other "
-            "outputs of an agent session; let the agent loop return one output per session"
+            f"{estimator.name} computes its advantages as a whole, so they cannot be carried over to the "
+            "other outputs of an agent session; let the agent loop return one output per session"
         )
     of_finals = select_rows(rollouts, torch.tensor(finals))
-    result = estimator(of_finals)
-    by_session = estimator.advantages(prepare_rollouts(estimator.name, of_finals, estimator.needs))
+    result, (by_session, _) = estimator(of_finals), estimator.factors(of_finals)
     position = {row: place for place, row in enumerate(finals)}
-    advantages = by_session[[position[row] for row in last]]
-    everything = prepare_rollouts(
-        estimator, rollouts._replace(rewards=rollouts.rewards[last]), estimator.needs
-    )
-    weights = estimator.weights(everything, advantages).to(advantages.dtype)
-    spread = torch.where(everything.mask, advantages[:, None] * weights, 0.0)
-    return credit.Credit(spread, weights, result.metrics)
+    given = by_session[[position[row] for row in last]]
+    advantages, weights = estimator.factors(rollouts._replace(rewards=rollouts.rewards[last]), given)
+    return credit.Credit(advantages[:, None] * weights, weights, result.metrics)
 
 
 def find_last_outputs(keys: Sequence[str]) -> list[int]:
@@ -54,7 +47,7 @@ def find_last_outputs(keys: Sequence[str]) -> list[int]:
 
 
 def select_rows(rollouts: credit.Rollouts, chosen: torch.Tensor) -> credit.Rollouts:
-    """The chosen rows [M] of rollouts, whose group ids are made to fit their number."""
+    """The chosen rows [M] of rollouts, with group ids renumbered from 0."""
     fields = {
         name: array if array is None or array.ndim == 0 else array[chosen.to(array.device)]
         for name, array in rollouts._asdict().items()

@@ -5,25 +5,26 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import credit
 from credit.adapters import fields
+from credit.adapters.verl.hooks import FRAMEWORK
 
-PREFIX = "credit_"  # verl keeps plain names such as grpo for itself
+PREFIX = FRAMEWORK.prefix
 Divergence = Literal["exact", "binary"]
 
 
 class Choice(NamedTuple):
-    """An estimator, and where its deviation comes from."""
+    """An estimator, and whether its deviation is exact or from sampled log-probs."""
 
     estimator: credit.Estimator
     divergence: Divergence
 
     @property
     def statistics(self) -> tuple[str, ...]:
-        """What the estimator needs of every token, from the models."""
+        """The token statistics that the estimator reads."""
         return fields.needed_statistics(self.estimator)
 
     @property
     def reference(self) -> bool:
-        """Whether a reference model has to be run."""
+        """Whether a reference model has to run."""
         return fields.needs_reference(self.estimator)
 
 
@@ -51,17 +52,28 @@ def parse_settings(algorithm: Any) -> Choice:
     return Choice(estimator, divergence)
 
 
-def refuse_misplaced_settings(algorithm: Any, known: Mapping[str, Any]) -> None:
-    """A ValueError where an estimator of verl's own is meant to be one of credit's, by name or settings."""
+def list_names() -> str:
+    """The names by which verl's users choose credit's estimators."""
+    return ", ".join(PREFIX + name for name in credit.names())
+
+
+def is_misnamed(algorithm: Any, known: Mapping[str, Any]) -> bool:
+    """Whether adv_estimator is a name of credit's without the prefix, and none that verl knows."""
     name = str(algorithm.get("adv_estimator"))
-    if name in credit.names() and name not in known:
+    return name in credit.names() and name not in known
+
+
+def refuse_misplaced_settings(algorithm: Any, known: Mapping[str, Any]) -> None:
+    """Raises ValueError if a config that names no estimator of credit was meant to do so."""
+    name = str(algorithm.get("adv_estimator"))
+    if is_misnamed(algorithm, known):
         raise ValueError(
             f"verl has no estimator {name!r}; credit's is algorithm.adv_estimator={PREFIX}{name}"
         )
     if _read_settings(algorithm):
         raise ValueError(
             f"algorithm.credit is set, but algorithm.adv_estimator={name} is not one of credit's; set "
-            f"one of {', '.join(PREFIX + each for each in credit.names())}, or leave algorithm.credit out"
+            f"one of {list_names()}, or leave algorithm.credit out"
         )
 
 

@@ -1,4 +1,4 @@
-"""Token statistics from the logits of policy and reference, taken where verl's engines have them."""
+"""Token statistics from the logits that verl's engines have of policy and reference."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,11 +16,11 @@ KEY = "credit_"  # of the statistics in verl's batch
 
 @contextmanager
 def collect_statistics(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[None]:
-    """Adds the named TokenStatistics to what the actor's next `infer_batch` returns, as credit_<name>.
+    """Adds the named TokenStatistics as credit_<name> to what the actor's next `infer_batch` returns.
 
-    `actor` and `reference` are verl's TrainingWorkers; without a reference the actor's model with
-    its LoRA adapter off is the reference. With `distillation_use_topk` set on the batch, an engine
-    hands its logits to the loss function, then gathers, unpads and nests what comes back.
+    `actor` and `reference` are verl's TrainingWorkers; if there is no reference, it is the actor's
+    model without its LoRA adapter. With `distillation_use_topk` set on the batch, an engine passes its
+    logits to the loss function, and gathers, unpads and nests what that returns.
     """
     loss_function = actor.loss_fn
     actor.set_loss_fn(_make_scorer(actor.engine, reference and reference.engine, fields))
@@ -35,11 +35,11 @@ def _make_scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[
     compare = bool(set(fields) & set(REFERENCE_FIELDS))
 
     def score(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
-        if student_logits is None:  # the engine's second call, for a loss
+        if student_logits is None:  # the engine calls a second time, for the loss
             return _zero_loss(data)
         logits = student_logits[0]
         other = _reference_logits(actor, reference, data) if compare else logits
-        # The next tokens, in this engine's packing and on this rank's shard of the sequence.
+        # The ids of the next tokens, packed as the logits are and on this rank's shard of the sequence.
         next_ids = actor.prepare_model_inputs(data)[1]["input_ids_rmpad_rolled"]
         found = credit.token_statistics(logits, other, next_ids.to(logits.device))
         return {KEY + name: getattr(found, name)[None] for name in fields}

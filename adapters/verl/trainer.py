@@ -1,13 +1,17 @@
-"""verl's V1 trainers with estimators of credit: settings checked first, statistics of every token."""
+"""verl's V1 trainers with estimators of credit: settings are checked first, and tokens get statistics.
 
-from collections.abc import Callable
-from functools import cached_property, wraps
-from typing import Any
+verl has no hook that sees the config before a trainer is built. PPOTrainer therefore gets a `__new__`,
+which verl does not define: where the config names an estimator of credit, the trainer is built from a
+subclass with `EstimatorMixin`; for every other config it returns an instance of the class that was asked for.
+"""
+
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
 import torch
 import transfer_queue as tq
-from omegaconf import open_dict
+from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1 import PPOTrainer, PPOTrainerColocateAsync, PPOTrainerSync, register_trainer
@@ -16,20 +20,49 @@ from verl.utils.import_utils import import_external_libs
 from verl.workers.utils import padding
 
 import credit
-from credit.adapters import hooks
-from credit.adapters.verl import options, rollouts, settings, statistics
+from credit.adapters.hooks import check_functions
+from credit.adapters.verl import hooks, options, registry, rollouts, settings, statistics
 from credit.adapters.verl.worker import REQUEST, CreditWorker
 
-hooks.check_signature("verl", PPOTrainer, "__init__", "self", "config")
-hooks.check_signature("verl", PPOTrainer, "_init_resource_pool_mgr", "self")
-hooks.check_signature("verl", PPOTrainer, "_compute_old_log_prob", "self", "batch", "metrics")
-hooks.check_signature("verl", PPOTrainer, "_compute_advantage", "self", "batch", "metrics")
-hooks.check_signature("verl", padding, "response_from_nested", "tensor", "response_mask")
+check_functions(hooks.FRAMEWORK, hooks.TRAINER)
+
+# To a type checker the mixin has the attributes of the trainer that it is listed before.
+Trainer: Any = PPOTrainer if TYPE_CHECKING else object
 
 Tensor = torch.Tensor
 
 
-class CreditMixin:
+class EstimatorMixin(Trainer):
+    """Checks the config when the trainer is built, and gives the estimator what verl's call leaves out.
+
+    List it before one of verl's V1 trainers.
+    """
+
+    computes_statistics: ClassVar[bool] = False
+
+    def __init__(self, config: Any, *positional: Any, **named: Any) -> None:
+        self.credit_choice = _validate_config(config, self.computes_statistics)
+        super().__init__(config, *positional, **named)
+
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
+        padding_rows = [bool(tag.get("is_padding", False)) for tag in batch.tags]
+        fields = self._collect_fields(batch)
+        context = rollouts.StepContext(batch.keys, padding_rows, fields, self.credit_choice)
+        with rollouts.step_context(context) as step:
+            batch = super()._compute_advantage(batch, metrics)
+        metrics.update(step.metrics)
+        return batch
+
+    def _collect_fields(self, batch: Any) -> dict[str, Tensor]:
+        """The optional fields of Rollouts that the trainer knows of."""
+        fields = {"progress": torch.tensor(self.global_steps / self.total_training_steps)}
+        if "rollout_log_probs" in self.credit_choice.estimator.needs:
+            name = "rollout_log_probs"
+            fields[name] = _pad_nested(_fetch_fields(batch, name)[name])
+        return fields
+
+
+class CreditMixin(EstimatorMixin):
     """Computes the statistics that an estimator needs; list it before one of verl's V1 trainers.
 
     In the pass for the old log-probs the reference sees each micro-batch right after the policy, in
@@ -37,7 +70,8 @@ class CreditMixin:
     without its adapter. `base_mode` is the trainer mode of the verl trainer that it extends.
     """
 
-    base_mode = "sync"
+    computes_statistics = True
+    base_mode: ClassVar[str] = "sync"
 
     def __init__(self, config: Any) -> None:
         with open_dict(config):  # verl's trainers branch on the literal names of their own modes
@@ -56,7 +90,7 @@ class CreditMixin:
         self.role_worker_mapping[role] = ray.remote(CreditWorker)
         self.mapping[role] = pool
 
-    def _compute_old_log_prob(self, batch: Any, metrics: dict) -> Any:
+    def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.credit_choice.divergence == "binary" or not self.credit_choice.statistics:
             return super()._compute_old_log_prob(batch, metrics)
         batch.extra_info[REQUEST] = " ".join(self.credit_choice.statistics)
@@ -65,12 +99,15 @@ class CreditMixin:
             each.extra_info.pop(REQUEST, None)
         return result
 
-    def _credit_statistics(self, batch: Any) -> dict[str, Tensor]:
+    def _collect_fields(self, batch: Any) -> dict[str, Tensor]:
+        return super()._collect_fields(batch) | self._collect_statistics(batch)
+
+    def _collect_statistics(self, batch: Any) -> dict[str, Tensor]:
         """The needed statistics [N, T] of the batch."""
         if not self.credit_choice.statistics:
             return {}
         if self.credit_choice.divergence == "binary":
-            return self._statistics_of_samples(batch)
+            return self._estimate_statistics(batch)
         names = {statistics.KEY + name: name for name in self.credit_choice.statistics}
         data = _fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
@@ -78,8 +115,8 @@ class CreditMixin:
             name: _pad_nested(padding.response_from_nested(data[key], mask)) for key, name in names.items()
         }
 
-    def _statistics_of_samples(self, batch: Any) -> dict[str, Tensor]:
-        """What verl's own passes give: log-probs of the sampled tokens, and the policy's entropy."""
+    def _estimate_statistics(self, batch: Any) -> dict[str, Tensor]:
+        """The statistics as far as verl's own passes give them: from log-probs of the sampled tokens."""
         needs = self.credit_choice.statistics
         entropy = ("entropy",) if "normalized_entropy" in needs else ()
         data = _fetch_fields(batch, "old_log_probs", "ref_log_prob", *entropy)
@@ -97,7 +134,7 @@ class CreditMixin:
     @cached_property
     def _vocabulary_size(self) -> int:
         model = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
-        return model.hf_config.get_text_config().vocab_size
+        return int(model.hf_config.get_text_config().vocab_size)
 
 
 @register_trainer("credit_sync")
@@ -112,56 +149,46 @@ class CreditTrainerColocateAsync(CreditMixin, PPOTrainerColocateAsync):
     base_mode = "colocate_async"
 
 
-def _with_validated_config(init: Callable[..., None]) -> Callable[..., None]:
-    """PPOTrainer.__init__ that first checks an estimator of credit, which verl would do after a rollout."""
-
-    @wraps(init)
-    def checked(self: Any, config: Any) -> None:
-        self.credit_choice = _validate_config(config, isinstance(self, CreditMixin))
-        init(self, config)
-
-    return checked
+def _new_trainer(kind: Any, config: Any = None, *_: Any, **__: Any) -> Any:
+    """PPOTrainer.__new__, which adds EstimatorMixin if the config names an estimator of credit."""
+    if not issubclass(kind, EstimatorMixin) and _names_credit(config):
+        kind = _with_estimator(kind)
+    return object.__new__(kind)
 
 
-def _validate_config(config: Any, scores_tokens: bool) -> settings.Choice | None:
+@cache
+def _with_estimator(kind: type[Any]) -> type[Any]:
+    return type(f"Credit{kind.__name__}", (EstimatorMixin, kind), {"__doc__": kind.__doc__})
+
+
+def _names_credit(config: Any) -> bool:
+    """Whether the config names an estimator of credit; raises ValueError if it only tries to."""
+    if not isinstance(config, DictConfig) or "algorithm" not in config:
+        return False
+    algorithm = config.algorithm
+    if settings.is_ours(algorithm.get("adv_estimator")):
+        return True
+    if settings.is_misnamed(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY):
+        import_external_libs(config.actor_rollout_ref.model.get("external_lib"))  # may define the name
+    settings.refuse_misplaced_settings(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY)
+    return False
+
+
+def _validate_config(config: Any, computes_statistics: bool) -> settings.Choice:
+    """The estimator that the config names; ValueError for what cannot work, before anything is loaded."""
     algorithm, mode = config.algorithm, config.trainer.v1.trainer_mode
     import_external_libs(config.actor_rollout_ref.model.get("external_lib"))  # may define an estimator
-    rollouts.register_estimators()
-    if settings.is_ours(algorithm.adv_estimator):
-        choice = settings.parse_settings(algorithm)
-        options.refuse(choice, config, mode, scores_tokens)
-        options.report_differences(choice, config)
-        return choice
-    settings.refuse_misplaced_settings(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY)
-    if scores_tokens:
+    registry.register_estimators()
+    if not settings.is_ours(algorithm.adv_estimator):
+        settings.refuse_misplaced_settings(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY)
         raise ValueError(
             f"trainer_mode=credit_{mode} needs an estimator of credit, and algorithm.adv_estimator="
-            f"{algorithm.adv_estimator} is not one; set it to one of "
-            f"{', '.join(settings.PREFIX + name for name in credit.names())}"
+            f"{algorithm.adv_estimator} is not one; set it to one of {settings.list_names()}"
         )
-    return None
-
-
-def _with_step_context(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """PPOTrainer._compute_advantage that gives our estimators what verl's call leaves out."""
-
-    @wraps(compute)
-    def accompanied(self: Any, batch: Any, metrics: dict) -> Any:
-        if self.credit_choice is None:
-            return compute(self, batch, metrics)
-        made_up = [bool(tag.get("is_padding", False)) for tag in batch.tags]
-        fields = self._credit_statistics(batch) if isinstance(self, CreditMixin) else {}
-        fields["progress"] = torch.tensor(self.global_steps / self.total_training_steps)
-        if "rollout_log_probs" in self.credit_choice.estimator.needs:
-            fields["rollout_log_probs"] = _pad_nested(
-                _fetch_fields(batch, "rollout_log_probs")["rollout_log_probs"]
-            )
-        with rollouts.step_context(rollouts.StepContext(batch.keys, made_up, fields)) as step:
-            batch = compute(self, batch, metrics)
-        metrics.update(step.metrics)
-        return batch
-
-    return accompanied
+    choice = settings.parse_settings(algorithm)
+    options.refuse(choice, config, mode, computes_statistics)
+    options.report_differences(choice, config)
+    return choice
 
 
 def _fetch_fields(batch: Any, *names: str) -> Any:
@@ -172,6 +199,4 @@ def _pad_nested(nested: Tensor) -> Tensor:
     return nested.to_padded_tensor(0.0)
 
 
-# verl has no hook for either, and all of its V1 trainers pass through both.
-PPOTrainer.__init__ = _with_validated_config(PPOTrainer.__init__)
-PPOTrainer._compute_advantage = _with_step_context(PPOTrainer._compute_advantage)
+PPOTrainer.__new__ = staticmethod(_new_trainer)

@@ -4,20 +4,14 @@ from typing import Any
 
 from verl.single_controller.base.decorator import make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
-from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.engine_workers import ActorRolloutRefWorker
 
-from credit.adapters import hooks
-from credit.adapters.verl import statistics
+from credit.adapters.hooks import check_functions
+from credit.adapters.verl import hooks, statistics
 
-hooks.check_signature("verl", ActorRolloutRefWorker, "compute_log_prob", "self", "data")
-hooks.check_signature("verl", TrainingWorker, "set_loss_fn", "self", "loss_fn")
-hooks.check_signature(
-    "verl", FSDPEngineWithLMHead, "forward_step", "self", "micro_batch", "loss_function", "forward_only"
-)
-hooks.check_signature("verl", FSDPEngineWithLMHead, "prepare_model_inputs", "self", "micro_batch")
+check_functions(hooks.FRAMEWORK, hooks.WORKER)
 
-REQUEST = "credit_statistics"  # names of statistics, separated by blanks
+REQUEST = "credit_statistics"  # key of the names of statistics, separated by blanks
 
 
 class CreditWorker(ActorRolloutRefWorker):
@@ -25,7 +19,7 @@ class CreditWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def compute_log_prob(self, data: Any) -> Any:
-        """As verl's, with credit_<name> [N, prompt + response], nested, for every requested statistic."""
+        """verl's result, with a nested credit_<name> [N, prompt + response] for each requested statistic."""
         fields = tu.pop(data, key=REQUEST, default="").split()
         if not fields:
             return super().compute_log_prob(data)

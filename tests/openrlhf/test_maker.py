@@ -86,7 +86,7 @@ def test_a_response_without_tokens_changes_nothing(computed):
     for experience in made:
         experience.action_mask = torch.zeros_like(experience.action_mask)
     batch = rollouts.Batch(made, cases.N)
-    given = batch.rollouts(credit.GRPO(), [{}] * len(made), 0.0)
+    given = batch.make_rollouts(credit.GRPO(), [{}] * len(made), 0.0)
     advantages, metrics = rollouts.assign_credit(credit.GRPO(), given, (-10, 10))
-    batch.hand_out(advantages, metrics, given)
+    batch.write_back(advantages, metrics, given)
     assert all((experience.advantages == 0).all() for experience in made)

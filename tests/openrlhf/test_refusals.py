@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-import openrlhf.trainer.ray.ppo_actor as ppo_actor
 import pytest
 
 import credit
-from credit.adapters import hooks, traits
+from credit.adapters import traits
+from credit.adapters.hooks import check_functions
+from credit.adapters.openrlhf import hooks
 from credit.adapters.openrlhf.settings import Choice
 
 NAME = "--algo.advantage.estimator"
@@ -58,25 +59,34 @@ class NeedsRollouts(credit.GRPO):
         ([*DGPO, "--rollout.n_samples_per_prompt", "1"], "set --rollout.n_samples_per_prompt to 2 or more"),
         (
             [NAME, "credit_rloo", "--rollout.n_samples_per_prompt", "1"],
-            "with a single one every advantage is 0",
+            "with a single response every advantage is 0",
         ),
         ([*DGPO, "--algo.kl.init_coef", "0.01"], "set --algo.kl.init_coef 0, or add --algo.kl.use_loss"),
         ([NAME, "mix", "--credit.parts", '[[1.0, "gdpo"]]'], "mix weighs several rewards"),
-        ([NAME, "gdpo"], "gdpo weighs several rewards, and OpenRLHF hands over one per response"),
-        ([*DGPO, "--actor.policy_loss_type", "gspo"], "dgpo does nothing to single tokens; leave it out"),
+        ([NAME, "gdpo"], "gdpo weighs several rewards, but OpenRLHF passes on one reward per response"),
+        (
+            [*DGPO, "--actor.policy_loss_type", "gspo"],
+            "which cancels the token weights of dgpo; leave it out",
+        ),
         ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),
         (
             [NAME, "grpo", "--algo.advantage.no_std_norm"],
-            "scales the rewards itself (credit_dr_grpo does not",
+            "scales the rewards itself; leave it out (credit_dr_grpo does not",
         ),
         (
             [NAME, "reinforce_plus_plus", "--reward.clip_range", "-1", "1"],
-            "with no A_i to clip; leave it out",
+            "no advantage A_i per response that could be clipped; leave it out",
         ),
         ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
-        ([*DGPO, "--ds.ring_attn_size", "2"], "set --ds.ring_attn_size 1, or take an estimator of rewards"),
-        ([*DGPO, "--ds.tensor_parallel_size", "2"], "set --ds.tensor_parallel_size 1, or take an estimator"),
-        ([*DGPO, "--data.max_images_per_prompt", "1"], "with images take an estimator of rewards alone"),
+        (
+            [*DGPO, "--ds.ring_attn_size", "2"],
+            "set --ds.ring_attn_size 1, or use an estimator that reads rewards",
+        ),
+        ([*DGPO, "--ds.tensor_parallel_size", "2"], "set --ds.tensor_parallel_size 1, or use an estimator"),
+        (
+            [*DGPO, "--data.max_images_per_prompt", "1"],
+            "with image inputs use an estimator that reads rewards alone",
+        ),
     ],
 )
 def test_it_is_refused_on_the_command_line(parse, capsys, flags, message):
@@ -144,6 +154,15 @@ def report(parse, caplog, *flags):
     return " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
 
 
+def test_help_lists_the_flags_of_credit_beside_openrlhfs(parse, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("--help")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--credit.tau" in printed
+    assert "--rollout.n_samples_per_prompt" in printed
+
+
 def test_differing_loss_options_are_reported(parse, caplog):
     text = report(parse, caplog, NAME, "grpo", "--actor.dual_clip", "3", "--actor.policy_loss_type", "gspo")
     for part in (
@@ -188,9 +207,14 @@ def test_another_openrlhf_is_refused(version):
 
 
 def test_a_changed_signature_is_refused_by_name():
-    worker = ppo_actor.PolicyModelActor.__ray_actor_class__
-    with pytest.raises(ImportError, match="PolicyModelActor.forward takes .self, sequences, action_mask, "):
-        hooks.check_signature("openrlhf", worker, "forward", "self", "sequences")
+    (owner,) = hooks.WORKER
+    message = "PolicyModelActor.forward takes .self, sequences, action_mask, .*; credit supports openrlhf"
+    with pytest.raises(ImportError, match=message):
+        check_functions(hooks.FRAMEWORK, {owner: {"forward": "self sequences"}})
+
+
+def test_the_functions_of_every_table_are_as_they_were_known():
+    check_functions(hooks.FRAMEWORK, hooks.FUNCTIONS)
 
 
 def test_a_choice_says_what_it_needs():

@@ -23,7 +23,7 @@ print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
     ("setup", "classes"),
     [
         (
-            "from credit.adapters.openrlhf import hook; worker_setup.install_import_hook()",
+            "from credit.adapters.openrlhf import worker_setup; worker_setup.install_import_hook()",
             "CreditExperienceMaker CreditSamplesGenerator",
         ),
         ("", "RemoteExperienceMaker SamplesGenerator"),
@@ -48,7 +48,7 @@ def test_a_worker_without_the_hook_ends_the_run():
     try:
         with pytest.raises(RuntimeError, match="started without credit's worker_process_setup_hook"):
             ray_start.with_worker_setup(forgetful)(runtime_env={"env_vars": {}})
-        with pytest.raises(RuntimeError, match="Ray was initialised before credit could"):
+        with pytest.raises(RuntimeError, match="Ray was initialized before credit could"):
             ray_start.refuse_running_ray()
     finally:
         ray.shutdown()

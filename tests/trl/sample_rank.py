@@ -62,7 +62,7 @@ def train(model, out, resume=None):
         "advantages": batch["advantages"].tolist(),
         "tokens": int(batch["num_items_in_batch"]),
         "own_tokens": int(batch["completion_mask"].sum()),
-        "drawn": trainer.credit_prompts.drawn,
+        "drawn": trainer.credit.prompts.drawn,
     }
 
 

@@ -60,7 +60,7 @@ class Witness(CreditGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        self.seen = {name: rollouts.gather_rows(self, output[name]) for name in SEEN}
+        self.seen = {name: rollouts.gather_rows(self.accelerator, output[name]) for name in SEEN}
         return output
 
 

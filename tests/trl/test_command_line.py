@@ -8,9 +8,12 @@ from pathlib import Path
 
 import gsm8k
 import pytest
+import trl
 from accelerate.commands.config.config_args import load_config_from_file
 from trl import TrlParser
+from trl.scripts import grpo
 
+import credit.adapters.trl.__main__ as command
 from credit.adapters.trl import CreditGRPOConfig
 from credit.lens.prompts import read_prompts
 
@@ -56,6 +59,25 @@ advantage_estimator_kwargs:
   tau: 0.5
   kappa: 0.0
 """
+
+
+def test_help_answers_and_an_unknown_flag_is_an_error(monkeypatch, capsys, tmp_path):
+    started = []
+    monkeypatch.setattr(grpo, "main", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(trl, "GRPOTrainer", trl.GRPOTrainer)
+    monkeypatch.setattr(sys, "argv", ["credit.adapters.trl", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 0
+    assert "--advantage_estimator_kwargs" in capsys.readouterr().out
+    known = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
+    monkeypatch.setattr(sys, "argv", ["credit.adapters.trl", *known, "--advantage_estimatr", "dgpo"])
+    with pytest.raises(ValueError, match="--advantage_estimatr"):
+        command.main()
+    assert not started
+    monkeypatch.setattr(sys, "argv", ["credit.adapters.trl", *known, "--advantage_estimator", "dgpo"])
+    command.main()
+    assert started
 
 
 DDP = str(ROOT / "examples/trl/accelerate/ddp.yaml")

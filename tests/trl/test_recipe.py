@@ -45,14 +45,14 @@ def test_the_users_options_win(tmp_path, source):
 
 
 def test_what_differs_from_the_recipe_is_reported(make_trainer, caplog):
-    with caplog.at_level(logging.WARNING, logger="credit.adapters.trl.options"):
+    with caplog.at_level(logging.WARNING, logger="credit"):
         make_trainer(recipe="dapo", dynamic_sampling="filter", epsilon_high=0.3)
-    (record,) = [r for r in caplog.records if r.name == "credit.adapters.trl.options"]
+    (record,) = [r for r in caplog.records if r.name == "credit"]
     assert "epsilon_high=0.3 (0.28)" in record.getMessage()
     assert "dynamic_sampling=filter (resample)" in record.getMessage()
     caplog.clear()
     make_trainer(recipe="dapo")
-    assert not [r for r in caplog.records if r.name == "credit.adapters.trl.options"]
+    assert not [r for r in caplog.records if r.name == "credit"]
 
 
 def test_the_recipe_trains(train):

@@ -133,7 +133,7 @@ def test_evaluation_takes_its_prompts_as_they_are(make_trainer):
     metrics = trainer.evaluate(trainer.train_dataset.select(range(2)))
     assert len(calls) == 1
     assert not [name for name in metrics if "rounds" in name or "dropped" in name]
-    assert trainer.credit_prompts.drawn == 0
+    assert trainer.credit.prompts.drawn == 0
 
 
 def test_the_stream_of_prompts_passes_over_the_data_again_and_again():
@@ -165,7 +165,7 @@ def test_groups_across_processes_cannot_be_resampled():
         "/tmp", use_cpu=True, bf16=False, advantage_estimator="dapo", dynamic_sampling="resample"
     )
     config.per_device_train_batch_size, config.num_generations = 6, 4  # as two processes of 6 could have it
-    with pytest.raises(ValueError, match="6 is no multiple of num_generations=4"):
+    with pytest.raises(ValueError, match="6 is not a multiple of num_generations=4"):
         options.refuse(credit.DAPO(), config)
 
 

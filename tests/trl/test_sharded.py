@@ -114,7 +114,7 @@ def test_advantages_equal_the_cores_from_float64_forwards(paths, tmp_path, kind)
     inputs = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
     trainer._generate_and_score_completions(inputs)
-    seen, rewards = trainer.seen, trainer.credit_rewards[:, 0]  # of the one reward function
+    seen, rewards = trainer.seen, trainer.credit.rewards[:, 0]  # of the one reward function
     reference = AutoModelForCausalLM.from_pretrained(paths[kind], dtype=torch.float64)
     policy = AutoModelForCausalLM.from_pretrained(paths[kind], dtype=torch.float64)
     policy.load_state_dict(trainer.model.state_dict())

@@ -131,9 +131,9 @@ def test_another_tunix_is_refused_at_import(patch, message):
 
 def test_differing_loss_options_are_reported_and_kept(make_cluster, low_digits, caplog):
     config = CreditGRPOConfig(estimator="dgpo", loss_agg_mode="token-mean", epsilon_c=3.0)
-    with caplog.at_level(logging.WARNING, logger="credit.adapters.tunix.options"):
+    with caplog.at_level(logging.WARNING, logger="credit"):
         learner = CreditGRPOLearner(make_cluster(), config, low_digits)
-    (record,) = [r for r in caplog.records if r.name == "credit.adapters.tunix.options"]
+    (record,) = [r for r in caplog.records if r.name == "credit"]
     for part in (
         "loss_agg_mode=token-mean (sequence-mean-token-mean)",
         "epsilon_c=3.0 (None)",
@@ -145,4 +145,4 @@ def test_differing_loss_options_are_reported_and_kept(make_cluster, low_digits, 
 
 def test_the_preset_differs_in_nothing(make_cluster, low_digits, caplog):
     CreditGRPOLearner(make_cluster(), CreditGRPOConfig.dapo(overlong_cache=4), low_digits)
-    assert not [r for r in caplog.records if r.name == "credit.adapters.tunix.options"]
+    assert not [r for r in caplog.records if r.name == "credit"]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from verl.protocol import DataProto
+from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 import credit
-from credit.adapters.verl import rollouts
+from credit.adapters.verl import registry, rollouts
 
 VERL = {"credit": {"preset": "verl"}}
 
@@ -57,6 +59,21 @@ def run(name, keys, scores, mask, config=None, through=compute_advantage_for_mul
 
 def step(keys, **fields):
     return rollouts.step_context(rollouts.StepContext(keys, [False] * len(keys), fields))
+
+
+def test_returns_are_those_of_the_estimator_if_it_has_some():
+    keys, scores, _ = batch(6)
+    mask = (torch.arange(13) <= scores.abs().argmax(dim=1, keepdim=True)).long()
+    index = np.array([key.split("_")[0] for key in keys], dtype=object)
+    given = {"token_level_rewards": scores, "response_mask": mask, "index": index}
+    function = core_algos.get_adv_estimator_fn("credit_reinforce_plus_plus")
+    advantages, returns = function(**given, config={"credit": {"gamma": 0.9}})
+    theirs = core_algos.get_adv_estimator_fn("reinforce_plus_plus")(
+        **given, config=SimpleNamespace(gamma=0.9)
+    )
+    torch.testing.assert_close(advantages, theirs[0], rtol=1e-5, atol=3e-6)
+    torch.testing.assert_close(returns, theirs[1], rtol=1e-5, atol=3e-6)
+    assert not torch.allclose(advantages, returns, atol=0.1)
 
 
 def where_rewards_differ(keys, scores):
@@ -161,7 +178,7 @@ def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs()
         def __call__(self, rollouts):
             return super().__call__(rollouts)
 
-    rollouts.register_estimators()
+    registry.register_estimators()
     keys, scores, mask = batch(5, outputs=3)
     with step(keys), pytest.raises(ValueError, match="return one output per session"):
         run("credit_whole", keys, scores, mask)
@@ -205,7 +222,7 @@ def test_a_users_own_estimator_and_progress():
         def advantages(self, rollouts):
             return super().advantages(rollouts) * (1 - rollouts.progress)
 
-    rollouts.register_estimators()
+    registry.register_estimators()
     keys, scores, mask = batch(2)
     with step(keys, progress=torch.tensor(0.75)):
         found = run("credit_fading", keys, scores, mask)

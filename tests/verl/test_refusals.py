@@ -8,11 +8,11 @@ from typing import Literal
 
 import pytest
 import train_on_cpu
-from verl.trainer.ppo.ray_trainer import RayPPOTrainer
-from verl.trainer.ppo.v1 import get_trainer_cls
+from verl.trainer.ppo.v1 import PPOTrainerSync, get_trainer_cls
 
 import credit
-from credit.adapters import hooks
+from credit.adapters.hooks import check_functions
+from credit.adapters.verl import hooks
 
 DGPO = ["algorithm.adv_estimator=credit_dgpo"]
 NO_LOG_PROBS = "actor_rollout_ref.rollout.calculate_log_probs=False"
@@ -86,11 +86,14 @@ def build(configured):
             ["algorithm.adv_estimator=credit_reinforce_plus_plus", "algorithm.gamma=0.9"],
             "set .algorithm.credit.gamma=0.9 instead",
         ),
-        (["algorithm.adv_estimator=credit_gdpo"], "weighs several rewards, and verl hands over their sum"),
+        (
+            ["algorithm.adv_estimator=credit_gdpo"],
+            "weighs several rewards, but verl passes on their sum; use verl's own gdpo, or",
+        ),
         (["algorithm.adv_estimator=credit_grpo", SINGLE], "set actor_rollout_ref.rollout.n to 2 or more"),
         (
             [*SYNC, "actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean"],
-            "credit_dgpo does nothing to single tokens",
+            "cancels the token weights of credit_dgpo; set .*loss_mode=vanilla",
         ),
         (DGPO, "add trainer.v1.trainer_mode=credit_sync"),
         (
@@ -102,10 +105,10 @@ def build(configured):
             "needs an estimator of credit",
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
-        ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or take"),
-        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.pad_to_length=False, or take"),
-        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.pad_to_length=False, or take"),
-        ([*SYNC, BYPASS], "bypass_mode=False, or take .algorithm.credit.divergence=binary"),
+        ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or use"),
+        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.pad_to_length=False, or use"),
+        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.pad_to_length=False, or use"),
+        ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
             [*SYNC, "actor_rollout_ref.ref.ulysses_sequence_parallel_size=2"],
             "set actor_rollout_ref.ref.ulysses_sequence_parallel_size=1",
@@ -123,7 +126,7 @@ def test_it_is_refused_when_the_trainer_is_built(build, overrides, message):
 def test_megatron_is_refused(build, stages, reason):
     overrides = [*SYNC, "model_engine=megatron"]
     overrides += [f"actor_rollout_ref.actor.megatron.pipeline_model_parallel_size={stages}"]
-    with pytest.raises(ValueError, match=f"{reason}.*strategy=fsdp2, or take"):
+    with pytest.raises(ValueError, match=f"{reason}.*strategy=fsdp2, or use"):
         build(overrides)
 
 
@@ -160,9 +163,56 @@ def test_what_is_not_refused(build, overrides):
     assert trainer.credit_choice.estimator.name == overrides[0].split("credit_")[1]
 
 
-def test_without_our_estimators_verl_is_as_it_was(build):
-    assert build(["algorithm.adv_estimator=grpo"]).credit_choice is None
-    assert not hasattr(RayPPOTrainer, "credit_choice")
+def test_without_our_estimators_a_trainer_is_verls(build):
+    assert type(build(["algorithm.adv_estimator=grpo"])) is PPOTrainerSync
+
+
+def test_with_one_of_them_it_is_a_subclass_of_verls(build):
+    trainer = build(["algorithm.adv_estimator=credit_grpo"])
+    assert isinstance(trainer, PPOTrainerSync)
+    assert type(build(["algorithm.adv_estimator=credit_dapo"])) is type(trainer) is not PPOTrainerSync
+
+
+def test_a_users_own_trainer_takes_them_too(configured):
+    class Mine(PPOTrainerSync):
+        def __init__(self, config, more):
+            super().__init__(config)
+            self.more = more
+
+    config = configured("algorithm.adv_estimator=credit_grpo")
+    trainer = Mine(config, more=3)
+    assert isinstance(trainer, Mine)
+    assert (trainer.more, trainer.credit_choice.estimator) == (3, credit.GRPO())
+    with pytest.raises(ValueError, match="unknown estimator 'dgop'"):
+        Mine(configured("algorithm.adv_estimator=credit_dgop"), more=3)
+
+
+UNTOUCHED = """
+import inspect, sys
+import verl
+assert not any(name.startswith("verl.trainer") for name in sys.modules), "verl's trainers are loaded"
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.trainer.ppo.v1 import PPOTrainer, get_trainer_cls
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+functions = {f"{kind.__name__}.{name}": value for kind in (PPOTrainer, RayPPOTrainer, *TRAINER_REGISTRY.values())
+             for name, value in vars(kind).items() if inspect.isfunction(value)}
+functions |= {name: value for name, value in ADV_ESTIMATOR_REGISTRY.items()}
+for name, value in sorted(functions.items()):
+    if not name.lower().startswith("credit"):
+        print(name, value.__module__, value.__qualname__, value.__code__.co_filename, value.__code__.co_firstlineno)
+"""
+
+
+def test_the_plugin_leaves_verls_trainers_and_estimators_as_they_were():
+    plain = start(UNTOUCHED, VERL_USE_EXTERNAL_PLUGINS="none").splitlines()
+    loaded = start(UNTOUCHED).splitlines()
+    listed = [line for line in loaded if line.count(" ") == 4 and line.rsplit(" ", 1)[-1].isdigit()]
+    assert any(line.startswith("PPOTrainer._compute_advantage verl.trainer.ppo.v1") for line in listed)
+    assert any(line.startswith("grpo verl.trainer.ppo.core_algos") for line in listed)
+    assert set(listed) <= set(plain)
+    assert len(listed) > 50
 
 
 def test_differing_loss_options_are_reported_and_kept(build, caplog):
@@ -223,7 +273,7 @@ metadata.version = lambda name: {version!r} if name == "verl" else real(name)
 def test_another_verl_is_refused_with_a_warning_that_verl_would_hide(version):
     printed = start(PRETEND.format(version=version) + "import verl")
     assert f"ImportError: credit supports verl >=0.9.1,<0.10 and found {version}" in printed
-    assert "no estimator of credit" in printed
+    assert "credit's estimators (adv_estimator=credit_...) are not available" in printed
 
 
 def test_a_changed_signature_is_refused_by_name(tmp_path):
@@ -237,17 +287,26 @@ def test_a_changed_signature_is_refused_by_name(tmp_path):
     )
     printed = start(code, tmp_path, VERL_USE_EXTERNAL_MODULES="changed")
     assert "ImportError: PPOTrainer._compute_advantage takes (self, batch) in verl 0.9" in printed
-    assert "credit expects (self, batch, metrics)" in printed
+    assert "credit expects (self, batch, metrics); credit supports verl >=0.9.1,<0.10" in printed
+    assert "credit's trainers (trainer_mode=credit_sync, which credit_dgpo needs) are not" in printed
     assert "True" in printed  # estimators of rewards alone are there all the same
 
 
 def test_a_missing_function_is_named():
-    with pytest.raises(ImportError, match="versions.no_such_function is missing in verl"):
-        hooks.check_signature("verl", hooks, "no_such_function", "self")
+    with pytest.raises(ImportError, match="padding.no_such_function is missing in verl"):
+        check_functions(hooks.FRAMEWORK, {"verl.workers.utils.padding": {"no_such_function": "self"}})
 
 
-def test_without_transfer_queue_the_cause_is_said(tmp_path):
+def test_the_functions_of_every_table_are_as_they_were_known():
+    check_functions(hooks.FRAMEWORK, hooks.FUNCTIONS)
+
+
+def test_without_transfer_queue_the_estimators_of_rewards_work(tmp_path):
     (tmp_path / "transfer_queue.py").write_text("raise ImportError('no transfer_queue here')\n")
-    printed = start("import verl", tmp_path)
-    assert "trainer_mode=credit_sync, and with it credit_dgpo, is not available" in printed
-    assert "no transfer_queue here" in printed
+    code = (
+        "from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY as known\n"
+        "print('credit_grpo' in known)\nimport verl.trainer.ppo.v1"
+    )
+    printed = start(code, tmp_path)
+    assert "True" in printed
+    assert "ImportError: no transfer_queue here" in printed  # verl's own error

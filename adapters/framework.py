@@ -1,0 +1,43 @@
+"""The contract between shared rules and adapters: what a framework provides and calls its options."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from credit.estimators.base import Estimator
+from credit.loss import Aggregation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framework:
+    """A framework as the shared rules see it; each adapter has one instance, FRAMEWORK, in its hooks.py.
+
+    Attributes:
+        name: what its users call it.
+        distribution: what pip calls it.
+        supported: the version specifier that the adapter is written for; pyproject.toml has the same.
+        provides: the optional fields of Rollouts that the adapter can fill in.
+        group_size: the option that sets the number of responses per prompt.
+        aggregations: the framework's names of loss aggregations, and what PolicyLoss calls them.
+        rollout_log_probs: the setting that makes the framework record the sampling engine's log-probs.
+        prefix: what precedes an estimator's name in the framework's own options.
+        loss_hint: explains values of loss options that read strangely in the report.
+    """
+
+    name: str
+    distribution: str
+    supported: str
+    provides: tuple[str, ...]
+    group_size: str
+    aggregations: Mapping[str, Aggregation]
+    rollout_log_probs: str = ""
+    prefix: str = ""
+    loss_hint: str = ""
+
+    @property
+    def requirement(self) -> str:
+        """The framework and its supported releases, as pip takes them."""
+        return f"{self.distribution}{self.supported}"
+
+    def name_of(self, estimator: Estimator) -> str:
+        """The estimator's name as the framework's users write it."""
+        return self.prefix + estimator.name

@@ -1,0 +1,41 @@
+"""OpenRLHF as this adapter knows it: the supported releases and the functions that it overrides or calls."""
+
+from credit.adapters.fields import STATISTICS
+from credit.adapters.framework import Framework
+
+FRAMEWORK = Framework(
+    name="OpenRLHF",
+    distribution="openrlhf",
+    supported=">=0.10.4,<0.12",
+    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress"),
+    group_size="--rollout.n_samples_per_prompt",
+    rollout_log_probs="--algo.advantage.is_correction_level token "
+    "(--algo.advantage.is_correction_enable before 0.11.2)",
+    aggregations={"token-mean": "token_mean", "seq-mean-token-mean": "sequence_mean"},
+)
+
+# One table for each class, since each of Ray's workers imports only the class that it uses.
+EXPERIENCE_MAKER = {
+    "openrlhf.trainer.ppo_utils.experience_maker:RemoteExperienceMaker": {
+        "make_experience": "self samples_list",
+        "compute_advantages_and_returns": "self experiences",
+    },
+}
+
+SAMPLES_GENERATOR = {
+    "openrlhf.trainer.ppo_utils.samples_generator:SamplesGenerator": {
+        "_process_response_into_experience": "self response generate_kwargs",
+        "_generate_vllm": "self dataloader_iter num_prompts dynamic_filtering generate_kwargs",
+    },
+}
+
+# The class under Ray's decorator; Ray adds _ray_trace_ctx to every method of an actor.
+WORKER = {
+    "openrlhf.trainer.ray.ppo_actor:PolicyModelActor.__ray_actor_class__": {
+        "init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines _ray_trace_ctx",
+        "forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list "
+        "_ray_trace_ctx",
+    },
+}
+
+FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | WORKER

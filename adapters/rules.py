@@ -1,0 +1,71 @@
+"""Refusals that all adapters share: settings that cannot work with an estimator, before a model is loaded.
+
+Each `refuse_...` raises ValueError with the estimator's name, the reason and the way out.
+"""
+
+from credit.adapters import traits
+from credit.adapters.fields import needed_statistics
+from credit.adapters.framework import Framework
+from credit.estimators.base import Estimator
+
+
+def refuse_missing_fields(framework: Framework, estimator: Estimator) -> None:
+    """The estimator reads a field of Rollouts that the framework cannot fill in."""
+    missing = [name for name in estimator.required_fields if name not in framework.provides]
+    if missing:
+        name = framework.name_of(estimator)
+        raise ValueError(f"{name} needs {', '.join(missing)}, which {framework.name} does not provide")
+
+
+def refuse_unrecorded_log_probs(framework: Framework, estimator: Estimator, recorded: bool) -> None:
+    """The estimator reads the sampling engine's log-probs, and the framework does not record them."""
+    if "rollout_log_probs" in estimator.needs and not recorded:
+        raise ValueError(
+            f"{framework.name_of(estimator)} needs rollout_log_probs, which {framework.name} does not record "
+            f"with these settings; set {framework.rollout_log_probs}"
+        )
+
+
+def refuse_several_rewards(
+    framework: Framework, estimator: Estimator, passed_on: str, way_out: str = ""
+) -> None:
+    """The estimator weighs several rewards, of which the framework passes on one number per response."""
+    if traits.weighs_rewards(estimator):
+        other = f"{framework.prefix}reinforce_plus_plus_baseline"
+        raise ValueError(
+            f"{framework.name_of(estimator)} weighs several rewards, but {framework.name} passes on "
+            f"{passed_on}; use {way_out}another estimator, such as {other}"
+        )
+
+
+def refuse_single_responses(framework: Framework, estimator: Estimator, group_size: int) -> None:
+    """The estimator compares the responses to a prompt, and there is one response per prompt."""
+    if group_size < 2 and not traits.learns_from_single_responses(estimator):
+        raise ValueError(
+            f"{framework.name_of(estimator)} compares the responses to a prompt, so with a single response "
+            f"every advantage is 0; set {framework.group_size} to 2 or more"
+        )
+
+
+def refuse_one_ratio(framework: Framework, estimator: Estimator, option: str, way_out: str) -> None:
+    """`option` gives a response one ratio, and the estimator gives its tokens different advantages."""
+    if traits.differs_between_tokens(estimator):
+        raise ValueError(
+            f"{option} gives all tokens of a response one ratio, so the loss averages their advantages, "
+            f"which cancels the token weights of {framework.name_of(estimator)}; {way_out}"
+        )
+
+
+def refuse_images(framework: Framework, estimator: Estimator) -> None:
+    """The estimator needs token statistics, and the model takes images."""
+    if needed_statistics(estimator):
+        raise ValueError(
+            f"{framework.name_of(estimator)} needs token statistics, which this adapter computes for text "
+            "models only; with image inputs use an estimator that reads rewards alone, such as "
+            f"{framework.prefix}grpo or {framework.prefix}dapo"
+        )
+
+
+def no_effect_error(option: str, name: str, reason: str, way_out: str = "leave it out") -> ValueError:
+    """The error for an option that is set although the estimator `name` makes it meaningless."""
+    return ValueError(f"{option} has no effect with {name}, which {reason}; {way_out}")

@@ -1,0 +1,30 @@
+"""What this adapter keeps on a trainer of TRL beside TRL's own attributes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import credit
+from credit.adapters.trl.prompt_stream import PromptStream
+
+
+@dataclass
+class CreditState:
+    """The attribute `credit` of a trainer with CreditMixin.
+
+    Attributes:
+        estimator: the estimator that the trainer's arguments name; None: TRL's own advantages.
+        reference_given: whether the user passed a reference model to the trainer.
+        prompts: the further prompts from which resampling draws; None: no resampling.
+        sampler: TRL's sampler of the training set, once TRL has made it.
+        rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
+        weights_step: the optimizer step for which the batch's token weights were computed.
+    """
+
+    estimator: credit.Estimator | None
+    reference_given: bool = False
+    prompts: PromptStream | None = None
+    sampler: Any = None
+    rewards: torch.Tensor | None = None
+    weights_step: int | None = None

@@ -1,0 +1,44 @@
+"""verl as this adapter knows it: the supported releases and the functions that it overrides or calls."""
+
+from credit.adapters.fields import STATISTICS
+from credit.adapters.framework import Framework
+
+FRAMEWORK = Framework(
+    name="verl",
+    distribution="verl",
+    supported=">=0.9.1,<0.10",
+    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress"),
+    prefix="credit_",  # verl keeps plain names such as grpo for itself
+    group_size="actor_rollout_ref.rollout.n",
+    rollout_log_probs="actor_rollout_ref.rollout.calculate_log_probs=True",
+    aggregations={
+        "token-mean": "token_mean",
+        "seq-mean-token-mean": "sequence_mean",
+        "seq-mean-token-sum": "sequence_sum",
+        "seq-mean-token-sum-norm": "fixed_horizon",
+    },
+    loss_hint="clip_ratio_c: None is no dual clip, a large number",
+)
+
+REGISTRY = {"verl.trainer.ppo.core_algos": {"register_adv_est": "name_or_enum"}}
+
+TRAINER = {
+    "verl.trainer.ppo.v1:PPOTrainer": {
+        "__init__": "self config",
+        "_init_resource_pool_mgr": "self",
+        "_compute_old_log_prob": "self batch metrics",
+        "_compute_advantage": "self batch metrics",
+    },
+    "verl.workers.utils.padding": {"response_from_nested": "tensor response_mask"},
+}
+
+WORKER = {
+    "verl.workers.engine_workers:ActorRolloutRefWorker": {"compute_log_prob": "self data"},
+    "verl.workers.engine_workers:TrainingWorker": {"set_loss_fn": "self loss_fn"},
+    "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead": {
+        "forward_step": "self micro_batch loss_function forward_only",
+        "prepare_model_inputs": "self micro_batch",
+    },
+}
+
+FUNCTIONS = REGISTRY | TRAINER | WORKER

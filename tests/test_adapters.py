@@ -1,0 +1,213 @@
+"""The contract of the adapters: one record and one table each, the same files, and the shared rules.
+
+The records are loaded from their files, since importing an adapter needs its framework.
+"""
+
+import importlib.util
+import logging
+import tomllib
+from pathlib import Path
+from typing import Literal, get_args
+
+import pytest
+from packaging.requirements import Requirement
+
+import credit
+from credit.adapters import hooks, loss_report, post_import, rules
+from credit.adapters.framework import Framework
+from credit.loss import Aggregation
+
+ROOT = Path(__file__).parents[1]
+ADAPTERS = sorted(path.parent.name for path in (ROOT / "adapters").glob("*/__init__.py"))
+FILES = ("hooks", "settings", "options", "statistics", "rollouts", "trainer")
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def load_hooks(adapter):
+    path = ROOT / "adapters" / adapter / "hooks.py"
+    spec = importlib.util.spec_from_file_location(f"hooks_of_{adapter}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_same_job_has_the_same_file(adapter):
+    assert set(FILES) <= {path.stem for path in (ROOT / "adapters" / adapter).glob("*.py")}
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_extra_asks_for_the_supported_releases(adapter):
+    framework = load_hooks(adapter).FRAMEWORK
+    (asked,) = [
+        found
+        for found in map(Requirement, EXTRAS[adapter])
+        if found.name == Requirement(framework.distribution).name
+    ]
+    assert asked.specifier == Requirement(framework.requirement).specifier
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_record_speaks_of_what_there_is(adapter):
+    framework = load_hooks(adapter).FRAMEWORK
+    optional = {name for name in credit.Rollouts._fields if name not in ("rewards", "groups", "mask")}
+    assert set(framework.provides) <= optional
+    assert set(framework.aggregations.values()) <= set(get_args(Aggregation))
+    assert bool(framework.rollout_log_probs) == ("rollout_log_probs" in framework.provides)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_table_has_a_signature_for_every_function(adapter):
+    functions = load_hooks(adapter).FUNCTIONS
+    assert functions
+    for owner, signatures in functions.items():
+        assert all(part.isidentifier() for part in owner.replace(":", ".").split(".")), owner
+        for name, parameters in signatures.items():
+            assert all(each.isidentifier() for each in (name, *parameters.split())), (owner, name)
+
+
+FRAMEWORK = Framework(
+    name="Frame",
+    distribution="pytest",
+    supported=">=1",
+    provides=(*credit.TokenStatistics._fields, "rollout_log_probs", "progress"),
+    group_size="samples",
+    rollout_log_probs="record=True",
+    aggregations={"tokens": "token_mean", "rows": "sequence_mean"},
+    prefix="our_",
+    loss_hint="a hint",
+)
+
+
+class NeedsSampled(credit.GRPO):
+    """Reads the log-probs of the engine that sampled."""
+
+    name: Literal["needs_sampled_log_probs"] = "needs_sampled_log_probs"
+
+    @property
+    def needs(self):
+        return ("rollout_log_probs",)
+
+
+PRODUCT = credit.DGPO()
+
+
+@pytest.mark.parametrize(
+    ("rule", "refused", "accepted", "message"),
+    [
+        (
+            rules.refuse_missing_fields,
+            [credit.ReMax()],
+            [PRODUCT],
+            "our_remax needs baseline_rewards, which Frame",
+        ),
+        (
+            rules.refuse_missing_fields,
+            [credit.DGPO(within="turn")],
+            [credit.DGPO(tau={"start": 1.0, "end": 0.1})],
+            "our_dgpo needs turns, which Frame does not provide",
+        ),
+        (
+            rules.refuse_unrecorded_log_probs,
+            [NeedsSampled(), False],
+            [NeedsSampled(), True],
+            "our_needs_sampled_log_probs needs rollout_log_probs, .* set record=True",
+        ),
+        (
+            rules.refuse_several_rewards,
+            [credit.GDPO(), "their sum", "its own, or "],
+            [credit.GRPO(), "their sum"],
+            "passes on their sum; use its own, or another estimator, such as our_reinforce_plus_plus_baseline",
+        ),
+        (
+            rules.refuse_several_rewards,
+            [credit.Mix(parts=[(1.0, credit.GDPO())]), "their sum"],
+            [credit.Mix(parts=[(1.0, credit.GRPO())]), "their sum"],
+            "our_mix weighs several rewards",
+        ),
+        (
+            rules.refuse_images,
+            [PRODUCT],
+            [credit.GRPO()],
+            "text models only; .* such as our_grpo or our_dapo",
+        ),
+    ],
+)
+def test_a_rule_refuses_what_cannot_work_and_nothing_else(rule, refused, accepted, message):
+    with pytest.raises(ValueError, match=message):
+        rule(FRAMEWORK, *refused)
+    rule(FRAMEWORK, *accepted)
+
+
+def test_rules_that_try_the_estimator():
+    pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="single response every advantage is 0; set samples to 2 or more"):
+        rules.refuse_single_responses(FRAMEWORK, credit.GRPO(), 1)
+    rules.refuse_single_responses(FRAMEWORK, credit.GRPO(), 2)
+    rules.refuse_single_responses(FRAMEWORK, credit.ReinforcePlusPlus(), 1)
+    with pytest.raises(
+        ValueError, match="^level=row gives .* cancels the token weights of our_dgpo; set token$"
+    ):
+        rules.refuse_one_ratio(FRAMEWORK, PRODUCT, "level=row", "set token")
+    rules.refuse_one_ratio(FRAMEWORK, credit.GRPO(), "level=row", "set token")
+
+
+def test_the_report_names_what_differs_and_only_that(caplog):
+    with caplog.at_level(logging.WARNING, logger="credit"):
+        loss_report.report_loss_differences(
+            FRAMEWORK, PRODUCT, {"low": (0.2, 0.2), "high": (0.3, 0.2)}, ("mean", "tokens")
+        )
+    (record,) = caplog.records
+    expected = "Frame's loss options are used as they are; our_dgpo has other values (in brackets; a hint): "
+    assert record.getMessage() == expected + "mean=tokens (rows), high=0.3 (0.2)"
+    caplog.clear()
+    loss_report.report_loss_differences(FRAMEWORK, PRODUCT, {"low": (0.2, 0.2)}, ("mean", "rows"))
+    assert not caplog.records
+
+
+def test_a_table_is_compared_with_what_is_installed():
+    table = {"credit.adapters.rules": {"refuse_images": "framework estimator"}}
+    hooks.check_framework(FRAMEWORK, table)
+    for wrong, message in (
+        (
+            {"credit.adapters.rules": {"refuse_images": "estimator"}},
+            r"takes \(framework, estimator\) in pytest",
+        ),
+        ({"credit.adapters.rules": {"refuse_nothing": "framework"}}, "refuse_nothing is missing in pytest"),
+        ({"credit.adapters.no_module": {"any": ""}}, "no_module.*; credit supports pytest >=1"),
+        ({"credit.adapters.rules:Nothing": {"any": ""}}, "Nothing.*; credit supports pytest >=1"),
+    ):
+        with pytest.raises(ImportError, match=message):
+            hooks.check_framework(FRAMEWORK, wrong)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "supported", "message"),
+    [
+        ("pytest", "<1", "credit supports pytest <1 and found .*; pip install 'pytest<1'"),
+        (
+            "no-such-package",
+            ">=1",
+            "needs no-such-package, which is not installed; pip install 'no-such-package>=1'",
+        ),
+    ],
+)
+def test_another_release_is_refused(distribution, supported, message):
+    names = {"name": "Frame", "provides": (), "group_size": "samples", "aggregations": {}}
+    other = Framework(distribution=distribution, supported=supported, **names)
+    with pytest.raises(ImportError, match=message):
+        hooks.check_version(other)
+
+
+def test_an_action_follows_the_import_and_nothing_is_imported_before(tmp_path, monkeypatch):
+    (tmp_path / "imported_late.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen = []
+    post_import.call_after_import("imported_late", lambda module: seen.append(module.value))
+    assert post_import.has_action("imported_late")
+    assert not seen
+    import imported_late
+
+    assert seen == [imported_late.value]
+    post_import.call_after_import("imported_late", lambda module: seen.append("at once"))
+    assert seen == [1, "at once"]
