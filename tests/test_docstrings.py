@@ -43,3 +43,12 @@ def test_every_field_is_described_once_for_the_class_and_for_help(kind):
         described = getattr(kind, name).__doc__
         assert f"{name}: {described}" in text
         assert not described.startswith("Alias for field")
+
+
+@pytest.mark.parametrize("kind", [credit.PolicyLoss])
+def test_every_setting_is_described_in_the_schema_and_in_help(kind):
+    properties = kind.model_json_schema()["properties"]
+    for name in kind.model_fields.keys() - {"name"}:
+        described = " ".join(properties[name]["description"].split())
+        assert f"{name} (default " in getdoc(kind)
+        assert described in " ".join(getdoc(kind).split())
