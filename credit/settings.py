@@ -20,10 +20,7 @@ class Settings(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        if cls.__doc__:  # None under python -OO
-            described = {name: field for name, field in cls.model_fields.items() if field.description}
-            lines = [_describe_setting(name, field) for name, field in described.items()]
-            cls.__doc__ = "\n".join([cleandoc(cls.__doc__), "", "Settings:", *lines])
+        append_fields("Settings", cls)
 
     @model_validator(mode="before")
     @classmethod
@@ -37,10 +34,17 @@ class Settings(BaseModel):
         return values
 
 
-def _describe_setting(name: str, field: FieldInfo) -> str:
-    """A line of the Settings section: name, default and description."""
-    default = "required" if field.is_required() else f"default {_write_default(field.default)}"
-    text = f"{name} ({default}): {' '.join((field.description or '').split())}"
+def append_fields(title: str, kind: type[BaseModel]) -> None:
+    """Adds a section to the docstring of a model: the name, default and description of each field."""
+    described = {name: field for name, field in kind.model_fields.items() if field.description}
+    if described and kind.__doc__:  # it is None under python -OO
+        lines = [_describe_field(name, field) for name, field in described.items()]
+        kind.__doc__ = "\n".join([cleandoc(kind.__doc__), "", f"{title}:", *lines])
+
+
+def _describe_field(name: str, field: FieldInfo) -> str:
+    default = "" if field.is_required() else f" (default {_write_default(field.default)})"
+    text = f"{name}{default}: {' '.join((field.description or '').split())}"
     return fill(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
 
 
