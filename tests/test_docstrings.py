@@ -9,11 +9,12 @@ import pytest
 
 import credit
 from credit import groups, lens, tokens
+from credit.estimators.base import CLASSES
 
 
 def public_objects():
     """The public functions and classes by dotted name."""
-    modules = (groups, tokens, lens)
+    modules = (credit, groups, tokens, lens)
     found = {
         f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__
     }
@@ -23,6 +24,16 @@ def public_objects():
 PUBLIC = public_objects()
 
 
+@pytest.fixture
+def registry():
+    """Forgets the estimators that an example defines."""
+    known = dict(CLASSES)
+    yield
+    CLASSES.clear()
+    CLASSES.update(known)
+
+
+@pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_example_of_every_public_name_runs(name):
     value = PUBLIC[name]
@@ -46,10 +57,29 @@ def test_every_field_is_described_once_for_the_class_and_for_help(kind):
         assert not described.startswith("Alias for field")
 
 
-@pytest.mark.parametrize("kind", [credit.PolicyLoss, lens.Completion])
+SETTINGS = [
+    *(kind for kind in CLASSES.values() if kind.__module__.startswith("credit.")),
+    *(credit.Estimator, credit.Redistributing, credit.PolicyLoss, credit.Schedule, lens.Completion),
+]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
 def test_every_setting_is_described_in_the_schema_and_in_help(kind):
     properties = kind.model_json_schema()["properties"]
+    text = " ".join(getdoc(kind).split())
     for name in kind.model_fields.keys() - {"name"}:
         described = " ".join(properties[name]["description"].split())
         default = "" if kind.model_fields[name].is_required() else r" \(default .+?\)"
-        assert re.search(rf"\b{name}{default}: {re.escape(described)}", " ".join(getdoc(kind).split()))
+        assert re.search(rf"\b{name}{default}: {re.escape(described)}", text), name
+
+
+def test_a_setting_of_a_class_of_ones_own_is_described_too():
+    class Mine(credit.Redistributing):
+        """Credit by surprise."""
+
+        power: float = 2.0
+        """Exponent of the surprise."""
+
+    assert "Settings:" in Mine.__doc__
+    assert "\n    power (default 2.0): Exponent of the surprise." in Mine.__doc__
+    assert "\n    tau (default 0.5): Temperature of the softmax" in Mine.__doc__
