@@ -46,7 +46,15 @@ from credit.types import Credit as Credit
 from credit.types import Rollouts as Rollouts
 from credit.types import TokenStatistics as TokenStatistics
 from credit.validation import validate as validate
+from credit.version import find_version as _find_version
 
 # The imports above are the one list of what is public; of modules, only these two are among it.
 __all__ = ["groups", "tokens"]
 __all__ += [n for n, value in globals().items() if n[0] != "_" and not isinstance(value, _Module)]
+
+__version__ = _find_version()
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules that they come from."""
+    return [*__all__, "__version__"]

@@ -1,67 +1,197 @@
-"""Statistics over the responses of one prompt; rows that are not valid take no part."""
+"""Statistics over the responses to one prompt, for writing estimators of one's own.
+
+Rows with equal ids in `groups` form a group; ids are integers in 0..N-1. Rows that are not `valid` are left
+out of every sum, mean and extreme. Results are arrays [N] of the library, device and dtype of the rewards.
+"""
 
 from credit.backends.arrays import group_max, group_sum, namespace
 from credit.types import Array
 
+__all__ = ["center", "divide_or_keep", "fraction", "leave_one_out", "size", "standardize", "std", "varies"]
+
 
 def size(valid: Array, groups: Array, dtype: object) -> Array:
-    """Number of valid rows in each row's group [N], as a float so that it divides."""
+    """Number of valid rows in the group of each row.
+
+        n_i = sum_j 1[g_j = g_i] valid_j
+
+    Args:
+        valid: [N], bool.
+        groups: g [N], integers in 0..N-1.
+        dtype: of the result, a floating type of the arrays' library, so that the result can divide.
+
+    Returns:
+        n [N].
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> groups.size(np.array([True, True, False]), np.array([0, 1, 1]), np.float64).tolist()
+        [1.0, 1.0, 1.0]
+    """
     xp = namespace(valid)
     return group_sum(xp.astype(valid, dtype), groups)
 
 
 def center(rewards: Array, groups: Array, valid: Array, weights: Array | None = None) -> Array:
-    """r_i - (weighted) mean of the group [N]; 0 for invalid rows, exactly 0 where rewards are equal.
+    """Each reward minus the mean of its group.
 
-    Two passes: the float mean of n equal numbers can miss them by some units in the last place, and
-    the mean of those residues, small multiples of one unit, is exact.
+        c_i = r_i - sum_j v_j r_j / sum_j v_j        (j over the valid rows of the group, v = weights or 1)
+
+    Args:
+        rewards: r [N], float.
+        groups: [N], integers in 0..N-1.
+        valid: [N], bool.
+        weights: v [N], float, at least 0. Default: all equal.
+
+    Returns:
+        c [N]; 0 for rows that are not valid, and exactly 0 in a group whose rewards are all equal.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> rewards, ids, valid = np.array([1.0, 0.0, 5.0]), np.array([0, 0, 1]), np.array([True] * 3)
+        >>> groups.center(rewards, ids, valid).tolist()
+        [0.5, -0.5, 0.0]
     """
     xp = namespace(rewards)
     weights = xp.astype(valid, rewards.dtype) if weights is None else xp.where(valid, weights, 0.0)
     total = group_sum(weights, groups)
     total = xp.where(total == 0.0, 1.0, total)
-    centred = xp.where(valid, rewards, 0.0)
+    centered = xp.where(valid, rewards, 0.0)
+    # The float mean of n equal numbers can be wrong in its last digits. The residues that it leaves are
+    # small multiples of one unit in the last place, so their own mean is exact and a second pass removes it.
     for _ in range(2):
-        centred = xp.where(valid, centred - group_sum(weights * centred, groups) / total, 0.0)
-    return centred
+        centered = xp.where(valid, centered - group_sum(weights * centered, groups) / total, 0.0)
+    return centered
 
 
 def std(rewards: Array, groups: Array, valid: Array, *, correction: int) -> Array:
-    """Standard deviation over the valid rows of the group [N]; 0 where there are fewer than 2."""
+    """Standard deviation of the rewards of each row's group.
+
+        std_i = sqrt(sum_j (r_j - mean)^2 / max(n - correction, 1))        (j over the n valid rows)
+
+    Args:
+        rewards: r [N], float.
+        groups: [N], integers in 0..N-1.
+        valid: [N], bool.
+        correction: 1 for the sample's standard deviation, 0 for the population's.
+
+    Returns:
+        std [N]; 0 in a group with fewer than two valid rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> rewards, ids, valid = np.array([1.0, 0.0, 5.0]), np.array([0, 0, 1]), np.array([True] * 3)
+        >>> groups.std(rewards, ids, valid, correction=0).tolist()
+        [0.5, 0.5, 0.0]
+    """
     return _std_of_centered(center(rewards, groups, valid), groups, valid, correction)
 
 
 def standardize(rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float) -> Array:
-    """(r_i - mean) / (std + eps) over the valid rows of the group [N]; 0 where there are fewer than 2."""
-    centred = center(rewards, groups, valid)
-    return divide_or_keep(centred, _std_of_centered(centred, groups, valid, correction) + eps)
+    """Each reward minus the mean of its group, in standard deviations of the group: GRPO's advantage.
+
+        A_i = (r_i - mean) / (std + eps)        (mean and std over the valid rows of the group)
+
+    Args:
+        rewards: r [N], float.
+        groups: [N], integers in 0..N-1.
+        valid: [N], bool.
+        correction: 1 for the sample's standard deviation, 0 for the population's.
+        eps: in the unit of the rewards, at least 0; keeps small deviations from being scaled up.
+
+    Returns:
+        A [N]; 0 for rows that are not valid, and in a group with fewer than two valid rows.
+
+    Source: GRPO, arXiv 2402.03300.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> rewards, ids, valid = np.array([1.0, 0.0, 5.0]), np.array([0, 0, 1]), np.array([True] * 3)
+        >>> groups.standardize(rewards, ids, valid, correction=0, eps=0.0).tolist()
+        [1.0, -1.0, 0.0]
+    """
+    centered = center(rewards, groups, valid)
+    return divide_or_keep(centered, _std_of_centered(centered, groups, valid, correction) + eps)
 
 
-def _std_of_centered(centred: Array, groups: Array, valid: Array, correction: int) -> Array:
-    """The deviation of rewards whose mean is taken out already."""
-    xp = namespace(centred)
-    count = size(valid, groups, centred.dtype)
-    # In units of the group's largest: the squares of rewards near 1e20 do not fit into float32.
-    largest = group_max(xp.abs(centred), groups)
+def _std_of_centered(centered: Array, groups: Array, valid: Array, correction: int) -> Array:
+    """Standard deviation of rewards whose mean was subtracted already."""
+    xp = namespace(centered)
+    count = size(valid, groups, centered.dtype)
+    # Dividing by the group's largest value first keeps the squares of rewards near 1e20 within float32.
+    largest = group_max(xp.abs(centered), groups)
     unit = xp.where(largest > 0.0, largest, 1.0)
-    squares = group_sum((centred / unit) ** 2, groups)
+    squares = group_sum((centered / unit) ** 2, groups)
     return unit * xp.sqrt(squares / xp.clip(count - correction, min=1.0))
 
 
-def divide_or_keep(centred: Array, scale: Array) -> Array:
-    """centred / scale; centred where the scale is 0, for then there is nothing but zeros to scale."""
-    return centred / namespace(scale).where(scale == 0.0, 1.0, scale)
+def divide_or_keep(centered: Array, scale: Array) -> Array:
+    """centered / scale, or centered itself where the scale is 0, since a zero scale implies zero input.
+
+    Args:
+        centered: [N], float.
+        scale: [N], float, at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> groups.divide_or_keep(np.array([1.0, 0.0]), np.array([2.0, 0.0])).tolist()
+        [0.5, 0.0]
+    """
+    return centered / namespace(scale).where(scale == 0.0, 1.0, scale)
 
 
 def leave_one_out(rewards: Array, groups: Array, valid: Array) -> Array:
-    """r_i - mean of the group's other valid rows = n / (n - 1) (r_i - mean) [N]; 0 for n < 2."""
+    """Each reward minus the mean of the other rewards of its group: RLOO's advantage.
+
+        A_i = r_i - 1 / (n - 1) sum_{j != i} r_j = n / (n - 1) (r_i - mean)        (over the n valid rows)
+
+    Args:
+        rewards: r [N], float.
+        groups: [N], integers in 0..N-1.
+        valid: [N], bool.
+
+    Returns:
+        A [N]; 0 for rows that are not valid, and in a group with fewer than two valid rows.
+
+    Source: RLOO, arXiv 2402.14740.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> rewards, ids, valid = np.array([1.0, 0.0, 0.5]), np.array([0, 0, 0]), np.array([True] * 3)
+        >>> groups.leave_one_out(rewards, ids, valid).tolist()
+        [0.75, -0.75, 0.0]
+    """
     xp = namespace(rewards)
     count = size(valid, groups, rewards.dtype)
     return center(rewards, groups, valid) * count / xp.clip(count - 1.0, min=1.0)
 
 
 def varies(rewards: Array, groups: Array, valid: Array) -> Array:
-    """Whether the rewards of the row's group differ among its valid rows [N], bool; exact."""
+    """Whether the rewards in the group of each row differ.
+
+        varies_i = max_j r_j > min_j r_j        (j over the valid rows of the group)
+
+    Args:
+        rewards: r [N], float.
+        groups: [N], integers in 0..N-1.
+        valid: [N], bool.
+
+    Returns:
+        [N], bool. It compares rewards as they are, so the smallest difference counts.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> rewards, ids, valid = np.array([1.0, 0.0, 5.0]), np.array([0, 0, 1]), np.array([True] * 3)
+        >>> groups.varies(rewards, ids, valid).tolist()
+        [True, True, False]
+    """
     xp = namespace(rewards)
     lowest = -float("inf")
     top = group_max(xp.where(valid, rewards, lowest), groups)
@@ -70,7 +200,26 @@ def varies(rewards: Array, groups: Array, valid: Array) -> Array:
 
 
 def fraction(flag: Array, groups: Array, valid: Array, dtype: object) -> Array:
-    """Fraction of the groups with a valid row whose rows carry `flag` [N], as a 0-d array."""
+    """Fraction of the groups that are flagged, among those with a valid row.
+
+        f = sum_i flag_i / n_i / number of groups        (i over the valid rows, n_i the size of i's group)
+
+    Args:
+        flag: [N], bool, the same for all rows of a group.
+        groups: [N], integers in 0..N-1.
+        valid: [N], bool.
+        dtype: of the result, a floating type of the arrays' library.
+
+    Returns:
+        f, a 0-d array in [0, 1]; 0 where no row is valid.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import groups
+        >>> flag, ids, valid = np.array([True, True, False]), np.array([0, 0, 1]), np.array([True] * 3)
+        >>> float(groups.fraction(flag, ids, valid, np.float64))
+        0.5
+    """
     xp = namespace(flag)
     count = size(valid, groups, dtype)
     share = xp.where(valid, 1.0 / xp.clip(count, min=1.0), 0.0)

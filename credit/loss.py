@@ -1,17 +1,19 @@
 """The policy loss that an estimator's paper prescribes, as settings that compute it."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from credit import tokens, validation
 from credit.backends.arrays import namespace, stop_gradient
+from credit.settings import Settings
 from credit.types import Array
 
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_horizon"]
 
 
-class PolicyLoss(BaseModel):
+class PolicyLoss(Settings):
     """Policy-gradient loss with an optional KL penalty; calling it computes the loss.
 
         rho = exp(log p - log p_old)                                  (ratio="token")
@@ -23,10 +25,10 @@ class PolicyLoss(BaseModel):
         l = l + kl_coefficient KL,   x = log q - log p
             k1: -x    k2: x^2 / 2    k3: exp(x) - x - 1
 
-    sg stops the gradient; GSPO's token form has the paper's gradient where A is the same for all tokens
-    and is right for token-level A.
+    sg stops the gradient. With ratio="sequence", the gradient is that of the GSPO paper where a response has
+    one advantage for all its tokens, and stays correct where each token has its own.
 
-    The token losses l [N, T] become a number by `aggregation`, over the mask's tokens:
+    The losses l [N, T] of the mask's tokens are reduced to one number by `aggregation`:
 
         token_mean      sum over all tokens / number of tokens
         sequence_mean   mean over a response's tokens, then over responses
@@ -35,22 +37,37 @@ class PolicyLoss(BaseModel):
 
     Responses without a token are not counted. Sources: PPO arXiv 1707.06347, dual clip 1912.09729,
     clip-higher 2503.14476, fixed horizon 2503.20783, GSPO 2507.18071, CISPO 2506.13585.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> new, old = np.log([[0.6, 0.5]]), np.log([[0.4, 0.5]])
+        >>> loss, metrics = credit.PolicyLoss()(new, old, np.array([[1.0, 1.0]]), np.array([[1, 1]]))
+        >>> round(float(loss), 3), round(float(metrics["ratio_max"]), 3), float(metrics["clip_fraction_high"])
+        (-1.1, 1.5, 0.5)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """The ratio rho is clipped from below at 1 - clip_low."""
     clip_high: Annotated[float, Field(ge=0)] = 0.2
+    """The ratio rho is clipped from above at 1 + clip_high."""
     ratio: Literal["token", "sequence"] = "token"
+    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response."""
     objective: Literal["clip", "cispo"] = "clip"
+    """PPO's clipped objective, or CISPO's, which clips the ratio but keeps the gradient of every token."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """A token with a negative advantage costs at most -dual_clip A; None: no such bound."""
     aggregation: Aggregation = "sequence_mean"
+    """How the losses of the tokens become one number."""
     horizon: Annotated[int, Field(ge=1)] | None = None
-    """Tokens, for fixed_horizon: the longest response allowed. None: the width T of the arrays."""
+    """Divisor of fixed_horizon in tokens, the longest response allowed; None: the width T of the arrays."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Factor on the KL penalty against the reference; 0: no penalty, and no reference is needed."""
     kl: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of the KL divergence from the log-probs of the sampled tokens."""
     rollout_cap: Annotated[float, Field(gt=0)] | None = None
-    """Truncated importance sampling for what a rollout engine's log-probs differ by; None: no correction."""
+    """Largest importance weight p_old / p_rollout that corrects for a rollout engine whose log-probs
+    differ from the trainer's; None: no correction."""
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
@@ -71,21 +88,26 @@ class PolicyLoss(BaseModel):
         rollout_log_probs: Array | None = None,
         normalizer: Array | float | None = None,
     ) -> tuple[Array, dict[str, Array]]:
-        """The loss, a 0-d array differentiable in log_probs, and metrics without gradient.
+        """The loss as a 0-d array that is differentiable in log_probs, and metrics without gradient.
 
         Args:
-            log_probs: log p [N, T], nats, of the policy being trained.
-            old_log_probs: log p_old [N, T], of the policy when the advantages were computed.
+            log_probs: log p [N, T], nats, of the policy that is trained.
+            old_log_probs: log p_old [N, T], of the policy for which the advantages were computed.
             advantages: A [N, T], or [N] for one number per response.
-            mask: [N, T], bool or 0/1.
+            mask: [N, T], bool, or 0 and 1.
             reference_log_probs: log q [N, T]; needed if kl_coefficient is not 0.
-            rollout_log_probs: [N, T], of the engine that sampled; needed with rollout_cap, and reported
-                against old_log_probs as `rollout_ratio_mean`, `_min` and `_max`.
-            normalizer: number of tokens (token_mean) or of responses (the others) to divide by, for
-                gradient accumulation and data parallelism; default: those of this batch.
+            rollout_log_probs: log p_rollout [N, T], from the engine that sampled; needed with rollout_cap.
+                The metrics `rollout_ratio_mean`, `_min` and `_max` compare it with old_log_probs.
+            normalizer: the number of tokens (token_mean) or of responses (the others) to divide by, where
+                the batch is one part of several (gradient accumulation, data parallelism). Default: the
+                number in this batch.
+
+        Returns:
+            The loss and the metrics, float32, or float64 for float64 log_probs.
 
         Raises:
-            ValueError: shapes do not fit, or the KL penalty or the correction lacks its log-probs.
+            ValueError: shapes do not fit, or log-probs are missing that the KL penalty or the rollout
+                correction needs.
         """
         xp = validation.check_same_library(
             log_probs=log_probs,
@@ -97,26 +119,14 @@ class PolicyLoss(BaseModel):
         )
         if log_probs.ndim != 2:
             raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}; expected [N, T]")
-        if advantages.ndim == 1:
-            validation.check_shape("advantages", advantages, log_probs.shape[:1], "[N] of log_probs")
-            advantages = advantages[:, None] + xp.zeros_like(log_probs, dtype=advantages.dtype)
-        if self.kl_coefficient and reference_log_probs is None:
-            raise ValueError("kl_coefficient is not 0, so the loss needs reference_log_probs")
-        if self.rollout_cap is not None and rollout_log_probs is None:
-            raise ValueError("rollout_cap is set, so the loss needs rollout_log_probs")
-        mask = xp.astype(mask, xp.bool)
-        dtype = xp.float64 if log_probs.dtype == xp.float64 else xp.float32
-
-        def clean(name: str, array: Array) -> Array:
-            validation.check_shape(name, array, log_probs.shape, "as log_probs")
-            return xp.where(mask, xp.astype(array, dtype), 0.0)
-
-        validation.check_shape("mask", mask, log_probs.shape, "as log_probs")
+        advantages = _repeat_for_tokens(advantages, log_probs)
+        self._check_needs(reference_log_probs, rollout_log_probs)
+        mask, clean = _make_cleaner(log_probs, mask)
         new = clean("log_probs", log_probs)
         old = stop_gradient(clean("old_log_probs", old_log_probs))
         advantages = stop_gradient(clean("advantages", advantages))
         ratio = self._ratio(new, old, mask)
-        losses, metrics = self._losses(ratio, new, advantages, mask)
+        losses, metrics = self._token_losses(ratio, new, advantages, mask)
         metrics |= _ratio_metrics("ratio", ratio, mask)
         metrics["approx_kl"] = tokens.mean(xp.exp(new - old) - 1.0 - (new - old), mask)
         if rollout_log_probs is not None:
@@ -125,12 +135,23 @@ class PolicyLoss(BaseModel):
             if self.rollout_cap is not None:
                 losses = losses * xp.clip(mismatch, max=self.rollout_cap)
         if self.kl_coefficient:
-            x = stop_gradient(clean("reference_log_probs", reference_log_probs)) - new
-            kl = {"k1": lambda: -x, "k2": lambda: 0.5 * x * x, "k3": lambda: xp.exp(x) - x - 1.0}[self.kl]()
+            kl = self._estimate_kl(stop_gradient(clean("reference_log_probs", reference_log_probs)) - new)
             losses = losses + self.kl_coefficient * kl
             metrics["kl"] = tokens.mean(kl, mask)
         loss = self._aggregate(losses, mask, normalizer)
         return loss, {name: stop_gradient(value) for name, value in metrics.items()}
+
+    def _check_needs(self, reference_log_probs: Array | None, rollout_log_probs: Array | None) -> None:
+        if self.kl_coefficient and reference_log_probs is None:
+            raise ValueError(
+                f"kl_coefficient is {self.kl_coefficient:g}, so the loss needs reference_log_probs; "
+                "pass them, or set kl_coefficient to 0"
+            )
+        if self.rollout_cap is not None and rollout_log_probs is None:
+            raise ValueError(
+                f"rollout_cap is {self.rollout_cap:g}, so the loss needs rollout_log_probs; "
+                "pass them, or leave rollout_cap out"
+            )
 
     def _ratio(self, new: Array, old: Array, mask: Array) -> Array:
         xp = namespace(new)
@@ -140,10 +161,10 @@ class PolicyLoss(BaseModel):
         mean = xp.sum(xp.where(mask, new - old, 0.0), axis=-1, keepdims=True) / length
         return xp.exp(stop_gradient(mean) + new - stop_gradient(new))
 
-    def _losses(
+    def _token_losses(
         self, ratio: Array, new: Array, advantages: Array, mask: Array
     ) -> tuple[Array, dict[str, Array]]:
-        """The token losses [N, T], and the fractions of tokens that each bound holds back."""
+        """The token losses [N, T], and the fraction of tokens clipped at each bound."""
         xp = namespace(ratio)
         plain = -ratio * advantages
         bounded = xp.clip(ratio, min=1.0 - self.clip_low, max=1.0 + self.clip_high)
@@ -169,6 +190,12 @@ class PolicyLoss(BaseModel):
             name: tokens.mean(xp.astype(flag, losses.dtype), mask) for name, flag in fraction.items()
         }
 
+    def _estimate_kl(self, x: Array) -> Array:
+        """KL(p, q) [N, T] of the sampled tokens, from x = log q - log p."""
+        if self.kl == "k1":
+            return -x
+        return 0.5 * x * x if self.kl == "k2" else namespace(x).exp(x) - x - 1.0
+
     def _aggregate(self, losses: Array, mask: Array, normalizer: Array | float | None) -> Array:
         xp = namespace(losses)
         losses = xp.where(mask, losses, 0.0)
@@ -184,6 +211,28 @@ class PolicyLoss(BaseModel):
         if normalizer is None:
             normalizer = xp.clip(xp.sum(xp.astype(lengths > 0.0, losses.dtype)), min=1.0)
         return xp.sum(sums) / normalizer
+
+
+def _repeat_for_tokens(advantages: Array, log_probs: Array) -> Array:
+    """Advantages [N, T], from those or from one number per response."""
+    if advantages.ndim != 1:
+        return advantages
+    validation.check_shape("advantages", advantages, log_probs.shape[:1], "[N] of log_probs")
+    return advantages[:, None] + namespace(log_probs).zeros_like(log_probs, dtype=advantages.dtype)
+
+
+def _make_cleaner(log_probs: Array, mask: Array) -> tuple[Array, Callable[[str, Array], Array]]:
+    """The mask as bool, and a function that checks an array and makes it float and 0 outside the mask."""
+    xp = namespace(log_probs)
+    chosen = xp.astype(mask, xp.bool)
+    dtype = xp.float64 if log_probs.dtype == xp.float64 else xp.float32
+    validation.check_shape("mask", chosen, log_probs.shape, "as log_probs")
+
+    def clean(name: str, array: Array) -> Array:
+        validation.check_shape(name, array, log_probs.shape, "as log_probs")
+        return xp.where(chosen, xp.astype(array, dtype), 0.0)
+
+    return chosen, clean
 
 
 def _ratio_metrics(name: str, ratio: Array, mask: Array) -> dict[str, Array]:

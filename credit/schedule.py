@@ -3,30 +3,40 @@
 from math import pi
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat
+from pydantic import AfterValidator, FiniteFloat
 
 from credit.backends.arrays import namespace
+from credit.settings import Settings
 from credit.types import Array, Rollouts
 
 
-class Schedule(BaseModel):
-    """A number that goes from `start` to `end` while `Rollouts.progress` goes from 0 to 1.
+class Schedule(Settings):
+    """A setting that goes from `start` to `end` while `Rollouts.progress` goes from 0 to 1.
 
         linear    start + (end - start) p
         cosine    end + (start - end) (1 + cos(pi p)) / 2
 
-    A pure function of a traced number, so that a jitted estimator is not compiled anew at every
-    step. In JSON or YAML: {"start": 1.0, "end": 0.1, "kind": "cosine"}. A constant is a number.
+    The value is computed from the array `progress`, so a jitted estimator is not compiled anew at every
+    step. In JSON or YAML: {"start": 1.0, "end": 0.1, "kind": "cosine"}. A constant is written as a number.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> float(credit.Schedule(start=1.0, end=0.5).at(np.asarray(0.5)))
+        0.75
+        >>> credit.DGPO(tau=credit.Schedule(start=1.0, end=0.5)).tau.kind
+        'linear'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     start: FiniteFloat
+    """Value at progress 0."""
     end: FiniteFloat
+    """Value at progress 1."""
     kind: Literal["linear", "cosine"] = "linear"
+    """How the value goes from start to end."""
 
     def at(self, progress: Array) -> Array:
-        """The value at progress [], clipped to [0, 1]."""
+        """The value at a progress, a 0-d array that is clipped to [0, 1]."""
         xp = namespace(progress)
         p = xp.clip(progress, min=0.0, max=1.0)
         if self.kind == "linear":

@@ -1,29 +1,66 @@
-"""Statistics over the tokens of one response; what lies outside the mask takes no part."""
+"""Statistics over the tokens of responses, for writing estimators of one's own.
 
-from collections.abc import Callable
+Arrays are [N, T]; `mask` is bool and True on the tokens that the policy chose. Values outside the mask are
+not read. Results are of the library, device and dtype of the values.
+"""
+
 from typing import Any
 
-from credit.backends.arrays import (
-    apply_mask,
-    as_type,
-    group_max,
-    group_sum,
-    is_in_range,
-    make_masker,
-    namespace,
-)
+from credit.backends.arrays import apply_mask, as_type, namespace
+from credit.redistribution import make_reducers, redistribute, redistribute_to_fraction
 from credit.types import Array
+
+__all__ = [
+    "extreme",
+    "length",
+    "make_reducers",
+    "mean",
+    "quantile",
+    "redistribute",
+    "redistribute_to_fraction",
+    "returns_to_go",
+    "turns",
+    "whiten",
+]
 
 
 def length(mask: Array, dtype: object) -> Array:
-    """Number of the response's tokens [N, 1], as a float."""
+    """Number of tokens of each response.
+
+        l_i = sum_t mask_{i,t}
+
+    Args:
+        mask: [N, T], bool.
+        dtype: of the result, a floating type of the mask's library, so that the result can divide.
+
+    Returns:
+        l [N, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> tokens.length(np.array([[True, True], [True, False]]), np.float64).tolist()
+        [[2.0], [1.0]]
+    """
     return namespace(mask).sum(as_type(mask, dtype), axis=-1, keepdims=True)
 
 
 def turns(mask: Array) -> Array:
-    """The turn of each token of the mask [N, T], for Rollouts.turns: unbroken runs, counted from 0 in a row.
+    """The turn of each token, for `Rollouts.turns`: the unbroken runs of the mask, numbered from 0.
 
-    What stands between two turns is not the policy's: outputs of tools, other speakers. 0 outside the mask.
+    Between two turns stand tokens that are not the policy's, such as the output of a tool.
+
+    Args:
+        mask: [N, T], bool, or 0 and 1.
+
+    Returns:
+        [N, T], integers of the library's index type; 0 outside the mask.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> tokens.turns(np.array([[1, 1, 0, 1, 0]])).tolist()
+        [[0, 0, 0, 1, 0]]
     """
     xp = namespace(mask)
     chosen = xp.astype(mask, xp.bool)
@@ -32,121 +69,61 @@ def turns(mask: Array) -> Array:
     return xp.where(chosen, xp.cumulative_sum(starts, axis=1) - 1, 0)
 
 
-def redistribute(score: Array, mask: Array, tau: Any, turns: Array | None = None) -> Array:
-    """w_t = T exp(s_t / tau) / sum_j exp(s_j / tau) over the mask's tokens [N, T]; the mean is 1.
-
-    With `turns` [N, T] (integers in 0..T-1) the softmax, and T, are those of the token's own turn.
-    Computed as e (T / sum e), so that equal scores give exactly 1. 0 outside the mask. A NaN score
-    on a token of the mask makes its own response (or turn) NaN.
-    """
-    inside, total, peak = make_reducers(mask, turns)
-    top = peak(score)
-    return inside(_softmax_weights((inside(score, top) - top) / tau, mask, total))
-
-
-def redistribute_to_fraction(
-    score: Array,
-    mask: Array,
-    fraction: Any,
-    *,
-    tau_min: float,
-    floor: Array | float,
-    turns: Array | None = None,
-) -> Array:
-    """As `redistribute`, at the tau that makes the effective token fraction `fraction`, per response.
-
-        (sum_t w_t)^2 / (T sum_t w_t^2) = fraction
-
-    The left side falls in 1 / tau, from 1 to k / T for k tokens tied at the top; 24 bisection steps in
-    ln(1 / tau) find it to 2e-6. tau is not taken below `tau_min`; a response whose scores spread by no
-    more than `floor` ([N, 1] or a number) is noise and keeps weights of 1.
-    """
-    xp = namespace(score)
-    inside, total, peak = make_reducers(mask, turns)
-    top, bottom = peak(score), -peak(-score)
-    spread = top - bottom
-    smallest = xp.maximum(4.0 * xp.finfo(score.dtype).eps * xp.abs(top), xp.zeros_like(top) + floor)
-    count = total(xp.ones_like(score))
-    flat = (spread <= smallest) | (count < 2.0)
-    safe = xp.where(flat, 1.0, spread)
-    z = (inside(score, top) - top) / safe
-    # Kantorovich: at this temperature the fraction is at least the one asked for.
-    low = xp.log(2.0 * xp.acosh(1.0 / xp.sqrt(xp.zeros_like(safe) + fraction)))
-    high = xp.log(xp.clip(safe / tau_min, max=1e9))
-    low = xp.where(low < high, low, high)
-    for _ in range(24):
-        middle = 0.5 * (low + high)
-        e = xp.exp(xp.exp(middle) * z)
-        sums = total(e)
-        loose = sums * sums > fraction * count * total(e * e)
-        low, high = xp.where(loose, middle, low), xp.where(loose, high, middle)
-    weights = _softmax_weights(xp.exp(0.5 * (low + high)) * z, mask, total)
-    return xp.where(flat, as_type(mask, score.dtype), inside(weights))
-
-
-def _softmax_weights(exponent: Array, mask: Array, total: Callable[[Array], Array]) -> Array:
-    xp = namespace(exponent)
-    e = xp.exp(exponent)
-    sums = total(e)  # at least 1 where there is a token: the peak's own
-    count = total(as_type(mask, e.dtype))
-    return e * (count / xp.where(sums < 1.0, 1.0, sums))
-
-
-def make_reducers(mask: Array, turns: Array | None) -> tuple[Callable[..., Array], ...]:
-    """make_masker(mask), and the sum and maximum over the masked-in tokens of each response, or each turn.
-
-    Shapes [N, T] -> [N, 1], or [N, T] by turns. The maximum of nothing is 0.
-    """
-    xp, inside = namespace(mask), make_masker(mask)
-    reducers: tuple[Callable[[Array], Array], Callable[[Array], Array]]
-    if turns is None:
-        reducers = (
-            lambda values: xp.sum(values, axis=-1, keepdims=True),
-            lambda values: xp.max(values, axis=-1, keepdims=True),
-        )
-    else:
-        rows, width = mask.shape
-        first = xp.cumulative_sum(xp.ones_like(turns), axis=0) - 1
-        ids = xp.where(mask, xp.where(is_in_range(turns, width), turns + width * first, -1), 0)
-        flat = xp.reshape(ids, (-1,))
-
-        def by_turn(reduce: Callable[[Array, Array], Array]) -> Callable[[Array], Array]:
-            return lambda values: xp.reshape(reduce(xp.reshape(values, (-1,)), flat), (rows, width))
-
-        reducers = by_turn(group_sum), by_turn(group_max)
-
-    def total(values: Array) -> Array:
-        return reducers[0](inside(values))
-
-    def peak(values: Array) -> Array:
-        top = reducers[1](inside(values, -float("inf")))
-        return xp.where(top == -float("inf"), 0.0, top)
-
-    return inside, total, peak
-
-
 def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
-    """(x - mean) / sqrt(var + 1e-8) over all the mask's tokens [N, T], var with the given correction."""
+    """The values minus their mean over the whole batch, in standard deviations of the batch.
+
+        (x_{i,t} - mean) / sqrt(var + 1e-8)        (mean and variance over all n tokens of the mask)
+
+    Args:
+        values: x [N, T], float.
+        mask: [N, T], bool.
+        correction: 1 for the sample's variance (a sum over n - 1), 0 for the population's (over n).
+
+    Returns:
+        [N, T]; 0 outside the mask, and exactly 0 everywhere where all values are equal.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> values, mask = np.array([[1.0, 3.0], [5.0, 9.0]]), np.array([[True, True], [True, False]])
+        >>> tokens.whiten(values, mask).round(6).tolist()
+        [[-1.0, 0.0], [1.0, 0.0]]
+    """
     xp = namespace(values)
     count = xp.sum(as_type(mask, values.dtype))
-    centred = values
-    for _ in range(2):  # as in groups.center: equal values give exactly 0
-        centred = xp.where(mask, centred - mean(centred, mask), 0.0)
-    unit = xp.clip(xp.max(xp.abs(centred)), min=1.0)  # so that the squares of large values fit
-    centred = centred / unit
-    variance = xp.sum(centred * centred) / xp.clip(count - correction, min=1.0)
-    return centred / xp.sqrt(variance + (1e-4 / unit) ** 2)
+    centered = values
+    for _ in range(2):  # twice for the reason given in groups.center
+        centered = xp.where(mask, centered - mean(centered, mask), 0.0)
+    # Dividing by the largest value first keeps the squares of large values within float32.
+    unit = xp.clip(xp.max(xp.abs(centered)), min=1.0)
+    centered = centered / unit
+    variance = xp.sum(centered * centered) / xp.clip(count - correction, min=1.0)
+    return centered / xp.sqrt(variance + (1e-4 / unit) ** 2)
 
 
 def returns_to_go(rewards: Array, mask: Array, gamma: Any) -> Array:
-    """G_t = r_t + gamma G_{t'} [N, T], t' the next token of the mask; 0 outside the mask.
+    """The discounted sum of the rewards from each token to the end of its response.
 
-    gamma is a number, or one per token [N, T].
+        G_t = r_t + gamma_t G_{t'}        (t' the next token of the mask, G = 0 after the last one)
 
-    A scan by doubling, since the array API has no recurrence: G_t = a_t G_{t+1} + b_t, with a = 1 and
-    b = 0 outside the mask.
+    Args:
+        rewards: r [N, T], float: a reward per token.
+        mask: [N, T], bool.
+        gamma: the discount: a number in [0, 1], or an array [N, T] with the discount after each token.
+
+    Returns:
+        G [N, T]; 0 outside the mask.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> rewards, mask = np.array([[1.0, 9.0, 2.0, 4.0]]), np.array([[True, False, True, True]])
+        >>> tokens.returns_to_go(rewards, mask, 0.5).tolist()
+        [[3.0, 0.0, 4.0, 4.0]]
     """
     xp = namespace(rewards)
+    # The array API has no recurrence, so G_t = a_t G_{t+1} + b_t is composed with itself log2(T) times.
+    # Outside the mask a = 1 and b = 0 pass the next token's return on.
     b = xp.where(mask, rewards, 0.0)
     a = xp.where(mask, xp.zeros_like(b) + gamma, 1.0)
     shift = 1
@@ -159,9 +136,25 @@ def returns_to_go(rewards: Array, mask: Array, gamma: Any) -> Array:
 
 
 def quantile(values: Array, mask: Array, q: float) -> Array:
-    """The q-quantile of the values on the mask's tokens, 0-d, interpolated; 0 where there are none."""
+    """The q-quantile of the values over all tokens of the batch, interpolated as numpy does by default.
+
+    Args:
+        values: [N, T], float.
+        mask: [N, T], bool.
+        q: in [0, 1].
+
+    Returns:
+        A 0-d array; 0 where the mask has no tokens.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> values, mask = np.array([[1.0, 2.0], [4.0, 9.0]]), np.array([[True, True], [True, False]])
+        >>> float(tokens.quantile(values, mask, 0.75))
+        3.0
+    """
     xp = namespace(values)
-    # What is left out sorts behind everything and equals the largest, so that nothing is infinite.
+    # Entries outside the mask become the maximum, so that they sort to the end and nothing is infinite.
     flat = xp.sort(xp.reshape(xp.where(mask, values, extreme(values, mask, largest=True)), (-1,)))
     place = xp.clip(xp.sum(as_type(mask, values.dtype)) - 1.0, min=0.0) * q
     low, high = (
@@ -172,14 +165,45 @@ def quantile(values: Array, mask: Array, q: float) -> Array:
 
 
 def mean(values: Array, mask: Array) -> Array:
-    """Mean over all the mask's tokens, 0-d; 0 where there are none."""
+    """Mean of the values over all tokens of the batch.
+
+    Args:
+        values: [N, T], or of any other shape, float.
+        mask: of the same shape, bool.
+
+    Returns:
+        A 0-d array; 0 where the mask has no tokens.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> values, mask = np.array([[1.0, 2.0], [6.0, 9.0]]), np.array([[True, True], [True, False]])
+        >>> float(tokens.mean(values, mask))
+        3.0
+    """
     xp = namespace(values)
     count = xp.sum(as_type(mask, values.dtype))
     return xp.sum(apply_mask(values, mask)) / xp.clip(count, min=1.0)
 
 
 def extreme(values: Array, mask: Array, *, largest: bool) -> Array:
-    """Largest or smallest value on the mask's tokens, 0-d; 0 where there are none."""
+    """The largest or the smallest value over all tokens of the batch.
+
+    Args:
+        values: [N, T], or of any other shape, float.
+        mask: of the same shape, bool.
+        largest: True for the maximum, False for the minimum.
+
+    Returns:
+        A 0-d array; 0 where the mask has no tokens.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> values, mask = np.array([[1.0, 2.0], [4.0, 9.0]]), np.array([[True, True], [True, False]])
+        >>> float(tokens.extreme(values, mask, largest=True))
+        4.0
+    """
     xp = namespace(values)
     none = -float("inf") if largest else float("inf")
     peak = (xp.max if largest else xp.min)(apply_mask(values, mask, none))

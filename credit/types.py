@@ -1,30 +1,84 @@
-"""The arrays that go in and come out."""
+"""The arrays that go into an estimator and come out of it."""
 
-from typing import Any, NamedTuple
+import re
+from inspect import getdoc
+from typing import Any, NamedTuple, TypeVar
 
 Array = Any
+Kind = TypeVar("Kind", bound=type)
+
+_ENTRY = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
+def document_fields(kind: Kind) -> Kind:
+    """Copies each entry of a named tuple's Attributes section to the `__doc__` of its field.
+
+    `help(Rollouts.mask)` shows it there. Under python -OO, which removes docstrings, nothing is copied.
+    """
+    section = (getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    for name, text in _ENTRY.findall(section):
+        getattr(kind, name).__doc__ = " ".join(text.split())
+    return kind
+
+
+@document_fields
 class Rollouts(NamedTuple):
     """N sampled responses of at most T tokens; rows with the same group id answer the same prompt.
 
-    All arrays are of one library and on one device. What lies under the mask's zeros is never
-    read, so it may be anything, NaN included. Fields from log_probs on may be None.
+    All arrays are of one library and on one device. Values at tokens outside the mask are never read,
+    so they may be anything, NaN included. The fields from log_probs on are optional: an estimator lists
+    those that it reads in `needs`.
+
+    Attributes:
+        rewards: [N] or [N, K], integer or float, in any unit: one reward, or K of them, per response.
+            A response whose reward is not finite takes no part in its group.
+        groups: [N], integers in 0..N-1. Equal ids mark responses to the same prompt; groups may differ
+            in size, and their rows may stand in any order.
+        mask: [N, T], bool, or 0 and 1: the tokens that the policy chose. Prompts, padding and outputs
+            of tools are outside the mask.
+        log_probs: [N, T], float, nats, at most 0: log p(token) of the policy.
+        reference_log_probs: [N, T], float, nats, at most 0: log q(token) of the reference model.
+        normalized_entropy: [N, T], float in [0, 1]: H(p) / log V, the policy's entropy as a share of
+            the largest entropy that a vocabulary of V tokens allows.
+        deviation: [N, T], float in [0, 1]: squared Hellinger distance 1 - sum_v sqrt(p_v q_v) between
+            the next-token distributions of the policy and the reference model.
+        rollout_log_probs: [N, T], float, nats, at most 0: log p(token) as reported by the engine that
+            sampled the responses.
+        token_rewards: [N, T], finite float, in the unit of the rewards: rewards of single tokens, such
+            as the last token of a turn.
+        turns: [N, T], integers in 0..T-1: the turn of each token; `credit.tokens.turns` finds it.
+        baseline_rewards: [N], float, in the unit of the rewards: the reward of a greedy response to the
+            same prompt.
+        valid: [N], bool: whether the response takes part in its group. By default it does if its
+            reward is finite.
+        progress: 0-d, float in [0, 1]: the fraction of training that is done, which scheduled settings
+            read.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(
+        ...     rewards=np.array([1.0, 0.0]),
+        ...     groups=np.array([0, 0]),
+        ...     mask=np.array([[True, True, True], [True, True, False]]),
+        ... )
+        >>> credit.GRPO(correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[1.0, 1.0, 1.0], [-1.0, -1.0, 0.0]]
     """
 
-    rewards: Array  # [N] or [N, K]: one reward, or K named ones, per response
-    groups: Array  # [N]: integers in 0..N-1, any order, groups may differ in size
-    mask: Array  # [N, T]: bool or 0/1; tokens the policy chose (not prompt, padding, tool output)
-    log_probs: Array = None  # [N, T]: log p(token) of the policy
-    reference_log_probs: Array = None  # [N, T]
-    normalized_entropy: Array = None  # [N, T]: H(p) / log V, in [0, 1]
-    deviation: Array = None  # [N, T]: squared Hellinger distance to the reference, in [0, 1]
-    rollout_log_probs: Array = None  # [N, T]: of the engine that sampled
-    token_rewards: Array = None  # [N, T]
-    turns: Array = None  # [N, T]: integers
-    baseline_rewards: Array = None  # [N]: reward of a greedy response
-    valid: Array = None  # [N]: bool; default: the reward is finite
-    progress: Array = None  # []: training progress in [0, 1]
+    rewards: Array
+    groups: Array
+    mask: Array
+    log_probs: Array = None
+    reference_log_probs: Array = None
+    normalized_entropy: Array = None
+    deviation: Array = None
+    rollout_log_probs: Array = None
+    token_rewards: Array = None
+    turns: Array = None
+    baseline_rewards: Array = None
+    valid: Array = None
+    progress: Array = None
 
 
 TOKEN_FIELDS = (
@@ -38,18 +92,58 @@ TOKEN_FIELDS = (
 )  # of Rollouts, [N, T], beside the mask
 
 
+@document_fields
 class TokenStatistics(NamedTuple):
-    """What the vocabulary says about each token; every field has the shape of the token ids."""
+    """Statistics of each token under the policy and the reference model, from their whole vocabulary.
 
-    log_probs: Array  # log p(token), nats
-    reference_log_probs: Array  # log q(token), nats
-    normalized_entropy: Array  # H(p) / log V, in [0, 1]
-    deviation: Array  # squared Hellinger distance 1 - sum_v sqrt(p_v q_v), in [0, 1]
+    Every field has the shape of the token ids and is float32, or float64 where all inputs are float64.
+
+    Attributes:
+        log_probs: [...], float, nats, at most 0: log p(token) of the policy.
+        reference_log_probs: [...], float, nats, at most 0: log q(token) of the reference model.
+        normalized_entropy: [...], float in [0, 1]: H(p) / log V, the policy's entropy as a share of the
+            largest entropy that a vocabulary of V tokens allows.
+        deviation: [...], float in [0, 1]: squared Hellinger distance 1 - sum_v sqrt(p_v q_v) between
+            the next-token distributions of the policy and the reference model.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> policy, reference = np.log([[0.25, 0.25, 0.25, 0.25]]), np.log([[0.7, 0.1, 0.1, 0.1]])
+        >>> statistics = credit.token_statistics(policy, reference, np.array([0]))
+        >>> [round(float(field[0]), 3) for field in statistics]
+        [-1.386, -0.357, 1.0, 0.107]
+    """
+
+    log_probs: Array
+    reference_log_probs: Array
+    normalized_entropy: Array
+    deviation: Array
 
 
+@document_fields
 class Credit(NamedTuple):
-    """What an estimator returns: no gradient flows through any of it."""
+    """What an estimator returns. No gradient flows through any of it.
 
-    advantages: Array  # [N, T]: zero outside the mask
-    weights: Array  # [N, T]: how a response's advantage was spread over its tokens
-    metrics: dict[str, Array]  # 0-d arrays
+    Attributes:
+        advantages: [N, T], float32, or float64 for float64 rewards: the advantage A_{i,t} of each token;
+            0 outside the mask.
+        weights: [N, T], of the same dtype: the factor w_{i,t} by which a response's advantage was
+            distributed over its tokens; 0 outside the mask. The weights of a response average 1 where
+            the estimator redistributes.
+        metrics: diagnostics of the batch by name, each a 0-d array.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), np.array([[1, 1], [1, 0]]))
+        >>> result = credit.RLOO()(rollouts)
+        >>> result.advantages.tolist(), result.weights.astype(int).tolist()
+        ([[1.0, 1.0], [-1.0, 0.0]], [[1, 1], [1, 0]])
+        >>> float(result.metrics["zero_variance_groups"])
+        0.0
+    """
+
+    advantages: Array
+    weights: Array
+    metrics: dict[str, Array]

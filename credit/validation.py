@@ -150,6 +150,13 @@ def validate(rollouts: Rollouts) -> None:
     groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
     entropy and deviation in [0, 1], turns in 0..T-1 and finite token rewards. A non-finite reward is
     no error unless `valid` says that it counts: it makes its row invalid.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> credit.validate(credit.Rollouts(np.array([1.0]), np.array([7]), np.array([[1, 1]])))
+        Traceback (most recent call last):
+        ValueError: groups[0] is 7; expected an integer in 0..0 (N rows)
     """
     check_rollout_shapes(rollouts)
     values: Mapping[str, Any] = {

@@ -299,6 +299,11 @@ def test_a_wrong_setting_is_refused(settings):
         PolicyLoss(**settings)
 
 
+def test_an_unknown_setting_is_answered_with_the_known_ones():
+    with pytest.raises(ValidationError, match="unknown setting 'cap', 'clip'; PolicyLoss has .*clip_low, "):
+        PolicyLoss(clip=0.2, cap=3)
+
+
 def test_a_loss_is_frozen_hashable_and_survives_json():
     loss = SETTINGS[4]
     assert PolicyLoss.model_validate_json(loss.model_dump_json()) == loss

@@ -1,63 +1,83 @@
-"""What an estimator is."""
+"""The base class of every estimator."""
 
 from inspect import get_annotations
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict
 
 from credit.backends.arrays import namespace
 from credit.estimators.execute import compute_credit, compute_factors, multiply
 from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
 from credit.schedule import Schedule
+from credit.settings import Settings
 from credit.types import Array, Credit, Rollouts
 
 CLASSES: dict[str, type["Estimator"]] = {}
 """Every subclass that gives itself a name, by that name; `credit.estimators.registry` reads it."""
 
 
-class Estimator(BaseModel):
-    """Settings that compute: its fields are its settings, and calling it gives the advantages.
+class Estimator(Settings):
+    """Base class of the estimators: frozen settings which, called with rollouts, return their advantages.
 
-        A_{i,t} = A_i w_{i,t}    with A_i = advantages(rollouts) and w = weights(rollouts, A)
+        A_{i,t} = A_i w_{i,t}        A_i = advantages(rollouts),  w_{i,t} = weights(rollouts, A)
 
-    Override either half. A subclass that gives itself a name, `name: Literal["mine"] = "mine"`, is
-    found by it at once in `get`, `parse` and every adapter. Instances are frozen, hashable and
-    picklable, so that `jax.jit(estimator)(rollouts)` works as it is.
+    A subclass overrides `advantages`, `weights` or both; a method whose advantages are no such product
+    overrides `assign`. A subclass with a name of its own, `name: Literal["mine"] = "mine"`, is known to
+    `get`, `parse` and every adapter by that name. Instances are hashable and picklable, so that
+    `jax.jit(estimator)(rollouts)` works.
+
+    Example:
+        >>> from typing import Literal
+        >>> import numpy as np
+        >>> import credit
+        >>> class LastToken(credit.GRPO):
+        ...     name: Literal["last_token"] = "last_token"
+        ...     def weights(self, rollouts, advantages):
+        ...         lengths = credit.tokens.length(rollouts.mask, advantages.dtype)
+        ...         return lengths * (np.arange(rollouts.mask.shape[1]) == lengths - 1)
+        >>> rollouts = credit.Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), np.array([[1, 1], [1, 0]]))
+        >>> credit.get("last_token", correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[0.0, 2.0], [-1.0, 0.0]]
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
-    # Traits, which the conformance tests select on and the adapters rely on.
-    redistributes: ClassVar[bool] = True  # the weights of a response sum to its length
-    row_local: ClassVar[bool] = True  # the weights of a slice of rows are the slice of the weights
-    shift_invariant: ClassVar[bool] = True  # a constant added to a group's rewards changes nothing
-    scale_invariant: ClassVar[bool] = False  # rewards times c equal eps / c
-    blockwise: ClassVar[bool] = False  # rows meet in A_i alone, which reads no token field; not inherited
+    # Traits of the class, by which tests choose properties to check and adapters choose how to compute.
+    redistributes: ClassVar[bool] = True  # the weights of a response sum to its number of tokens
+    row_local: ClassVar[bool] = True  # the weights of some rows do not depend on the other rows
+    shift_invariant: ClassVar[bool] = True  # adding a constant to the rewards of a group changes nothing
+    scale_invariant: ClassVar[bool] = False  # multiplying rewards by c has the effect of dividing eps by c
+    # advantages() reads only [N] fields and the mask's row sums, and weights() is computed row by row, so
+    # the rows may be processed in blocks. A subclass does not inherit this.
+    blockwise: ClassVar[bool] = False
 
     name: str
     loss: PolicyLoss = PolicyLoss()
+    """The policy loss of the paper: PPO with a clip of 0.2, mean over a response's tokens, then over the
+    responses."""
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The optional fields of Rollouts that these settings read."""
+        """Names of the optional fields of `Rollouts` that the estimator reads under these settings."""
         return ()
 
     @property
     def required_fields(self) -> tuple[str, ...]:
-        """What these settings `needs`, and `progress` where one of them is scheduled."""
+        """The fields in `needs`, and `progress` if a setting is a Schedule."""
         scheduled = any(isinstance(value, Schedule) for _, value in self)
         return (*self.needs, "progress") if scheduled else self.needs
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        """A_i [N] from whole groups; of the mask it may read the row sums only.
+        """A_i [N], the advantage of each response.
 
-        A `blockwise` estimator finds None in the token fields here.
+        The rollouts hold whole groups. Of the mask only the row sums may be read; the [N, T] fields of a
+        `blockwise` estimator are None here.
         """
-        raise NotImplementedError(f"{type(self).__name__} gives no advantages")
+        raise NotImplementedError(f"{type(self).__name__} gives no advantages; override advantages or assign")
 
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
-        """w [N, T], of mean 1 over each response's tokens; uniform unless overridden."""
+        """w [N, T], by which the advantage of a response is distributed over its tokens: 1 by default."""
         return rollouts.mask
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
@@ -65,31 +85,32 @@ class Estimator(BaseModel):
         return {}
 
     def keep(self, rollouts: Rollouts) -> Array:
-        """Which rows [N], bool, belong into a training batch; all, unless overridden."""
+        """Which rows [N], bool, are worth training on: all by default. Calling the estimator ignores it."""
         valid = prepare_rows(self.name, rollouts, ()).valid
         return namespace(valid).ones_like(valid)
 
     def __call__(self, rollouts: Rollouts) -> Credit:
         """Advantages [N, T], weights [N, T] and metrics, float32 (float64 for float64 rewards).
 
-        No gradient flows through the result. A row that is not valid (default: its reward is not
-        finite) gets 0 and takes no part in its group.
+        No gradient flows through the result. A row that is not valid, by default one whose reward is not
+        finite, gets 0 and takes no part in its group. Where group ids cannot be checked, on accelerators
+        and under tracing, a row with an id outside 0..N-1 gets NaN.
 
         Raises:
-            ValueError: a statistic that the estimator needs is None, or shapes, devices, libraries
-                or (where looking is free) group ids are wrong.
+            ValueError: a field that the estimator needs is None; shapes, devices or libraries differ; or,
+                on host arrays outside tracing, a group id is outside 0..N-1.
         """
         return compute_credit(self, rollouts)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
-        """A [N, T] and w [N, T] of prepared rollouts; overridden by methods that are no product A_i w."""
+        """A [N, T] and w [N, T] of prepared rollouts; methods that are no product A_i w override it."""
         advantages = self.advantages(rollouts)
         weights = self.weights(rollouts, advantages)
         return multiply(advantages, weights), weights
 
     @property
     def is_product(self) -> bool:
-        """Whether the advantages are A_i w: whether neither `assign` nor `__call__` is overridden."""
+        """Whether the advantages are A_i w, that is, neither `assign` nor `__call__` is overridden."""
         kind = type(self)
         return kind.assign is Estimator.assign and kind.__call__ is Estimator.__call__
 
@@ -101,20 +122,21 @@ class Estimator(BaseModel):
 
         Args:
             rollouts: as for calling the estimator.
-            advantages: A_i [N] from elsewhere, where `rollouts` do not hold whole groups; computed if None.
+            advantages: A_i [N], where `rollouts` do not hold whole groups. Default: computed from them.
 
         Raises:
-            ValueError: the estimator is no product, or as calling the estimator.
+            ValueError: the advantages of the estimator are no such product; or as when calling it.
         """
         return compute_factors(self, rollouts, advantages)
 
     def returns(self, rollouts: Rollouts) -> Array | None:
-        """Returns [N, T] of the tokens, with the advantages' rules for what is not valid; None: it has none."""
+        """The return [N, T] of each token, 0 for rows that are not valid; None if the estimator has none."""
         return None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        if "blockwise" not in vars(cls):  # what a subclass adds may look across rows
+        super().__pydantic_init_subclass__(**kwargs)
+        if "blockwise" not in vars(cls):  # a subclass may add code that looks across rows
             cls.blockwise = False
         if "name" not in get_annotations(cls):
             return
@@ -125,18 +147,6 @@ class Estimator(BaseModel):
         if known is not None and _qualified_name(known) != _qualified_name(cls):
             raise ValueError(f"the name {name!r} is taken by {'.'.join(_qualified_name(known))}")
         CLASSES[name] = cls
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_settings(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            unknown = sorted(set(values) - set(cls.model_fields))
-            if unknown:
-                raise ValueError(
-                    f"unknown setting {', '.join(map(repr, unknown))}; "
-                    f"{cls.__name__} has {', '.join(sorted(cls.model_fields))}"
-                )
-        return values
 
 
 def _qualified_name(kind: type) -> tuple[str, str]:

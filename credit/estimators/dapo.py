@@ -15,14 +15,22 @@ class DAPO(GroupRelative):
         A_{i,t} = A_i = (r_i - mean_group(r)) / (std_group(r) + eps)
         keep_i  = max_group(r) > min_group(r)
 
-    `loss` clips to [1 - 0.2, 1 + 0.28] and takes one mean over all tokens; `keep` marks the groups
-    that carry a signal; `credit.overlong_penalty` shapes the rewards. Each is to be had by itself.
+    `loss` clips to [1 - 0.2, 1 + 0.28] and takes one mean over all tokens; `keep` marks the groups that
+    carry a signal; `credit.overlong_penalty` shapes the rewards. Each can be used independently.
     Source: arXiv 2503.14476.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards, groups = np.array([1.0, 0.0, 1.0, 1.0]), np.array([0, 0, 1, 1])
+        >>> credit.DAPO().keep(credit.Rollouts(rewards, groups, np.ones((4, 3), bool))).tolist()
+        [True, True, False, False]
     """
 
     blockwise: ClassVar[bool] = True
     name: Literal["dapo"] = "dapo"
     loss: PolicyLoss = PolicyLoss(clip_high=0.28, aggregation="token_mean")
+    """The policy loss of the paper: clip to [0.8, 1.28], mean over all tokens of the batch."""
 
     def keep(self, rollouts: Rollouts) -> Array:
         """True [N] for rows of a group in which some reward varies over its valid rows."""

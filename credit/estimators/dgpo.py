@@ -14,21 +14,34 @@ class DGPO(Redistributing):
         s_{i,t} = d_{i,t} h_{i,t}^kappa        w_{i,t} = T_i softmax_t(s_{i,t} / tau)
         A_{i,t} = A_i w_{i,t},  A_i = (r_i - mean_group(r)) / (std_group(r) + eps)
 
-    d is the squared Hellinger distance 1 - sum_v sqrt(p_v q_v) of policy and reference (the paper
-    calls it the Hellinger distance), h = H(p) / log V. The weights of a response average 1, so its
-    credit is kept; tau -> inf, or a policy equal to its reference, gives GRPO. kappa = 0 is
-    deviation alone. The paper's best tau lie in 0.5 .. 1.0. Loss: as GRPO's, and no KL penalty.
-    Source: arXiv 2605.03327.
+    d is the squared Hellinger distance 1 - sum_v sqrt(p_v q_v) between policy and reference (the paper
+    calls it the Hellinger distance), and h = H(p) / log V. The weights of a response average 1, so the
+    credit of the response is kept. DGPO becomes GRPO as tau grows to infinity, and where the policy equals
+    its reference; kappa = 0 leaves the deviation alone. The paper's best tau lie in 0.5 .. 1.0, and
+    its loss has no KL penalty. Source: arXiv 2605.03327.
 
-    d and h are small in practice: at tau = 0.5 the weights move noticeably (std > 0.1) only from d
-    about 0.1 on. Look at the metrics weight_std and effective_token_fraction before believing that
-    DGPO does something, or set effective_fraction.
+    d and h are small in practice: at tau = 0.5 the weights change noticeably (std > 0.1) only from a d of
+    about 0.1 on. The metrics weight_std and effective_token_fraction tell how much DGPO changes; a target
+    for the latter is set by `effective_fraction`.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(
+        ...     rewards=np.array([1.0, 0.0]),
+        ...     groups=np.array([0, 0]),
+        ...     mask=np.array([[True, True], [True, True]]),
+        ...     deviation=np.array([[0.2, 0.1], [0.1, 0.1]]),
+        ...     normalized_entropy=np.ones((2, 2)),
+        ... )
+        >>> credit.DGPO(tau=0.1)(rollouts).weights.round(3).tolist()
+        [[1.462, 0.538], [1.0, 1.0]]
     """
 
     blockwise: ClassVar[bool] = True
     name: Literal["dgpo"] = "dgpo"
     kappa: bounded(least=0.0) = 1.0  # type: ignore[valid-type]
-    """Exponent of the normalised entropy; 0 ignores it."""
+    """Exponent of the normalized entropy, a number or a Schedule; 0 ignores the entropy."""
 
     @property
     def needs(self) -> tuple[str, ...]:

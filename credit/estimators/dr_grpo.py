@@ -10,17 +10,25 @@ from credit.validation import require_single_reward
 
 
 class DrGRPO(Estimator):
-    """Dr. GRPO: the centered reward, without the division by the deviation that favours easy groups.
+    """Dr. GRPO: the centered reward, without the division by the deviation, which favors easy groups.
 
         A_{i,t} = A_i = r_i - mean_group(r)
 
-    Loss: PPO clip 0.2, sum over a response's tokens divided by a constant length (`loss.horizon`),
-    so that long wrong responses are not punished less per token. Source: arXiv 2503.20783.
+    A group of one response gets 0. Source: arXiv 2503.20783.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), np.array([[1, 1], [1, 0]]))
+        >>> credit.DrGRPO()(rollouts).advantages.tolist()
+        [[0.5, 0.5], [-0.5, 0.0]]
     """
 
     blockwise: ClassVar[bool] = True
     name: Literal["dr_grpo"] = "dr_grpo"
     loss: PolicyLoss = PolicyLoss(aggregation="fixed_horizon")
+    """The policy loss of the paper: sum over a response's tokens divided by a constant length, `horizon`, so
+    that long wrong responses are not punished less per token."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         return groups.center(require_single_reward(self.name, rollouts), rollouts.groups, rollouts.valid)

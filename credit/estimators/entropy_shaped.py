@@ -15,17 +15,32 @@ class EntropyShaped(GroupRelative):
 
         A_{i,t} = A_i + min(alpha H_{i,t}, |A_i| / kappa)
 
-    H in nats, without gradient. Paper values: alpha 0.4, kappa 2. Loss: as GRPO's. Source: arXiv
-    2506.14758.
+    H is the entropy in nats and carries no gradient. The paper's values are alpha = 0.4 and kappa = 2.
+    Source: arXiv 2506.14758.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(
+        ...     rewards=np.array([1.0, 0.0]),
+        ...     groups=np.array([0, 0]),
+        ...     mask=np.ones((2, 2), bool),
+        ...     normalized_entropy=np.array([[0.0, 1.0], [0.0, 1.0]]),
+        ... )
+        >>> credit.EntropyShaped(correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[1.0, 1.5], [-1.0, -0.5]]
     """
 
     redistributes: ClassVar[bool] = False
     scale_invariant: ClassVar[bool] = False
     name: Literal["entropy_shaped"] = "entropy_shaped"
     alpha: Annotated[float, Field(ge=0)] = 0.4
+    """Factor on the entropy in nats."""
     kappa: Annotated[float, Field(gt=1)] = 2.0
+    """The bonus is at most |A_i| / kappa, so that the sign of the advantage stays."""
     vocab_size: Annotated[int, Field(ge=2)] = 151_936
-    """Turns normalised entropy into nats; the default is that of the paper's Qwen2.5."""
+    """Size V of the vocabulary, by which normalized entropy becomes nats; the default is that of the
+    paper's Qwen2.5."""
 
     @property
     def needs(self) -> tuple[str, ...]:

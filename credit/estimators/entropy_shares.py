@@ -6,7 +6,7 @@ from credit.types import Array
 
 
 def share_in_group(values: Array, chosen: Array, ids: Array) -> Array:
-    """n v_i / sum_k v_k over the n chosen entries of the same id [N]; 0 for the others."""
+    """n v_i / sum_k v_k [N], the sum over the n chosen entries of the same id; 0 for entries not chosen."""
     xp = namespace(values)
     sums = group_sum(xp.where(chosen, values, 0.0), ids)
     count = groups.size(chosen, ids, values.dtype)

@@ -12,24 +12,36 @@ from credit.types import Array, Rollouts
 
 
 class GDPO(Estimator):
-    """Group reward-Decoupled normalisation: each of K rewards standardised by itself, then summed.
+    """Group reward-Decoupled normalization: each of K rewards standardized by itself, then summed.
 
         A_i = whiten(sum_k c_k (r_{i,k} - mean_group(r_k)) / (std_group(r_k) + eps))
 
-    so that no reward drowns the others. Rewards [N, K], or [N] for one. The sum is whitened over the
-    valid responses, (x - mean) / (std + eps), or over all tokens with `over="tokens"` (verl).
-    Loss: token mean. Source: arXiv 2601.05242.
+    Standardizing each reward keeps one of a large scale from drowning the others. Rewards are [N, K], or
+    [N] for a single one. The sum is whitened over the valid responses, as (x - mean) / (std + eps), or over
+    all tokens with `over="tokens"`, as in verl. Source: arXiv 2601.05242.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards = np.array([[1.0, 100.0], [0.0, 0.0]])
+        >>> rollouts = credit.Rollouts(rewards, np.array([0, 0]), np.ones((2, 1), bool))
+        >>> credit.GDPO(correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[1.0], [-1.0]]
     """
 
     redistributes: ClassVar[bool] = False
     row_local: ClassVar[bool] = False
     name: Literal["gdpo"] = "gdpo"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     reward_weights: tuple[float, ...] | None = None
-    """c_k; None: 1 each."""
+    """Factors c_k, one per reward; None: 1 each."""
     over: Literal["responses", "tokens"] = "responses"
+    """What the sum is whitened over."""
     correction: Literal[0, 1] = 1
+    """1 for the sample's standard deviation, 0 for the population's."""
     eps: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to the standard deviations."""
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         combined, mask = self._combined(rollouts), rollouts.mask

@@ -17,14 +17,23 @@ class GPG(Estimator):
 
         A_i = alpha (r_i - mean_group(r)) / f        alpha = N / number of non-zero rewards
 
-    over the valid rows, as verl has it. Loss: token mean. Source: arXiv 2504.02546.
+    alpha counts the valid rows, as in verl. Source: arXiv 2504.02546.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards, groups = np.array([1.0, 0.0]), np.array([0, 0])
+        >>> credit.GPG()(credit.Rollouts(rewards, groups, np.ones((2, 1), bool))).advantages.tolist()
+        [[1.0], [-1.0]]
     """
 
     shift_invariant: ClassVar[bool] = False
     blockwise: ClassVar[bool] = True
     name: Literal["gpg"] = "gpg"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     f: Annotated[float, Field(gt=0)] = 1.0
+    """Divisor of the advantages."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         rewards, valid = require_single_reward(self.name, rollouts), rollouts.valid

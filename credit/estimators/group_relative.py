@@ -11,13 +11,17 @@ from credit.validation import require_single_reward
 
 
 class GroupRelative(Estimator):
-    """A_i = (r_i - mean_group) / (std_group + eps), shared by every estimator that starts from it."""
+    """Base class of the estimators that start from GRPO's advantage.
+
+    A_i = (r_i - mean_group(r)) / (std_group(r) + eps)
+    """
 
     scale_invariant: ClassVar[bool] = True
 
     correction: Literal[0, 1] = 1
-    """1 for the sample deviation (as the frameworks have it), 0 for the population's."""
+    """1 for the sample's standard deviation, as frameworks have it; 0 for the population's."""
     eps: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to the standard deviation, in the unit of the rewards."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         return groups.standardize(

@@ -13,25 +13,39 @@ from credit.validation import require_single_reward
 
 
 class GRPOS(GroupRelative):
-    """GRPO-S: whole responses weighed by their mean entropy, then standardised as in GRPO.
+    """GRPO-S: whole responses weighed by their mean entropy, then standardized as in GRPO.
 
         O+ (r_i > 0):  R_i = beta_1 r_i + beta_2 n H_i / sum_{k in O+} H_k
         O- (else):     R_i = -beta_1 - beta_2 m H_i^{-1} / sum_{k in O-} H_k^{-1}
         A_i = (R_i - mean_group(R)) / (std_group(R) + eps)
 
-    H_i is the mean entropy of response i's tokens, n and m count O+ and O- in its group. Among successes
-    the uncertain gain most, among failures the sure lose most; a response without tokens gets no share.
-    Loss: as GRPO's (the paper's ratio, the mean of a response's token ratios, is none of PolicyLoss's).
-    Source: arXiv 2508.04349, eq. 8-9, as public reimplementations state them.
+    H_i is the mean entropy of the tokens of response i; n and m count O+ and O- in its group. Among
+    successes, uncertain responses gain the most; among failures, certain ones lose the most. A response
+    without tokens gets no share. The paper's ratio, the mean of a response's token ratios, is none that
+    PolicyLoss offers. Source: arXiv 2508.04349, eq. 8-9, as public reimplementations state them.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(
+        ...     rewards=np.array([1.0, 1.0]),
+        ...     groups=np.array([0, 0]),
+        ...     mask=np.ones((2, 1), bool),
+        ...     normalized_entropy=np.array([[0.6], [0.2]]),
+        ... )
+        >>> credit.GRPOS(correction=0, eps=0.0)(rollouts).advantages.round(3).tolist()
+        [[1.0], [-1.0]]
     """
 
     shift_invariant: ClassVar[bool] = False
     scale_invariant: ClassVar[bool] = False
     name: Literal["grpo_s"] = "grpo_s"
     beta_1: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the reward."""
     beta_2: Annotated[float, Field(ge=0)] = 0.1
+    """Factor on the share of the entropy."""
     least: Annotated[float, Field(gt=0)] = 1e-6
-    """The least mean of the normalised entropy, so that its inverse is finite."""
+    """The least mean of the normalized entropy, so that its inverse is finite."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -43,14 +57,14 @@ class GRPOS(GroupRelative):
         lengths = tokens.length(rollouts.mask, rewards.dtype)[:, 0]
         sums = xp.sum(rollouts.normalized_entropy, axis=-1)
         entropy = xp.clip(sums / xp.clip(lengths, min=1.0), min=self.least)
-        lost = valid & xp.isnan(entropy)  # as a row whose reward is lost, but loudly
+        lost = valid & xp.isnan(entropy)  # these rows take no part, and get NaN so that it is seen
         valid = valid & ~lost
         positive, written = rewards > 0.0, valid & (lengths > 0.0)
         base = self.beta_1 * xp.where(positive, rewards, -1.0)
         gain = share_in_group(entropy, written & positive, ids)
         loss = share_in_group(1.0 / entropy, written & ~positive, ids)
-        # The base less its mean first: a constant that standardizing takes out, of a size at which
-        # float32 loses the shares.
+        # Standardizing removes the mean of the base. Removing it first keeps the digits of the shares,
+        # which float32 would lose beside it.
         shaped = groups.center(base, ids, valid) + self.beta_2 * (gain - loss)
         result = groups.standardize(shaped, ids, valid, correction=self.correction, eps=self.eps)
         return xp.where(lost, float("nan"), result)

@@ -19,9 +19,21 @@ class GTPO(Estimator):
         O- (else):     R_{i,t} = -alpha_1 - alpha_2 h_t H_{i,t}^{-1} / sum_{k in O-} H_{k,t}^{-1}
         A_{i,t} = (R_{i,t} - mean) / (std + eps), over the tokens of O+ and of O- of the group apart
 
-    d_t and h_t count the responses of O+ and O- with a t-th token. Successes gain most where they were
-    uncertain, failures lose most where they were sure. As the advantages average 0 within O+ and within
-    O-, the reward itself acts through the clip only. Loss: as GRPO's. Source: arXiv 2508.04349, eq. 3-6.
+    d_t and h_t count the responses of O+ and O- that have a t-th token. Among successes, uncertain tokens
+    gain the most; among failures, certain tokens lose the most. The advantages average 0 within O+ and
+    within O-, so the reward itself acts through the clip alone. Source: arXiv 2508.04349, eq. 3-6.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(
+        ...     rewards=np.array([1.0, 1.0]),
+        ...     groups=np.array([0, 0]),
+        ...     mask=np.ones((2, 1), bool),
+        ...     normalized_entropy=np.array([[0.6], [0.2]]),
+        ... )
+        >>> credit.GTPO()(rollouts).advantages.round(3).tolist()
+        [[1.0], [-1.0]]
     """
 
     redistributes: ClassVar[bool] = False
@@ -29,9 +41,11 @@ class GTPO(Estimator):
     shift_invariant: ClassVar[bool] = False
     name: Literal["gtpo"] = "gtpo"
     alpha_1: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the reward."""
     alpha_2: Annotated[float, Field(ge=0)] = 0.1
+    """Factor on the share of the entropy."""
     eps: Annotated[float, Field(gt=0)] = 1e-6
-    """Also the least normalised entropy, so that its inverse is finite."""
+    """Added to the standard deviation; also the least normalized entropy, so that its inverse is finite."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -42,8 +56,8 @@ class GTPO(Estimator):
         xp = namespace(rewards)
         positive = mask & (rewards > 0.0)[:, None]
         entropy = xp.where(mask, xp.clip(rollouts.normalized_entropy, min=self.eps), 1.0)
-        # Less the group's mean reward, or alpha_1 for O-: constants that standardizing would take out,
-        # of a size at which float32 loses the shares.
+        # Standardizing removes any constant of O+ and of O-. Removing it first, the group's mean reward from
+        # O+ and alpha_1 from O-, keeps the digits of the shares, which float32 would lose beside it.
         centered = groups.center(rewards, rollouts.groups, rollouts.valid)[:, None]
         gain = self.alpha_1 * centered + self.alpha_2 * _share_by_position(entropy, positive, rollouts)
         loss = -self.alpha_2 * _share_by_position(1.0 / entropy, mask & ~positive, rollouts)
@@ -57,7 +71,7 @@ class GTPO(Estimator):
 
 
 def _share_by_position(values: Array, chosen: Array, rollouts: Rollouts) -> Array:
-    """`share_in_group` among the tokens at the same position of the response [N, T]."""
+    """`share_in_group` [N, T] among the tokens at the same position in the responses of a group."""
     xp = namespace(values)
     rows, width = values.shape
     position = xp.cumulative_sum(xp.astype(rollouts.mask, rollouts.groups.dtype), axis=-1) - 1
@@ -67,7 +81,7 @@ def _share_by_position(values: Array, chosen: Array, rollouts: Rollouts) -> Arra
 
 
 def _standardize_tokens(values: Array, chosen: Array, ids: Array, eps: float) -> Array:
-    """(x - mean) / (std + eps) over all chosen tokens of the group, std of the population; else 0."""
+    """(x - mean) / (std + eps) over the group's chosen tokens, with the population's std; 0 elsewhere."""
     xp = namespace(values)
 
     def total(each: Array) -> Array:
@@ -77,7 +91,7 @@ def _standardize_tokens(values: Array, chosen: Array, ids: Array, eps: float) ->
     centered = values
     for _ in range(2):
         centered = xp.where(chosen, centered - total(centered) / count, 0.0)
-    # As in `groups`: in units of the group's largest, so that the squares of large rewards fit.
+    # Dividing by the group's largest value first keeps the squares of large rewards within float32.
     largest = group_max(xp.max(xp.abs(centered), axis=-1), ids)[:, None]
     unit = xp.where(largest > 0.0, largest, 1.0)
     return centered / (unit * xp.sqrt(total((centered / unit) ** 2) / count) + eps)

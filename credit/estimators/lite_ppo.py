@@ -13,20 +13,31 @@ from credit.validation import require_single_reward
 
 
 class LitePPO(Estimator):
-    """Lite PPO: the group's mean as baseline, the whole batch's deviation as scale.
+    """Lite PPO: the group's mean as baseline, the whole batch's standard deviation as scale.
 
         A_i = (r_i - mean_group(r)) / (std_batch(r) + eps)
 
-    Loss: token mean. Source: arXiv 2508.08221.
+    A group of one response gets 0. Source: arXiv 2508.08221.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards, groups = np.array([2.0, 0.0, 2.0, 0.0]), np.array([0, 0, 1, 1])
+        >>> rollouts = credit.Rollouts(rewards, groups, np.ones((4, 1), bool))
+        >>> credit.LitePPO(correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[1.0], [-1.0], [1.0], [-1.0]]
     """
 
-    shift_invariant: ClassVar[bool] = False  # a shift of one group changes the batch's deviation
+    shift_invariant: ClassVar[bool] = False  # shifting one group changes the batch's standard deviation
     scale_invariant: ClassVar[bool] = True
     blockwise: ClassVar[bool] = True
     name: Literal["lite_ppo"] = "lite_ppo"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     correction: Literal[0, 1] = 1
+    """1 for the sample's standard deviation, 0 for the population's."""
     eps: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to the standard deviation, in the unit of the rewards."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         rewards, valid = require_single_reward(self.name, rollouts), rollouts.valid

@@ -15,8 +15,14 @@ class MaxRL(Estimator):
 
         A_i = (r_i - mean_group(r)) / mean_group(r)        0 where the mean is not positive
 
-    For rewards of 0 and 1, rare successes weigh more than in GRPO. Loss: token mean.
-    Source: arXiv 2602.02710.
+    With rewards of 0 and 1, rare successes weigh more than in GRPO. Source: arXiv 2602.02710.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards, groups = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0, 0, 0, 0])
+        >>> credit.MaxRL()(credit.Rollouts(rewards, groups, np.ones((4, 1), bool))).advantages.tolist()
+        [[3.0], [-1.0], [-1.0], [-1.0]]
     """
 
     shift_invariant: ClassVar[bool] = False
@@ -24,6 +30,7 @@ class MaxRL(Estimator):
     blockwise: ClassVar[bool] = True
     name: Literal["max_rl"] = "max_rl"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         rewards, ids, valid = require_single_reward(self.name, rollouts), rollouts.groups, rollouts.valid

@@ -1,4 +1,4 @@
-"""Several estimators at once, over one batch and one set of statistics."""
+"""A weighted sum of estimators over the same batch."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,14 +17,23 @@ class Mix(Estimator):
 
         A_{i,t} = sum_k c_k A^(k)_{i,t}        w = sum_k |c_k| w^(k) / sum_k |c_k|
 
-    `Mix(parts=[(0.7, GRPO()), (0.3, DGPO(tau=0.1))])`, or from JSON {"name": "mix", "parts": [[0.7,
-    {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]}. It needs what any part needs, keeps the
-    rows that every part keeps, and reports what a part observes as `name_metric`. `loss` is the mix's own.
+    In JSON: {"name": "mix", "parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]}. It
+    needs what any of its parts needs, keeps the rows that every part keeps, and reports what a part
+    observes as `name_metric`. The `loss` is its own, not that of a part.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> mix = credit.Mix(parts=[(0.5, credit.DrGRPO()), (0.5, credit.RLOO())])
+        >>> rollouts = credit.Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), np.ones((2, 1), bool))
+        >>> mix(rollouts).advantages.tolist()
+        [[0.75], [-0.75]]
     """
 
     redistributes: ClassVar[bool] = False  # A is a sum of products, not one
     name: Literal["mix"] = "mix"
     parts: Annotated[tuple[tuple[float, AnyEstimator], ...], Field(min_length=1)]
+    """Pairs of a factor c_k and an estimator, or what `credit.parse` makes one of."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -49,7 +58,7 @@ class Mix(Estimator):
         return result
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
-        """What the parts observe, under their names (numbered where a name comes twice)."""
+        """What the parts observe, prefixed by their names, which are numbered where two are the same."""
         named = [part.name for _, part in self.parts]
         values: dict[str, Array] = {}
         for k, (_, part) in enumerate(self.parts):

@@ -17,12 +17,25 @@ class MTGRPO(GroupRelative):
         A_{i,t} = A_i + turn_weight A_{i,k}    k = turn of token t,  r_{i,k} = sum_{t in k} token_rewards
         A_{i,k} = (r_{i,k} - mean_k(r)) / (std_k(r) + eps), over the group's responses with a k-th turn
 
-    A_i is GRPO's, of `rewards`, which hold the outcome alone. A turn that nobody rewards, as the answer
-    in the paper's two turns, keeps A_i. Loss: token mean. Source: arXiv 2505.11821 and its code, stated
-    for two turns; more turns by the same rule.
+    A_i is GRPO's advantage of `rewards`, which hold the outcome alone. On a turn that has no rewards, as
+    the answer in the paper's two turns, tokens keep A_i. Source: arXiv 2505.11821 and its code, which state
+    it for two turns; here the same rule holds for more.
 
-    Extension: with gamma > 0 a turn's reward is its return r_{i,k} + gamma r_{i,k+1} + ..., so that turns
-    earn from what they prepare.
+    Extension: with gamma > 0 the reward of a turn is its return r_{i,k} + gamma r_{i,k+1} + ..., so that a
+    turn is also credited for the later turns that it prepares.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(
+        ...     rewards=np.array([1.0, 0.0]),
+        ...     groups=np.array([0, 0]),
+        ...     mask=np.ones((2, 2), bool),
+        ...     token_rewards=np.array([[0.0, 0.0], [0.5, 0.0]]),
+        ...     turns=np.array([[0, 1], [0, 1]]),
+        ... )
+        >>> credit.MTGRPO(correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[0.0, 1.0], [0.0, -1.0]]
     """
 
     redistributes: ClassVar[bool] = False
@@ -30,10 +43,11 @@ class MTGRPO(GroupRelative):
     scale_invariant: ClassVar[bool] = False
     name: Literal["mt_grpo"] = "mt_grpo"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     turn_weight: float = 1.0
-    """Factor on the turn's advantage; the paper's experiments have 1."""
+    """Factor on the advantage of the turn; 1 in the paper's experiments."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Discount per turn of the rewards of later turns; 0, the paper's, leaves each turn its own."""
+    """Discount per turn of the rewards of later turns; with 0, as in the paper, a turn has its own reward."""
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -15,13 +15,23 @@ class OPO(Estimator):
 
         A_i = r_i - sum_j l_j r_j / sum_j l_j        l_j = number of tokens of response j
 
-    A response without tokens has no weight; a group of one gives 0. Loss: token mean, as the baseline
-    is the optimal one for a sum over tokens. Source: arXiv 2505.23585.
+    A response without tokens has no weight, and a group of one response gets 0.
+    Source: arXiv 2505.23585.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> mask = np.array([[1, 1, 1], [1, 0, 0]])
+        >>> rollouts = credit.Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), mask)
+        >>> credit.OPO()(rollouts).advantages.tolist()
+        [[0.25, 0.25, 0.25], [-0.75, 0.0, 0.0]]
     """
 
     blockwise: ClassVar[bool] = True
     name: Literal["opo"] = "opo"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens, since the baseline is the optimal one for a sum
+    over tokens."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         rewards, ids, valid = require_single_reward(self.name, rollouts), rollouts.groups, rollouts.valid

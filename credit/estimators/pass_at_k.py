@@ -17,15 +17,27 @@ class PassAtK(Estimator):
 
         A_i = (r_max - r_second) / (std_group(r) + eps)  for the best,  0 for the others
 
-    A tie at the top gives 0, and so does a group of one. Loss: token mean. Source: arXiv 2503.19595.
+    Where two responses are best, and in a group of one response, all get 0.
+    Source: arXiv 2503.19595.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards, groups = np.array([4.0, 0.0]), np.array([0, 0])
+        >>> rollouts = credit.Rollouts(rewards, groups, np.ones((2, 1), bool))
+        >>> credit.PassAtK(correction=0, eps=0.0)(rollouts).advantages.tolist()
+        [[2.0], [0.0]]
     """
 
     scale_invariant: ClassVar[bool] = True
     blockwise: ClassVar[bool] = True
     name: Literal["pass_at_k"] = "pass_at_k"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     correction: Literal[0, 1] = 1
+    """1 for the sample's standard deviation, 0 for the population's."""
     eps: Annotated[float, Field(ge=0)] = 1e-6
+    """Added to the standard deviation, in the unit of the rewards."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         rewards, ids, valid = require_single_reward(self.name, rollouts), rollouts.groups, rollouts.valid

@@ -1,9 +1,9 @@
-"""The constants that frameworks differ in, for group baselines that shall equal theirs."""
+"""Per framework, the std correction and eps that reproduce its GRPO baseline."""
 
 from typing import Any
 
-# Where a group's rewards differ these reproduce the frameworks' own GRPO; a singleton group and one
-# whose rewards are all equal get exactly 0 here, whatever the framework leaves there.
+# They reproduce the framework's own GRPO in groups whose rewards differ. A group of one response, and one
+# whose rewards are all equal, get exactly 0 here, and in some frameworks a rounding error.
 PRESETS: dict[str, dict[str, Any]] = {
     "trl": {"correction": 1, "eps": 1e-4},
     "verl": {"correction": 1, "eps": 1e-6},

@@ -1,4 +1,4 @@
-"""From a score per token to weights of mean 1: the step that DGPO and its kin share."""
+"""From a score per token to weights that average 1: the step that DGPO and similar estimators share."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -12,24 +12,48 @@ from credit.types import Array, Rollouts
 
 
 class Redistributing(GroupRelative):
-    """A_{i,t} = A_i T_i softmax_t(s_{i,t} / tau): override `score`, and `needs`, and give it a name.
+    """Base class of the estimators that distribute GRPO's advantage by a softmax over a score per token.
 
-    Extensions, off by default: a target for the effective token fraction in place of a tau, another
-    rule for responses with negative advantage, and redistribution inside each turn.
+        A_{i,t} = A_i w_{i,t}        w_{i,t} = T_i softmax_t(s_{i,t} / tau)
+
+    A subclass gives itself a name and overrides `score`, and `needs` with the fields that the score reads.
+    Extensions, which are off by default: a target for the effective token fraction in place of tau,
+    another rule for responses with negative advantages, and redistribution within each turn.
+
+    Example:
+        >>> from typing import Literal
+        >>> import numpy as np
+        >>> import credit
+        >>> class Surprising(credit.Redistributing):
+        ...     name: Literal["surprising"] = "surprising"
+        ...     @property
+        ...     def needs(self):
+        ...         return ("log_probs", *self.turn_fields)
+        ...     def score(self, rollouts):
+        ...         return -rollouts.log_probs
+        >>> ones = np.ones((2, 2))
+        >>> rollouts = credit.Rollouts(
+        ...     ones[0], np.array([0, 0]), ones, log_probs=np.log([[0.25, 0.75], [0.5, 0.5]])
+        ... )
+        >>> Surprising(tau=1.0)(rollouts).weights.round(3).tolist()
+        [[1.5, 0.5], [1.0, 1.0]]
     """
 
     tau: bounded(above=0.0) = 0.5  # type: ignore[valid-type]
-    """Temperature of the softmax, a number or a Schedule."""
+    """Temperature of the softmax in the unit of the score, a number or a Schedule."""
     effective_fraction: bounded(above=0.0, below=1.0) | None = None  # type: ignore[valid-type]
-    """Target of (sum w)^2 / (T sum w^2), reached per response by its own tau; `tau` is then unused."""
+    """Target in (0, 1) for (sum w)^2 / (T sum w^2), a number or a Schedule: each response gets the tau
+    that reaches it, and `tau` is not used. None: no target."""
     tau_min: Annotated[float, Field(gt=0)] = 1e-3
     """Smallest tau that a target may lead to."""
     floor: Annotated[float, Field(ge=0)] = 4e-5
-    """Score spread, over the largest gate of the response, below which a target leaves weights at 1."""
+    """A response whose scores spread by no more than this, times its largest gate, is taken for noise: a
+    target leaves its weights at 1."""
     negative: Literal["same", "uniform", "inverse"] = "same"
-    """Where A_i < 0: `same` rule (the papers'), `uniform` weights, or most blame on the lowest score."""
+    """Responses with A_i < 0 get weights by the `same` rule, as in the papers, `uniform` weights, or the
+    `inverse` rule, by which the lowest score gets the most blame."""
     within: Literal["response", "turn"] = "response"
-    """`turn`: each turn keeps its own credit (needs `turns`, integers in 0..T-1)."""
+    """`turn`: each turn keeps its own credit; the estimator then needs `turns`, integers in 0..T-1."""
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
@@ -41,15 +65,15 @@ class Redistributing(GroupRelative):
 
     @property
     def turn_fields(self) -> tuple[str, ...]:
-        """What `within` adds to an estimator's `needs`."""
+        """The fields that `within` needs, for a subclass to add to its `needs`."""
         return ("turns",) if self.within == "turn" else ()
 
     def score(self, rollouts: Rollouts) -> Array:
-        """s [N, T]: the higher, the more of the response's credit."""
-        raise NotImplementedError(f"{type(self).__name__} gives no score")
+        """s [N, T]: the higher a token's score, the more of the response's credit it gets."""
+        raise NotImplementedError(f"{type(self).__name__} gives no score; override score")
 
     def gate(self, rollouts: Rollouts) -> Array | float:
-        """What scales the score's noise, [N, T] or a number."""
+        """The factor of the score by which its noise grows, [N, T] or a number; `floor` is relative to it."""
         return 1.0
 
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array:

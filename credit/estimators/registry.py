@@ -1,4 +1,4 @@
-"""Estimators by name, and from what configurations carry."""
+"""Estimators by name, and from the mappings of configuration files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,13 @@ from credit.estimators.presets import PRESETS
 
 
 def names() -> tuple[str, ...]:
-    """The registered estimators, sorted: what `get` and every adapter accept."""
+    """The sorted names of the registered estimators, which `get` and every adapter accept.
+
+    Example:
+        >>> import credit
+        >>> {"dapo", "dgpo", "grpo"} <= set(credit.names())
+        True
+    """
     return tuple(sorted(CLASSES))
 
 
@@ -19,10 +25,22 @@ def estimator_classes() -> dict[str, type[Estimator]]:
 
 
 def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
-    """The estimator of that name with the given settings; a preset gives a framework's constants.
+    """Makes the estimator of that name.
+
+    Args:
+        name: one of `names()`.
+        preset: a framework whose std correction and eps the estimator takes: "trl", "verl" or "openrlhf".
+        settings: the estimator's settings, which take precedence over the preset. Default: its own.
 
     Raises:
         ValueError: the name or preset is unknown (the known ones are listed), or a setting is wrong.
+
+    Example:
+        >>> import credit
+        >>> credit.get("dgpo", tau=0.1).tau
+        0.1
+        >>> credit.get("grpo", preset="trl").eps
+        0.0001
     """
     if name not in CLASSES:
         raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
@@ -36,14 +54,20 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
 
 
 def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
-    """An estimator from what a framework's configuration carries.
+    """Makes an estimator from a value in a framework's configuration.
 
-    Accepts an estimator, a name, or a mapping such as {"name": "dgpo", "tau": 0.5} (JSON, YAML,
-    OmegaConf); a mapping may also hold `preset`. Strings that hold JSON, as command lines give
-    them, are read as JSON.
+    Args:
+        value: an estimator, a name, or a mapping such as {"name": "dgpo", "tau": 0.5} from JSON, YAML or
+            OmegaConf, which may also hold a `preset`. Values that are strings of JSON, as command lines
+            pass them, are read as JSON.
 
     Raises:
-        ValueError: as `get`.
+        ValueError: the value is none of these, or as `get` raises it.
+
+    Example:
+        >>> import credit
+        >>> credit.parse({"name": "dgpo", "tau": "0.1"}) == credit.DGPO(tau=0.1)
+        True
     """
     if isinstance(value, Estimator):
         return value

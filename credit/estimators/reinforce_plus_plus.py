@@ -19,7 +19,14 @@ class ReinforcePlusPlus(Estimator):
         r_{i,t} = 1[t last] r_i - kl_coefficient (log p - log q)
         A = whiten(G),  G_t = r_t + gamma G_{t+1},  whiten(x) = (x - mean) / sqrt(var + 1e-8)
 
-    No group baseline: prompts of one response will do. Loss: token mean. Source: arXiv 2501.03262.
+    There is no group baseline, so one response per prompt suffices. Source: arXiv 2501.03262.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(np.array([2.0, 0.0]), np.array([0, 1]), np.ones((2, 2), bool))
+        >>> credit.ReinforcePlusPlus(whiten_correction=0)(rollouts).advantages.round(3).tolist()
+        [[1.0, 1.0], [-1.0, -1.0]]
     """
 
     redistributes: ClassVar[bool] = False
@@ -27,10 +34,13 @@ class ReinforcePlusPlus(Estimator):
     shift_invariant: ClassVar[bool] = False
     name: Literal["reinforce_plus_plus"] = "reinforce_plus_plus"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Discount per token."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Factor on the KL penalty in the reward; 0: no penalty, and no log-probs are needed."""
     whiten_correction: Literal[0, 1] = 1
-    """1 for the sample variance, 0 for the population's (OpenRLHF)."""
+    """1 for the sample's variance, 0 for the population's, which OpenRLHF uses."""
 
     @property
     def needs(self) -> tuple[str, ...]:

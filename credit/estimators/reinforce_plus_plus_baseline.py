@@ -15,15 +15,23 @@ class ReinforcePlusPlusBaseline(Estimator):
 
         A_{i,t} = whiten(r_i - mean_group(r)),  whiten(x) = (x - mean) / sqrt(var + 1e-8)
 
-    Loss: token mean. Source: arXiv 2501.03262.
+    A group of one response has a centered reward of 0. Source: arXiv 2501.03262.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rollouts = credit.Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), np.ones((2, 2), bool))
+        >>> credit.ReinforcePlusPlusBaseline(whiten_correction=0)(rollouts).advantages.round(3).tolist()
+        [[1.0, 1.0], [-1.0, -1.0]]
     """
 
     redistributes: ClassVar[bool] = False
     row_local: ClassVar[bool] = False
     name: Literal["reinforce_plus_plus_baseline"] = "reinforce_plus_plus_baseline"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
+    """The policy loss of the paper: mean over all tokens of the batch."""
     whiten_correction: Literal[0, 1] = 1
-    """1 for the sample variance, 0 for the population's (OpenRLHF)."""
+    """1 for the sample's variance, 0 for the population's, which OpenRLHF uses."""
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         rewards, mask = require_single_reward(self.name, rollouts), rollouts.mask

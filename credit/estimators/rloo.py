@@ -10,17 +10,25 @@ from credit.validation import require_single_reward
 
 
 class RLOO(Estimator):
-    """REINFORCE Leave-One-Out: the reward less the mean of the group's other responses.
+    """REINFORCE Leave-One-Out: the reward minus the mean of the group's other responses.
 
         A_{i,t} = A_i = r_i - 1 / (G - 1) sum_{j != i} r_j
 
-    A group of one gives 0. Loss: the paper treats a response as one action, hence the sum over its
-    tokens; the clip of 0.2 is inactive on the first step. Source: arXiv 2402.14740.
+    A group of one response gets 0. Source: arXiv 2402.14740.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> rewards, groups = np.array([1.0, 0.0, 0.5]), np.array([0, 0, 0])
+        >>> credit.RLOO()(credit.Rollouts(rewards, groups, np.ones((3, 1), bool))).advantages.tolist()
+        [[0.75], [-0.75], [0.0]]
     """
 
     blockwise: ClassVar[bool] = True
     name: Literal["rloo"] = "rloo"
     loss: PolicyLoss = PolicyLoss(aggregation="sequence_sum")
+    """The policy loss of the paper: sum over a response's tokens, since a response is one action there; the
+    clip of 0.2 is inactive on the first step."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         rewards = require_single_reward(self.name, rollouts)

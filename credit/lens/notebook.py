@@ -6,7 +6,7 @@ from credit.lens.page import Source, load, page
 
 
 class Shown:
-    """A page that a notebook displays, in a frame without access to the notebook."""
+    """A page that a notebook displays, in a frame that cannot reach the notebook."""
 
     def __init__(self, html: str, height: int) -> None:
         self.html = html
@@ -20,10 +20,32 @@ class Shown:
 
 
 def show(source: Source, *, height: int = 720) -> Shown:
-    """Shows samples in a notebook: a file of records, or completions from `read`.
+    """Shows samples in a notebook.
+
+    Args:
+        source: the path of a file of records, or completions from `read`.
+        height: of the frame, in pixels.
 
     Raises:
-        ValueError: a line of the file is no record, or there are no completions.
+        ValueError: a line of the file is not a record, or there are no completions.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from credit import DGPO, Rollouts, lens
+        >>> ones = np.ones((1, 2))
+        >>> rollouts = Rollouts(ones[0, :1], np.array([0]), ones, deviation=ones, normalized_entropy=ones)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lens.record(
+        ...         f"{folder}/samples.jsonl",
+        ...         tokens=[["2", "+"]],
+        ...         rollouts=rollouts,
+        ...         result=DGPO()(rollouts),
+        ...         estimator=DGPO(),
+        ...     )
+        ...     shown = lens.show(f"{folder}/samples.jsonl", height=480)
+        >>> shown.height
+        480
     """
     title, completions = load(source)
     return Shown(page(completions, title), height)

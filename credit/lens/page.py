@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
+from credit.lens.completion import Completion
 from credit.lens.payload import pack
-from credit.lens.records import Completion, read
+from credit.lens.records import read
 
 SCRIPTS = ("formulas", "samples", "weights", "tokens", "model", "list", "reader", "controls", "main")
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -18,38 +20,57 @@ Source = str | Path | Iterable[Completion]
 
 
 def page(completions: Iterable[Completion], title: str) -> str:
-    """The HTML of the completions; a ValueError where there are none.
+    """The HTML of a page that shows the completions.
 
-    Nothing of them can become markup or script: the JSON holds no `<`, `>` or `&`, the script sets text
-    only, and the page's own policy runs no script but the one whose hash it names.
+    No text of a completion can become markup or script: the JSON holds no `<`, `>` or `&`, the script
+    inserts text only, and the page's content security policy allows no script but the one whose hash it
+    names.
+
+    Args:
+        completions: from `read`.
+        title: shown at the top of the page, such as the name of the file.
+
+    Raises:
+        ValueError: there are no completions.
+
+    Example:
+        >>> from credit import lens
+        >>> completion = lens.Completion(
+        ...     format=1, step=None, row=0, group=0, prompt=None, reward=1.0, valid=True, advantage=1.0,
+        ...     progress=None, estimator={"name": "grpo"}, tokens=["Yes"], mask=[1], log_probs=None,
+        ...     reference_log_probs=None, deviation=None, normalized_entropy=None, turns=None, scores=None,
+        ...     weights=[1.0], advantages=[1.0],
+        ... )
+        >>> lens.page([completion], title="one answer").splitlines()[0]
+        '<!doctype html>'
     """
     about, numbers = pack(completions)
     if len(about["start"]) < 2:
-        raise ValueError(f"{title} holds no completions")
+        raise ValueError(f"{title} holds no completions; expected at least one record to show")
     web = files("credit.lens") / "web"
     style, template = (web.joinpath(name).read_text("utf-8") for name in ("style.css", "index.html"))
     scripts = "\n".join(web.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{scripts}\n}})();'
-    parts = {
-        "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
-        "base-uri 'none'; form-action 'none'",
-        "style": style,
-        "about": embed(about | {"title": title}),
-        "numbers": base64.b64encode(numbers).decode(),
-        "script": script,
-    }
-    head, *rest = template.split("@")
-    # Of the pieces between two @ every other one is a name; what is put in is not looked at again.
-    return head + "".join(parts[piece] if i % 2 == 0 else piece for i, piece in enumerate(rest))
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return Template(template).substitute(
+        policy=policy,
+        style=style,
+        about=embed(about | {"title": title}),
+        numbers=base64.b64encode(numbers).decode(),
+        script=script,
+    )
 
 
 def embed(value: Any) -> str:
-    """JSON that can stand in a <script> element: no text of it ends the element or opens another."""
+    """JSON that can stand in a <script> element: no text in it ends the element or opens another."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE)
 
 
 def load(source: Source) -> tuple[str, Iterable[Completion]]:
-    """A title and the completions of a file, or of completions themselves."""
+    """A title and completions, from the path of a file of records or from completions themselves."""
     if isinstance(source, str | Path):
         return os.path.basename(source), read(source)
     return "samples", source

@@ -1,4 +1,4 @@
-"""Completions as columns, packed for the page: an object of JSON, and the numbers of all tokens as bytes."""
+"""Completions as columns for the page: one JSON object, and the numbers of all tokens as compressed bytes."""
 
 import zlib
 from collections.abc import Iterable
@@ -7,90 +7,96 @@ from typing import Any
 import numpy as np
 
 from credit.estimators.dgpo import DGPO
-from credit.lens.records import STATISTICS, Completion
+from credit.lens.completion import STATISTICS, Completion
 from credit.schedule import Schedule
 
-KINDS = {
+# The dtype of each column of tokens. Wider types come first, so that every column starts at a multiple of
+# its item size, as JavaScript's typed arrays require.
+DTYPES = {
     "token": "u4",
     **dict.fromkeys((*STATISTICS, "scores", "weights", "advantages"), "f4"),
     "turns": "i4",
     "mask": "u1",
 }
-"""The tokens' columns, the widest numbers first so that each starts where its kind may."""
-NUMBERS = ("tau", "kappa", "effective_fraction", "tau_min", "floor")
-LARGEST = 1e300  # for an infinite tau, since JSON has no infinity
+PER_RESPONSE = ("batch", "step", "row", "group", "reward", "advantage", "valid", "prompt", "rule")
+NUMERIC_SETTINGS = ("tau", "kappa", "effective_fraction", "tau_min", "floor")
+LARGEST = 1e300  # stands for an infinite tau, since JSON has no infinity
 
 
 def pack(completions: Iterable[Completion]) -> tuple[dict[str, Any], bytes]:
-    """What the page reads (web/samples.js): `about`, and the compressed columns in the order of its `fields`.
+    """What web/samples.js reads: an object `about`, and the columns of `about["fields"]` as zlib bytes.
 
-    float32 throughout: what the records hold exactly if they were made of float32.
+    Numbers are float32, which holds exactly what the records hold if the training computed in float32.
+    Token texts, prompts, weight rules and estimators are stored once, and rows refer to them by index.
     """
-    tables: Any = ({} for _ in range(4))  # values by their first appearance
+    tables: Any = ({} for _ in range(4))  # each maps a value to its index, in order of first appearance
     vocabulary, prompts, rules, estimators = tables
-    names = ("batch", "step", "row", "group", "reward", "advantage", "valid", "prompt", "rule")
-    about: dict[str, Any] = {"start": [0]} | {name: [] for name in names}
-    columns: dict[str, list[Any]] = {name: [] for name in KINDS}
-    batch, previous = 0, -1
-    for line in completions:
-        batch, previous = batch + (line.row <= previous), line.row
-        _index_of(estimators, _describe_estimator(line))
-        own = line.model_dump(include={"step", "row", "group", "advantage", "valid"})
-        own |= {
+    about: dict[str, Any] = {"start": [0]} | {name: [] for name in PER_RESPONSE}
+    columns: dict[str, list[Any]] = {name: [] for name in DTYPES}
+    batch, previous_row = 0, -1
+    for completion in completions:
+        # Row numbers grow within a batch, so a smaller one starts the next batch.
+        batch, previous_row = batch + (completion.row <= previous_row), completion.row
+        _index_of(estimators, _describe_estimator(completion))
+        response = completion.model_dump(include={"step", "row", "group", "advantage", "valid"})
+        response |= {
             "batch": batch,
-            "reward": _total_reward(line),
-            "rule": _index_of(rules, tuple(_weight_rule(line).items())),
+            "reward": _total_reward(completion),
+            "rule": _index_of(rules, tuple(_weight_rule(completion).items())),
+            "prompt": None if completion.prompt is None else _index_of(prompts, completion.prompt),
         }
-        own["prompt"] = None if line.prompt is None else _index_of(prompts, line.prompt)
-        for name in names:
-            about[name].append(own[name])
-        about["start"].append(about["start"][-1] + len(line.tokens))
-        columns["token"].append(np.array([_index_of(vocabulary, piece) for piece in line.tokens], "u4"))
-        for name in list(KINDS)[1:]:
-            values = getattr(line, name)
-            columns[name].append(None if values is None else np.array(values, KINDS[name]))  # None is NaN
-    packed = {name: _join_column(name, rows, about["start"]) for name, rows in columns.items()}
-    present = {name: column for name, column in packed.items() if column is not None}
-    about["fields"] = [[name, KINDS[name]] for name in present]
+        for name in PER_RESPONSE:
+            about[name].append(response[name])
+        about["start"].append(about["start"][-1] + len(completion.tokens))
+        pieces = [_index_of(vocabulary, piece) for piece in completion.tokens]
+        columns["token"].append(np.array(pieces, DTYPES["token"]))
+        for name in list(DTYPES)[1:]:
+            values = getattr(completion, name)
+            # numpy turns a None among the values into NaN.
+            columns[name].append(None if values is None else np.array(values, DTYPES[name]))
+    joined = {name: _join_column(name, rows, about["start"]) for name, rows in columns.items()}
+    present = {name: column for name, column in joined.items() if column is not None}
+    about["fields"] = [[name, DTYPES[name]] for name in present]
     about |= {"vocabulary": list(vocabulary), "prompts": list(prompts)}
     about |= {"rules": [dict(rule) for rule in rules], "estimators": list(estimators)}
     return about, zlib.compress(b"".join(column.tobytes() for column in present.values()), 1)
 
 
-def _index_of(known: dict[Any, int], value: Any) -> int:
-    return known.setdefault(value, len(known))
+def _index_of(table: dict[Any, int], value: Any) -> int:
+    return table.setdefault(value, len(table))
 
 
 def _join_column(name: str, rows: list[Any], start: list[int]) -> Any:
-    """One column of all rows; NaN (or 0) for a row without it, None where no row has it."""
+    """One column of all rows, or None where no row has it; a row without it becomes NaN (integers: 0)."""
     if not any(row is not None for row in rows) and name not in ("token", "mask"):
         return None
-    kind = f"<{KINDS[name]}"
-    result = np.full(start[-1], np.nan if "f" in kind else 0, kind)
+    dtype = f"<{DTYPES[name]}"
+    result = np.full(start[-1], np.nan if "f" in dtype else 0, dtype)
     for first, row in zip(start, rows, strict=False):
         if row is not None:
             result[first : first + len(row)] = row
     return result
 
 
-def _total_reward(line: Completion) -> float | None:
-    """One number; the sum of several, as in the metrics."""
-    if not isinstance(line.reward, list):
-        return line.reward
-    return None if None in line.reward else sum(r for r in line.reward if r is not None)
+def _total_reward(completion: Completion) -> float | None:
+    """The reward, or the sum of several rewards, as in the metrics; None if one of them is unknown."""
+    if not isinstance(completion.reward, list):
+        return completion.reward
+    known = [reward for reward in completion.reward if reward is not None]
+    return sum(known) if len(known) == len(completion.reward) else None
 
 
-def _weight_rule(line: Completion) -> dict[str, Any]:
-    """How the page weighs under other settings: the estimator's own rule, or DGPO's where it has none."""
-    own = "effective_fraction" in line.estimator
-    settings: dict[str, Any] = DGPO().model_dump() | (line.estimator if own else {})
-    rule = {name: _value_at_progress(settings[name], line.progress) for name in NUMBERS}
-    kind = {"score": "recorded" if line.scores is not None else "dgpo"}
-    return rule | kind | {name: settings[name] for name in ("negative", "within")}
+def _weight_rule(completion: Completion) -> dict[str, Any]:
+    """How the page computes weights under other settings: the estimator's own rule, or else DGPO's."""
+    redistributes = "effective_fraction" in completion.estimator
+    settings: dict[str, Any] = DGPO().model_dump() | (completion.estimator if redistributes else {})
+    rule = {name: _value_at_progress(settings[name], completion.progress) for name in NUMERIC_SETTINGS}
+    score = {"score": "recorded" if completion.scores is not None else "dgpo"}
+    return rule | score | {name: settings[name] for name in ("negative", "within")}
 
 
 def _value_at_progress(setting: Any, progress: float | None) -> float | None:
-    """A setting as a number: a schedule's at its progress; infinity comes as a string."""
+    """A recorded setting as a number: a schedule at the progress, and infinity, a string in JSON, capped."""
     if setting is None:
         return None
     if isinstance(setting, dict):
@@ -98,10 +104,10 @@ def _value_at_progress(setting: Any, progress: float | None) -> float | None:
     return min(float(setting), LARGEST)
 
 
-def _describe_estimator(line: Completion) -> str:
-    """The estimator's name with the settings that redistribute."""
-    rule = _weight_rule(line)
+def _describe_estimator(completion: Completion) -> str:
+    """The estimator's name with the settings by which it redistributes."""
+    rule = _weight_rule(completion)
     shown = ("tau", "kappa") if rule["effective_fraction"] is None else ("effective_fraction", "kappa")
-    settings = [f"{name}={rule[name]:g}" for name in shown if name in line.estimator]
-    name = str(line.estimator.get("name"))
-    return f"{name}({', '.join(settings)})" if "effective_fraction" in line.estimator else name
+    settings = [f"{name}={rule[name]:g}" for name in shown if name in completion.estimator]
+    name = str(completion.estimator.get("name"))
+    return f"{name}({', '.join(settings)})" if "effective_fraction" in completion.estimator else name

@@ -1,13 +1,13 @@
-"""Completions with their credit as JSON lines: written during training, read by the views."""
+"""Completions with the credit of each token as JSON lines: written during training, read by the views."""
 
 import json
 from collections.abc import Iterator, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError
 
 from credit import validation
 from credit.backends.arrays import to_numpy
@@ -15,54 +15,8 @@ from credit.estimators.base import Estimator
 from credit.estimators.dgpo import DGPO
 from credit.estimators.prepare import prepare_rollouts
 from credit.estimators.redistributing import Redistributing
-from credit.types import Array, Credit, Rollouts, TokenStatistics
-
-FORMAT = 1
-STATISTICS = TokenStatistics._fields
-PER_TOKEN = ("mask", *STATISTICS, "turns", "scores", "weights", "advantages")
-
-
-class Completion(BaseModel):
-    """One line of a file of records: a completion, its reward, and numbers for each of its tokens.
-
-    A statistic that was not computed is None as a whole; a number that is not finite is None in its
-    place. Numbers have 9 significant digits, which is every float32 exactly.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: Literal[1]
-    step: int | None
-    row: int
-    group: int
-    prompt: str | None
-    reward: float | list[float | None] | None
-    valid: bool
-    """False for a row that took no part in its group; its weights and advantages are 0."""
-    advantage: float | None
-    """A_i, the response's own advantage: sum_t A_{i,t} / sum_t w_{i,t}."""
-    progress: float | None
-    estimator: dict[str, Any]
-    """The settings, from which `credit.parse` makes the estimator again."""
-    tokens: list[str]
-    mask: list[Literal[0, 1]]
-    log_probs: list[float | None] | None
-    reference_log_probs: list[float | None] | None
-    deviation: list[float | None] | None
-    normalized_entropy: list[float | None] | None
-    turns: list[int] | None
-    scores: list[float | None] | None
-    """What the estimator's softmax takes; None for `dgpo`, whose score is d h^kappa."""
-    weights: list[float | None]
-    advantages: list[float | None]
-
-    @model_validator(mode="after")
-    def _aligned(self) -> "Completion":
-        for name in PER_TOKEN:
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.tokens):
-                raise ValueError(f"{name} has {len(values)} entries for {len(self.tokens)} tokens")
-        return self
+from credit.lens.completion import FORMAT, PER_TOKEN, STATISTICS, Completion
+from credit.types import Array, Credit, Rollouts
 
 
 def record(
@@ -77,20 +31,38 @@ def record(
 ) -> None:
     """Appends one JSON line per completion: its tokens with their statistics, weights and advantages.
 
-    It copies to the host, and so synchronises a device. Call it on one process only.
+    The arrays are copied to the host, which synchronizes a device. Where several processes train, call it
+    on one of them.
 
     Args:
-        path: the file; it and its folder are made where they do not exist.
-        tokens: N lists of text pieces, the piece of column t at place t (`text_pieces` makes them). A
-            list may end early, where only padding follows; its row's arrays are cut to its length.
-        rollouts: what the estimator was called with, of numpy, torch, JAX or a library like them.
-        result: what it returned.
-        estimator: the estimator, for its settings.
+        path: the file. It and its folder are made where they do not exist.
+        tokens: N lists of text pieces, as `text_pieces` makes them: entry t is the text of column t. A
+            list may end where only padding follows; the arrays of its row are cut to its length.
+        rollouts: what the estimator was called with, of any array library.
+        result: what the estimator returned.
+        estimator: the estimator, whose settings are recorded.
         prompts: N texts.
         step: the training step.
 
     Raises:
         ValueError: shapes do not fit each other, or a token of the mask has no text piece.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from credit import GRPO, Rollouts, lens
+        >>> rollouts = Rollouts(np.array([1.0, 0.0]), np.array([0, 0]), np.array([[1, 1], [1, 0]]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lens.record(
+        ...         f"{folder}/samples.jsonl",
+        ...         tokens=[["4", "2"], ["7"]],
+        ...         rollouts=rollouts,
+        ...         result=GRPO()(rollouts),
+        ...         estimator=GRPO(),
+        ...         step=3,
+        ...     )
+        ...     [(line.step, line.reward, line.tokens) for line in lens.read(f"{folder}/samples.jsonl")]
+        [(3, 1.0, ['4', '2']), (3, 0.0, ['7'])]
     """
     validation.check_rollout_shapes(rollouts)
     rows, width = rollouts.mask.shape
@@ -99,25 +71,37 @@ def record(
     _check_texts(tokens, prompts, to_numpy(rollouts.mask))
     arrays = _collect_arrays(rollouts, result, estimator)
     progress = rollouts.progress
-    same = {
+    of_batch = {
         "step": step,
         "progress": None if progress is None else _write_number(to_numpy(progress)),
-        "estimator": json.loads(estimator.model_dump_json()),  # infinity as a string
+        "estimator": json.loads(estimator.model_dump_json()),  # which writes infinity as a string
     }
     lines = []
     for row, pieces in enumerate(tokens):
-        own = {"format": FORMAT, "row": row, "prompt": None if prompts is None else prompts[row]} | same
-        lines.append(_write_line(own | _describe_response(arrays, row), list(pieces), arrays, row))
+        of_row = {"format": FORMAT, "row": row, "prompt": None if prompts is None else prompts[row]}
+        fields = of_row | of_batch | _describe_response(arrays, row)
+        lines.append(_write_line(fields, list(pieces), arrays, row))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("a", encoding="utf-8", errors="replace") as file:  # a lone surrogate
+    # UTF-8 has no lone surrogates, which decoding single tokens can leave; "?" takes their place.
+    with Path(path).open("a", encoding="utf-8", errors="replace") as file:
         file.write("".join(lines))
 
 
 def read(path: str | Path) -> Iterator[Completion]:
-    """The completions of a file of records, one at a time.
+    """Yields the completions of a file of records, one at a time.
 
     Raises:
-        ValueError: a line is no record; the message names the file, the line and the field.
+        ValueError: a line is not a record; the message names the file, the line and the field.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from credit import lens
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "samples.jsonl"
+        ...     _ = path.write_text("")
+        ...     list(lens.read(path))
+        []
     """
     with Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
@@ -133,24 +117,24 @@ def read(path: str | Path) -> Iterator[Completion]:
 
 
 def _check_texts(tokens: Sequence[Sequence[str]], prompts: Sequence[str] | None, mask: Any) -> None:
-    """A ValueError unless every row has a prompt and pieces up to its last token."""
+    """Raises a ValueError unless every row has a prompt, and text pieces up to its last token."""
     rows, width = mask.shape
     for name, texts in (("tokens", tokens), ("prompts", prompts)):
         if texts is not None and len(texts) != rows:
             raise ValueError(f"{name} has {len(texts)} entries; expected {rows}, the mask's rows")
     for row, pieces in enumerate(tokens):
         if isinstance(pieces, str) or not all(isinstance(piece, str) for piece in pieces):
-            raise ValueError(f"tokens[{row}] must be a list of strings; credit.lens.text_pieces makes it")
+            raise ValueError(f"tokens[{row}] must be a list of strings; make it with credit.lens.text_pieces")
         last = int(np.flatnonzero(mask[row]).max(initial=-1))
         if not last < len(pieces) <= width:
             raise ValueError(
-                f"tokens[{row}] has {len(pieces)} pieces; expected {last + 1} to {width}, since its last "
-                f"token by the mask is in column {last} and the arrays have {width} columns"
+                f"tokens[{row}] has {len(pieces)} pieces; expected {last + 1} to {width}, since the last "
+                f"token of its mask is in column {last} and the arrays have {width} columns"
             )
 
 
 def _collect_arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) -> dict[str, Any]:
-    """What the lines need, on the host."""
+    """The arrays that the lines are written from, as numpy arrays; None for those that do not exist."""
     prepared = prepare_rollouts(estimator.name, rollouts, ())
     fields: dict[str, Array] = {name: getattr(rollouts, name) for name in ("rewards", "groups", "turns")}
     fields |= {"scores": None, "mask": rollouts.mask, "valid": prepared.valid}
@@ -176,7 +160,7 @@ def _describe_response(arrays: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 def _write_line(fields: dict[str, Any], pieces: list[str], arrays: dict[str, Any], row: int) -> str:
-    """One JSON object; the numbers of the tokens are written by hand, for speed and for 9 digits."""
+    """One JSON object. The lists of numbers are formatted here, since json is slower and writes 17 digits."""
     head = json.dumps(fields | {"tokens": pieces}, ensure_ascii=False, allow_nan=False)
     parts = [head.removesuffix("}")]
     for name in PER_TOKEN:

@@ -1,4 +1,4 @@
-"""Completions in a terminal, their tokens coloured by weight (needs rich)."""
+"""Completions in a terminal, their tokens colored by weight (needs rich)."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -10,16 +10,19 @@ from rich.console import Console
 from rich.text import Text
 
 from credit.estimators import metrics
-from credit.lens.records import Completion
+from credit.lens.completion import Completion
 
-REACH = 4.0  # the weight at which the colour is full
+FULL_COLOR_WEIGHT = 4.0
 MORE, LESS = (232, 135, 30), (74, 144, 217)
 BARS = " ▁▂▃▄▅▆▇█"
-PARTS = 60
+MAX_BARS = 60
 
 
 def show_in_terminal(completions: Iterable[Completion], console: Console | None = None) -> None:
-    """Prints each completion coloured by weight, where its credit goes, and a summary of all."""
+    """Prints each completion with its tokens colored by weight, and a summary of all completions.
+
+    Below each completion a strip of bars shows where along the response its credit goes.
+    """
     console = console or Console(highlight=False)
     shown = list(completions)
     for line in shown:
@@ -28,7 +31,7 @@ def show_in_terminal(completions: Iterable[Completion], console: Console | None 
 
 
 def format_heading(line: Completion) -> Text:
-    """Where the completion comes from, its reward and its advantage."""
+    """The step, group and row of the completion, its reward and its advantage."""
     step = "" if line.step is None else f"step {line.step} "
     reward = line.reward if isinstance(line.reward, list) else [line.reward]
     rewards = " ".join("?" if r is None else f"{r:g}" for r in reward)
@@ -39,7 +42,7 @@ def format_heading(line: Completion) -> Text:
 
 
 def color_tokens(line: Completion) -> Text:
-    """The tokens: orange where the weight is above 1, blue below; grey where the policy chose nothing."""
+    """The tokens: orange where the weight is above 1, blue where it is below, gray outside the mask."""
     text = Text()
     for piece, chosen, weight in zip(line.tokens, line.mask, line.weights, strict=True):
         text.append(escape_token(piece), style=_style(weight) if chosen else "italic bright_black")
@@ -47,7 +50,7 @@ def color_tokens(line: Completion) -> Text:
 
 
 def escape_token(piece: str) -> str:
-    """The text without control characters, which a terminal would obey; line breaks stay."""
+    """The text with control characters, which a terminal would obey, made visible; line breaks are kept."""
     shown = {"\n": "⏎\n", "\t": "⇥", "": "◌"}
     if piece in shown:
         return shown[piece]
@@ -63,9 +66,9 @@ def _escape_control(character: str) -> str:
 def _style(weight: float | None) -> str:
     if weight is None:
         return "reverse"
-    x = max(-1.0, min(1.0, log2(max(weight, 1e-9)) / log2(REACH)))
+    x = max(-1.0, min(1.0, log2(max(weight, 1e-9)) / log2(FULL_COLOR_WEIGHT)))
     red, green, blue = MORE if x > 0 else LESS
-    # Mixed with black, with white letters: legible on terminals of either ground.
+    # White letters on the color mixed with black are legible on light and on dark terminals.
     share = 0.75 * abs(x)
     mixed = [round(share * c + 30 * (1 - share)) for c in (red, green, blue)]
     return f"#f4f4f4 on #{mixed[0]:02x}{mixed[1]:02x}{mixed[2]:02x}"
@@ -74,14 +77,14 @@ def _style(weight: float | None) -> str:
 def draw_weight_strip(line: Completion) -> Text:
     """Mean weight along the response, as bars; a full bar is 2 or the largest mean."""
     weights, chosen = _pad([line], "weights")[0], np.array(line.mask, bool)
-    parts = np.array_split(np.arange(len(weights)), max(1, min(PARTS, len(weights))))
+    parts = np.array_split(np.arange(len(weights)), max(1, min(MAX_BARS, len(weights))))
     means = [float(np.mean(weights[p][chosen[p]])) if chosen[p].any() else 0.0 for p in parts]
     most = max(2.0, *means)
     return Text("".join(BARS[round(8 * mean / most)] for mean in means), style="cyan")
 
 
 def format_summary(lines: list[Completion]) -> Text:
-    """The metrics that say whether the estimator does anything."""
+    """The metrics that show how strongly the estimator redistributes."""
     mask = _pad(lines, "mask") != 0
     scored = all(line.deviation is not None for line in lines)
     observed = {"deviation": _pad(lines, "deviation")} if scored else {}
@@ -96,7 +99,7 @@ def _weights(line: Completion) -> Any:
 
 
 def _pad(lines: list[Completion], name: str) -> Any:
-    """One column of all lines [N, T]; what is missing is NaN, and 0 behind the end."""
+    """One column of all completions [N, T]; missing numbers are NaN, and padding is 0."""
     result = np.zeros((len(lines), max(len(line.tokens) for line in lines)))
     for row, line in enumerate(lines):
         result[row, : len(line.tokens)] = np.array(getattr(line, name), float)

@@ -1,4 +1,4 @@
-// The form: sliders for what the weights would be, filters and order of what is shown.
+// The form: sliders for the settings of the weights, filters, and the order of the completions.
 
 class Controls {
   constructor(samples, { weigh, arrange, paint }) {
@@ -32,7 +32,7 @@ class Controls {
     document.getElementById("reach").addEventListener("input", (event) => paint(Number(event.target.value)));
   }
 
-  /** Settings that a file without statistics, or with an estimator's own scores, cannot answer. */
+  /** Disables the settings whose effect the recorded numbers do not suffice to compute. */
   disable(samples) {
     const own = samples.rules.every((rule) => rule.score === "recorded");
     const uncertain = Boolean(samples.normalized_entropy);
@@ -90,7 +90,7 @@ class Controls {
     };
   }
 
-  /** The names of the groups, and a choice of one of them. */
+  /** Fills the list of groups, of which one can be chosen. */
   listGroups(model) {
     const select = document.getElementById("group");
     for (const [key, rows] of model.groups) {

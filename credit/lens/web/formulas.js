@@ -1,12 +1,13 @@
-// The formulas of credit/tokens.py, in float64. `chosen` lists the places of the tokens that share credit.
+// The formulas of credit/redistribution.py, in float64. `chosen` lists the positions of the tokens that
+// share credit.
 
-/** w_t = T exp(s_t / tau) / sum_j exp(s_j / tau), written into `weights` at the chosen places. */
+/** w_t = T exp(s_t / tau) / sum_j exp(s_j / tau), written into `weights` at the chosen positions. */
 function redistribute(score, chosen, tau, weights) {
   const top = extreme(score, chosen, Math.max);
   weigh(score, chosen, (s) => (s - top) / tau, weights);
 }
 
-/** As redistribute, at the tau that makes (sum w)^2 / (T sum w^2) the fraction. */
+/** As redistribute, with the tau at which (sum w)^2 / (T sum w^2) equals the fraction. */
 function redistributeTo(score, chosen, fraction, tauMin, floor, weights) {
   const top = extreme(score, chosen, Math.max);
   const spread = top - extreme(score, chosen, Math.min);

@@ -1,15 +1,15 @@
-// The list of completions: rows of one height, of which only those in sight exist.
+// The list of completions: rows of equal height, of which only the visible ones exist as elements.
 
 const ROW = 78;
 const PREVIEW = 160; // characters in a row, more than fit
-const SPARE = 2; // rows kept beyond the edges
+const SPARE = 2; // rows kept above and below the visible ones
 
 class List {
   constructor(model, choose) {
     this.model = model;
     this.box = document.getElementById("list");
     this.rows = document.getElementById("rows");
-    this.present = new Map(); // place in the order -> element
+    this.present = new Map(); // position in the order -> element
     this.choose = choose;
     let waiting = false;
     const later = () => {
@@ -29,7 +29,7 @@ class List {
     });
   }
 
-  /** Draws everything anew: another order, other weights. */
+  /** Draws all rows again, after a change of the order or the weights. */
   renew() {
     this.rows.style.height = `${this.model.order.length * ROW}px`;
     this.rows.replaceChildren();
@@ -54,7 +54,7 @@ class List {
     this.mark();
   }
 
-  /** Shows which row is chosen. */
+  /** Marks the chosen row. */
   mark() {
     let active = "";
     for (const element of this.present.values()) {
@@ -86,7 +86,7 @@ class List {
     for (let t = samples.start[row]; t < samples.start[row + 1] && left > 0; t++) {
       const token = tokenElement(samples, t, false);
       left -= token.textContent.length;
-      colour(token, samples, weights, reach);
+      color(token, samples, weights, reach);
       preview.append(token);
     }
     const strip = document.createElement("div");

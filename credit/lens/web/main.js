@@ -1,7 +1,7 @@
-// Puts the parts together.
+// Connects the parts of the page.
 
-const SMALL = 0.1; // a weight std below it is GRPO in all but name
-const FEW = 0.1; // an effective fraction below it leaves most tokens without credit
+const SMALL = 0.1; // with a weight std below this, the estimator does what GRPO does
+const FEW = 0.1; // with an effective fraction below this, most tokens get no credit
 
 function describe(samples, model) {
   const names = [...new Set(samples.estimators)];

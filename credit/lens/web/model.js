@@ -1,4 +1,4 @@
-// What is shown: the weights as recorded or under other settings, which completions, and in which order.
+// The state of the page: the weights, as recorded or under other settings, and the completions in order.
 
 const SLICE = 12; // milliseconds of work between two frames
 
@@ -8,13 +8,13 @@ class Model {
     this.score = new Float64Array(samples.total);
     this.weights = new Float64Array(samples.total);
     this.effects = new Array(samples.count);
-    this.fresh = new Int32Array(samples.count); // the run that weighed a row
-    this.settings = null; // null: as recorded
+    this.fresh = new Int32Array(samples.count); // number of the settings under which a row was weighed last
+    this.settings = null; // null: weights as recorded
     this.reach = 4;
     this.chosen = samples.count ? 0 : null;
     this.filter = { group: "", least: -Infinity, most: Infinity, effect: 0 };
     this.sort = "file";
-    this.run = 1; // counts settings
+    this.run = 1; // increases with each change of the settings
     this.groups = Map.groupBy(Array.from({ length: samples.count }, (_, row) => row), (row) => this.groupOf(row));
     this.arrange();
   }
@@ -37,7 +37,7 @@ class Model {
     return this.groups.get(this.groupOf(row));
   }
 
-  /** The row's effect under the settings of now; weighs it where that has not happened yet. */
+  /** The row's effect under the current settings, for which it is weighed if it was not yet. */
   effectOf(row) {
     const { samples, weights } = this;
     if (this.fresh[row] !== this.run) {
@@ -50,7 +50,7 @@ class Model {
     return this.effects[row];
   }
 
-  /** Other settings {tau, fraction or null, kappa}, or null: all rows are weighed in slices, then `done`. */
+  /** Changes the settings, {tau, fraction or null, kappa} or null; weighs all rows in slices, then calls `done`. */
   async use(settings, done) {
     this.settings = settings;
     const run = ++this.run;
@@ -67,7 +67,7 @@ class Model {
     done();
   }
 
-  /** Which rows are shown, in which order. */
+  /** Selects and sorts the rows that are shown. */
   arrange() {
     const { samples, filter, effects } = this;
     const by = {
@@ -88,11 +88,11 @@ class Model {
         !(effects[row]?.std < filter.effect)
       );
     });
-    const last = (key) => (Number.isNaN(key) ? Infinity : key); // what is unknown comes last
+    const last = (key) => (Number.isNaN(key) ? Infinity : key); // unknown values come last
     this.order = rows.map((row) => [last(by(row)), row]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((pair) => pair[1]);
   }
 
-  /** Pairs of name, text and explanation that say what the estimator does to these rows. */
+  /** Triples of name, text and explanation: the metrics of the given rows. */
   summaryOf(rows) {
     const { samples } = this;
     const weights = metricsOf(rows.map((row) => this.effectOf(row)));
@@ -109,7 +109,7 @@ class Model {
     ];
   }
 
-  /** Pairs of name and text for one token. */
+  /** Pairs of name and text: the numbers of one token. */
   numbersOf(t) {
     const { samples } = this;
     const row = this.rowOf(t);
@@ -131,7 +131,7 @@ class Model {
     ];
   }
 
-  /** As recorded, or A_i w under other settings. */
+  /** The advantage as recorded, or A_i w under other settings. */
   advantageAt(row, t) {
     return this.settings ? this.samples.advantage[row] * this.weights[t] : this.samples.advantages[t];
   }

@@ -1,6 +1,6 @@
 // The chosen completion in full, and the numbers of one token.
 
-const SHORT = 240; // characters that leave room
+const SHORT = 240; // a text below so many characters is shown in large letters and its prompt is open
 
 class Reader {
   constructor(model, onlyGroup) {
@@ -21,7 +21,7 @@ class Reader {
     document.addEventListener("scroll", () => this.point(null), { capture: true, passive: true });
   }
 
-  /** Another completion. */
+  /** Shows another completion. */
   open() {
     const { samples, chosen } = this.model;
     const none = chosen === null;
@@ -41,12 +41,12 @@ class Reader {
     this.renew();
   }
 
-  /** Other weights, or another scale, for the same completion. */
+  /** Shows the same completion after a change of the weights or of the color scale. */
   renew() {
     const { samples, chosen, weights, reach } = this.model;
     if (chosen === null) return;
     this.model.effectOf(chosen);
-    for (const element of this.text.children) colour(element, samples, weights, reach);
+    for (const element of this.text.children) color(element, samples, weights, reach);
     const length = samples.start[chosen + 1] - samples.start[chosen];
     drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, length))));
     document.getElementById("which").textContent = this.model.nameOf(chosen);
@@ -74,7 +74,7 @@ class Reader {
     ]);
   }
 
-  /** Shows a token's numbers beside it; null hides them. */
+  /** Shows the numbers of a token beside it, or hides them if the token is null. */
   point(token) {
     this.current?.classList.remove("current");
     this.current = token;
@@ -100,7 +100,7 @@ class Reader {
     const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.tip;
     const below = at.bottom + 6 + height < innerHeight;
-    const left = below ? at.left : at.right + 12; // beside it where there is no room below
+    const left = below ? at.left : at.right + 12; // beside the token where there is no room below
     this.tip.style.left = `${Math.max(4, Math.min(innerWidth - width - 4, left))}px`;
     this.tip.style.top = `${below ? at.bottom + 6 : Math.max(4, Math.min(innerHeight - height - 4, at.top - 20))}px`;
   }
@@ -125,6 +125,6 @@ class Reader {
     const share = (event.clientX - edge.left) / edge.width;
     const token = this.text.children[Math.floor(share * this.text.children.length)];
     token?.scrollIntoView({ block: "center" });
-    if (token) setTimeout(() => this.point(token), 50); // after the scroll, which hides the numbers
+    if (token) setTimeout(() => this.point(token), 50); // after scrolling, which hides the numbers
   }
 }

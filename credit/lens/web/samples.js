@@ -1,4 +1,4 @@
-// The completions as columns: numbers of all tokens one after another, row i at start[i] .. start[i + 1].
+// The completions as columns of numbers; the tokens of row i are at start[i] .. start[i + 1].
 
 const KINDS = { u4: Uint32Array, i4: Int32Array, f4: Float32Array, u1: Uint8Array };
 
@@ -27,7 +27,7 @@ function fromBase64(text) {
   return bytes;
 }
 
-/** Places of the row's tokens that the policy chose, in the columns. */
+/** Positions, in the columns, of the row's tokens that the policy chose. */
 function chosenTokens(samples, row) {
   const chosen = [];
   if (!samples.valid[row]) return chosen;

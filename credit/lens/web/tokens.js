@@ -1,14 +1,14 @@
-// Tokens as elements. All text is untrusted and goes in as text only.
+// Tokens as elements. Their text is untrusted, so it is set as text and never as markup.
 
 const VISIBLE = { "\n": "⏎", "\r": "␍", "\t": "⇥" };
 
-/** Where a weight lies on the scale: 0 at w = 1, +-1 at `reach` times and one `reach`-th. */
+/** Position of a weight on the color scale: 0 at w = 1, 1 at w = reach and -1 at w = 1 / reach. */
 function shade(weight, reach) {
   if (!(weight >= 0)) return 0;
   return Math.max(-1, Math.min(1, Math.log2(weight) / Math.log2(reach)));
 }
 
-/** The token's text with line breaks made visible; `whole` keeps the breaks themselves too. */
+/** The token's text with visible symbols for line breaks, which `whole` keeps as well. */
 function shown(piece, whole) {
   if (piece === "") return "◌";
   return piece.replace(/[\n\r\t]/g, (c) => (whole && c === "\n" ? VISIBLE[c] + c : VISIBLE[c]));
@@ -24,7 +24,7 @@ function tokenElement(samples, t, whole) {
   return element;
 }
 
-function colour(element, samples, weights, reach) {
+function color(element, samples, weights, reach) {
   const t = Number(element.dataset.place);
   element.classList.toggle("outside", !samples.mask[t]);
   element.style.backgroundColor = samples.mask[t] ? paint(shade(weights[t], reach)) : "";
@@ -73,7 +73,7 @@ function thirds(means) {
   return `first third ${part(0)}, second ${part(1)}, last ${part(2)}`;
 }
 
-/** A number in few digits; a dash where there is none. */
+/** A number in few digits, or a dash if it is unknown. */
 function number(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";

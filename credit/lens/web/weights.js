@@ -1,6 +1,6 @@
-// Weights under other settings, as credit/estimators/redistributing.py computes them, and their metrics.
+// Weights under other settings, computed as credit/estimators/redistributing.py does, and their metrics.
 
-/** s_t = d_t h_t^kappa, or the estimator's own score as recorded. */
+/** The score of a token: d_t h_t^kappa, or the estimator's own score as recorded. */
 function scoreAt(samples, rule, kappa, t) {
   return rule.score === "recorded" ? samples.scores[t] : samples.deviation[t] * gateAt(samples, rule, kappa, t);
 }
@@ -9,7 +9,7 @@ function gateAt(samples, rule, kappa, t) {
   return rule.score === "recorded" || kappa === 0 ? 1 : Math.pow(samples.normalized_entropy[t], kappa);
 }
 
-/** Writes the row's weights under `settings` {tau, fraction or null, kappa} into `weights`. */
+/** Writes the row's weights into `weights`; the settings are {tau, fraction or null, kappa}. */
 function weighRow(samples, row, settings, score, weights) {
   const rule = samples.rules[samples.rule[row]];
   weights.fill(0, samples.start[row], samples.start[row + 1]);
@@ -51,7 +51,7 @@ function effectOf(samples, row, weights) {
   return { count, sum, spread, least, most, std: Math.sqrt(spread / count), fraction: (sum * sum) / (count * squares) };
 }
 
-/** The metrics of credit/metrics.py over some responses, from their effects. */
+/** The metrics of credit/estimators/metrics.py over some responses, from the effect of each. */
 function metricsOf(effects) {
   let count = 0, sum = 0, spread = 0, least = Infinity, most = -Infinity, fractions = 0, responses = 0;
   for (const e of effects) {
@@ -74,7 +74,7 @@ function metricsOf(effects) {
   };
 }
 
-/** Means of a column over the tokens of some rows, and its largest value. */
+/** Mean and maximum of a value over the tokens of some rows. */
 function columnOf(samples, rows, value) {
   let count = 0, sum = 0, most = -Infinity;
   for (const row of rows) {
@@ -90,7 +90,7 @@ function columnOf(samples, rows, value) {
   return { mean: sum / count, max: most };
 }
 
-/** Mean weight in each of `bins` equal parts of the responses; NaN where no token lies. */
+/** Mean weight in each of `bins` equal parts of the responses; NaN in a part without tokens. */
 function positionsOf(samples, rows, weights, bins) {
   const sums = new Float64Array(bins);
   const counts = new Float64Array(bins);

@@ -1,0 +1,56 @@
+"""The base class of everything that is configured by name: estimators, losses and schedules."""
+
+from inspect import cleandoc
+from textwrap import fill
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
+
+
+class Settings(BaseModel):
+    """Frozen, hashable settings, each described by the string below it.
+
+    The descriptions appear in `model_json_schema()` and in `help()`. A setting that the class does not have
+    is an error that lists those that it has.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        append_fields("Settings", cls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_settings(cls, values: Any) -> Any:
+        unknown = sorted(set(values) - set(cls.model_fields)) if isinstance(values, dict) else []
+        if unknown:
+            raise ValueError(
+                f"unknown setting {', '.join(map(repr, unknown))}; "
+                f"{cls.__name__} has {', '.join(sorted(cls.model_fields))}"
+            )
+        return values
+
+
+def append_fields(title: str, kind: type[BaseModel]) -> None:
+    """Adds a section to the docstring of a model: the name, default and description of each field."""
+    described = {name: field for name, field in kind.model_fields.items() if field.description}
+    if described and kind.__doc__:  # it is None under python -OO
+        lines = [_describe_field(name, field) for name, field in described.items()]
+        kind.__doc__ = "\n".join([cleandoc(kind.__doc__), "", f"{title}:", *lines])
+
+
+def _describe_field(name: str, field: FieldInfo) -> str:
+    default = "" if field.is_required() else f" (default {_write_default(field.default)})"
+    text = f"{name}{default}: {' '.join((field.description or '').split())}"
+    return fill(text, 100, initial_indent=" " * 4, subsequent_indent=" " * 8, break_on_hyphens=False)
+
+
+def _write_default(value: Any) -> str:
+    """As Python writes it; of nested settings only those that differ from their own defaults."""
+    if not isinstance(value, BaseModel):
+        return repr(value)
+    changed = value.model_dump(exclude_defaults=True)
+    return f"{type(value).__name__}({', '.join(f'{name}={each!r}' for name, each in changed.items())})"
