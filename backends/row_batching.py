@@ -1,9 +1,9 @@
 """Rows taken block by block, so that what is made on the way stays in a cache, or small on a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Any
+from typing import Any, TypeVar
 
 from array_api_compat import device, is_numpy_array
 
@@ -11,12 +11,13 @@ from credit.backends.arrays import is_inspectable, is_writable, namespace
 from credit.backends.numpy.backend import count_threads
 
 Array = Any
+Key = TypeVar("Key", bound=Hashable)
 CACHED = 2**18  # entries of a block's array on a CPU
 BOUNDED = 2**24  # on an accelerator, where a launch costs more
 
 
-def map_row_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> dict[str, Array]:
-    """work(rows) for all rows of `like` [N, T]: arrays [N, ...] by name, of which `work` gives those rows.
+def map_row_blocks(work: Callable[[slice], dict[Key, Array]], like: Array) -> dict[Key, Array]:
+    """work(rows) for all rows of `like` [N, T]: arrays [N, ...] by key, of which `work` gives those rows.
 
     Blocks of numpy's arrays are shared by threads. All rows are taken at once where a program is traced,
     whose compiler cuts by itself, or arrays cannot be written to.
@@ -29,7 +30,7 @@ def map_row_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> di
     parts = work(first)
     whole = {name: _empty_like_part(part, count) for name, part in parts.items()}
 
-    def fill(rows: slice, parts: dict[str, Array]) -> None:
+    def fill(rows: slice, parts: dict[Key, Array]) -> None:
         for name, part in parts.items():
             whole[name][rows] = part
 
