@@ -1,7 +1,7 @@
 """Rows computed block by block, so that temporaries stay in a CPU's cache, or small on a device."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 from array_api_compat import device, is_numpy_array
 
@@ -10,10 +10,11 @@ from credit.backends.arrays import is_inspectable, is_writable, namespace
 from credit.backends.numpy.threads import count_threads, run_in_threads
 
 Array = Any
+Key = TypeVar("Key", bound=Hashable)
 
 
-def map_row_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> dict[str, Array]:
-    """The arrays [N, ...] by name that `work(rows)` gives for all rows of `like` [N, T], in blocks of rows.
+def map_row_blocks(work: Callable[[slice], dict[Key, Array]], like: Array) -> dict[Key, Array]:
+    """The arrays [N, ...] by key that `work(rows)` gives for all rows of `like` [N, T], in blocks of rows.
 
     The blocks of numpy arrays are divided among threads. All rows are one block while a program is traced,
     since its compiler does the blocking, and for libraries whose arrays cannot be written to.
@@ -26,7 +27,7 @@ def map_row_blocks(work: Callable[[slice], dict[str, Array]], like: Array) -> di
     parts = work(first)
     whole = {name: _empty_like_part(part, count) for name, part in parts.items()}
 
-    def fill(rows: slice, parts: dict[str, Array]) -> None:
+    def fill(rows: slice, parts: dict[Key, Array]) -> None:
         for name, part in parts.items():
             whole[name][rows] = part
 

@@ -81,7 +81,10 @@ class Estimator(Settings):
         return rollouts.mask
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
-        """Further values [N, T] by name, whose mean and largest over the batch's tokens become metrics."""
+        """Further values [N, T] by name, whose mean and largest over the batch's tokens become metrics.
+
+        A name x gives `x_mean` and `x_max`; a ValueError where every estimator has such a metric already.
+        """
         return {}
 
     def keep(self, rollouts: Rollouts) -> Array:

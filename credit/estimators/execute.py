@@ -26,6 +26,8 @@ from credit.estimators.prepare import (
 )
 from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
+_Path = tuple[str, ...]
+
 
 class Formula(Protocol):
     """What is run here; `credit.Estimator` documents the members."""
@@ -55,7 +57,7 @@ class _Batch(NamedTuple):
     def take(self, part: slice) -> Rollouts:
         return prepare_tokens(slice_rows(self.rows, part)) if self.in_blocks else self.rows
 
-    def map(self, work: Callable[[slice], dict[str, Array]]) -> dict[str, Array]:
+    def map(self, work: Callable[[slice], dict[_Path, Array]]) -> dict[_Path, Array]:
         return map_row_blocks(work, self.rows.mask) if self.in_blocks else work(slice(None))
 
 
@@ -63,7 +65,7 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
     """`assign` on prepared rollouts, with 0 outside the mask and NaN for lost rows, and the metrics."""
     batch = _prepare_batch(estimator, rollouts)
 
-    def work(part: slice) -> dict[str, Array]:
+    def work(part: slice) -> dict[_Path, Array]:
         here = batch.take(part)
         if batch.advantages is None:
             advantages, weights = estimator.assign(here)
@@ -74,13 +76,16 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
         uniform, inside = weights is here.mask, make_masker(here.mask)
         weights = as_type(weights, advantages.dtype)
         weights = weights if uniform else inside(weights)
-        responses = metrics.row_statistics(weights, here.mask, estimator.observed(here), uniform=uniform)
+        observed = estimator.observed(here)
+        metrics.check_observed_names(estimator.name, observed)
+        responses = metrics.describe_responses(weights, here.mask, observed, uniform=uniform)
         advantages = _mark_lost_tokens(inside(advantages), batch.lost, rollouts.mask, part)
-        return {"advantages": advantages, "weights": weights} | responses
+        return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays()
 
     found = batch.map(work)
-    advantages, weights = found.pop("advantages"), found.pop("weights")
-    measured = metrics.group_metrics(batch.rows) | metrics.weight_metrics(found)
+    advantages, weights = found[("advantages",)], found[("weights",)]
+    responses = metrics.Responses.from_arrays(found)
+    measured = metrics.group_metrics(batch.rows) | metrics.token_metrics(responses)
     back = partial(from_numpy, like=rollouts.mask)
     return Credit(back(advantages), back(weights), {name: back(each) for name, each in measured.items()})
 
@@ -97,12 +102,12 @@ def compute_factors(
     batch = _prepare_batch(estimator, rollouts, advantages)
     alone: Array = batch.advantages
 
-    def work(part: slice) -> dict[str, Array]:
+    def work(part: slice) -> dict[_Path, Array]:
         here = batch.take(part)
         weights = as_type(estimator.weights(here, alone[part]), alone.dtype)
-        return {"weights": make_masker(here.mask)(weights)}
+        return {("weights",): make_masker(here.mask)(weights)}
 
-    weights = batch.map(work)["weights"]
+    weights = batch.map(work)[("weights",)]
     alone = namespace(alone).where(batch.rows.valid, alone, 0.0)
     if batch.lost is not None:
         alone = namespace(alone).where(batch.lost, float("nan"), alone)

@@ -1,10 +1,67 @@
 """The diagnostics of a batch and of its weights, as 0-d arrays."""
 
+from typing import NamedTuple
+
 from credit import groups, tokens
 from credit.backends.arrays import as_type, make_masker, namespace
 from credit.types import Array, Rollouts
 
-MASKED_OFFSET = 1e38  # past every weight: what is outside the mask is moved there and is no extreme
+MASKED_OFFSET = 1e38  # moves entries outside the mask past every weight, out of minimum and maximum
+OWN = (
+    "zero_variance_groups",
+    "invalid_rows",
+    "weight_std",
+    "effective_token_fraction",
+    "weight_min",
+    "weight_max",
+)
+
+
+class Observed(NamedTuple):
+    """A further value of an estimator's tokens, per response [N]."""
+
+    sums: Array
+    largest: Array
+
+
+class Responses(NamedTuple):
+    """What the metrics need to know of each response [N]."""
+
+    lengths: Array
+    apart: Array  # sum of w - 1
+    squares: Array  # sum of (w - 1)^2
+    smallest: Array  # w
+    largest: Array  # w
+    observed: dict[str, Observed]
+
+    def to_arrays(self) -> dict[tuple[str, ...], Array]:
+        """All arrays by their path in this record, as blocks of rows are filled; `from_arrays` reads them."""
+        fields: dict[tuple[str, ...], Array]
+        fields = {(name,): array for name, array in self._asdict().items() if name != "observed"}
+        for name, values in self.observed.items():
+            fields |= {("observed", name, field): array for field, array in values._asdict().items()}
+        return fields
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[tuple[str, ...], Array]) -> "Responses":
+        """The record of these arrays; others are left aside."""
+        names = dict.fromkeys(path[1] for path in arrays if path[0] == "observed")
+        observed = {
+            name: Observed(*(arrays["observed", name, field] for field in Observed._fields)) for name in names
+        }
+        own = {name: arrays[(name,)] for name in cls._fields if name != "observed"}
+        return cls(**own, observed=observed)
+
+
+def check_observed_names(estimator: str, observed: dict[str, Array]) -> None:
+    """A ValueError for a name from which one of the metrics in OWN would be made."""
+    for name in observed:
+        for metric in (f"{name}_mean", f"{name}_max"):
+            if metric in OWN:
+                raise ValueError(
+                    f"{estimator} observes a value named {name!r}, whose metric {metric!r} is the name of "
+                    "one that every estimator reports; give the value another name"
+                )
 
 
 def group_metrics(rollouts: Rollouts) -> dict[str, Array]:
@@ -19,50 +76,55 @@ def group_metrics(rollouts: Rollouts) -> dict[str, Array]:
     }
 
 
-def row_statistics(
+def describe_responses(
     weights: Array, mask: Array, observed: dict[str, Array], *, uniform: bool
-) -> dict[str, Array]:
-    """What `of_tokens` needs to know of each response [N], from weights and further values [N, T].
+) -> Responses:
+    """What `token_metrics` needs to know of each response, from weights and further values [N, T].
 
     Weights are 0 outside the mask; `uniform` ones are 1 inside, and are not looked at.
     """
     xp = namespace(weights)
     present = weights if uniform else as_type(mask, weights.dtype)
-    count = xp.sum(present, axis=-1)
+    lengths = xp.sum(present, axis=-1)
     beyond = 0.0 if uniform and not observed else (1.0 - present) * MASKED_OFFSET
-    found = {"tokens": count, "apart": 0.0 * count, "squares": 0.0 * count}
-    found |= {"weight_min": found["apart"] + 1.0, "weight_max": found["apart"] + 1.0}
-    if not uniform:
-        apart = weights - present  # from 1, near which squares would lose their digits
-        found |= {"apart": xp.sum(apart, axis=-1), "squares": xp.sum(apart * apart, axis=-1)}
-        found["weight_min"] = xp.min(weights + beyond, axis=-1)
-        found["weight_max"] = xp.max(weights - beyond, axis=-1)
     inside = make_masker(mask)
+    further = {}
     for name, values in observed.items():
         clean = inside(values)
-        found |= {f"{name}_sum": xp.sum(clean, axis=-1), f"{name}_max": xp.max(clean - beyond, axis=-1)}
-    return found
+        further[name] = Observed(xp.sum(clean, axis=-1), xp.max(clean - beyond, axis=-1))
+    if uniform:
+        zeros = 0.0 * lengths
+        return Responses(lengths, zeros, zeros, zeros + 1.0, zeros + 1.0, further)
+    apart = weights - present  # from 1, near which squares would lose their digits
+    return Responses(
+        lengths,
+        xp.sum(apart, axis=-1),
+        xp.sum(apart * apart, axis=-1),
+        xp.min(weights + beyond, axis=-1),
+        xp.max(weights - beyond, axis=-1),
+        further,
+    )
 
 
-def weight_metrics(responses: dict[str, Array]) -> dict[str, Array]:
+def token_metrics(responses: Responses) -> dict[str, Array]:
     """Of the weights, and mean and largest of what else was observed.
 
     ESS / T = (sum w)^2 / (T sum w^2) is averaged over responses whose weights are not all 0.
     """
-    xp = namespace(responses["tokens"])
-    lengths, apart, squares = (responses[name] for name in ("tokens", "apart", "squares"))
+    lengths, apart, squares = responses.lengths, responses.apart, responses.squares
+    xp = namespace(lengths)
     count = xp.clip(xp.sum(lengths), min=1.0)
     variance = xp.sum(squares) / count - (xp.sum(apart) / count) ** 2
     sums, powers = lengths + apart, lengths + 2.0 * apart + squares
     fraction = sums * sums / xp.where(powers == 0.0, 1.0, lengths * powers)
+    some = lengths > 0.0
     found = {
         "weight_std": xp.sqrt(xp.clip(variance, min=0.0)),
         "effective_token_fraction": tokens.mean(fraction, powers != 0.0),
+        "weight_min": tokens.extreme(responses.smallest, some, largest=False),
+        "weight_max": tokens.extreme(responses.largest, some, largest=True),
     }
-    for name, values in responses.items():
-        stem, _, kind = name.rpartition("_")
-        if kind == "sum":
-            found[f"{stem}_mean"] = xp.sum(values) / count
-        elif kind in ("min", "max"):
-            found[name] = tokens.extreme(values, lengths > 0.0, largest=kind == "max")
+    for name, values in responses.observed.items():
+        found[f"{name}_mean"] = xp.sum(values.sums) / count
+        found[f"{name}_max"] = tokens.extreme(values.largest, some, largest=True)
     return found

@@ -63,5 +63,11 @@ class Mix(Estimator):
         values: dict[str, Array] = {}
         for k, (_, part) in enumerate(self.parts):
             label = part.name if named.count(part.name) == 1 else f"{part.name}_{k}"
-            values |= {f"{label}_{name}": value for name, value in part.observed(rollouts).items()}
+            for name, value in part.observed(rollouts).items():
+                if f"{label}_{name}" in values:
+                    raise ValueError(
+                        f"two parts of the mix observe a value that would be named '{label}_{name}'; rename "
+                        "one of the values or of the estimators"
+                    )
+                values[f"{label}_{name}"] = value
         return values

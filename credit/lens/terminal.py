@@ -89,7 +89,7 @@ def format_summary(lines: list[Completion]) -> Text:
     scored = all(line.deviation is not None for line in lines)
     observed = {"deviation": _pad(lines, "deviation")} if scored else {}
     weights = np.where(mask, _pad(lines, "weights"), 0.0)
-    found = metrics.weight_metrics(metrics.row_statistics(weights, mask, observed, uniform=False))
+    found = metrics.token_metrics(metrics.describe_responses(weights, mask, observed, uniform=False))
     listed = "   ".join(f"{name} {float(value):.4g}" for name, value in found.items())
     return Text(f"{len(lines)} completions   {listed}")
 
