@@ -2,6 +2,8 @@
 
 from credit import Credit, Rollouts
 
+LIBRARIES = ("numpy", "torch", "jax", "strict")  # the parameters of the fixture `library`
+
 # XLA's CPU compiler without LLVM's optimisation and with its older code generator.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
