@@ -1,9 +1,9 @@
 """One environment per framework, since their pins differ.
 
-`make quick` installs core's environment and runs the session quick: style, types, and the essentials on numpy
-and torch.
-`make test` runs the sessions core, verl, trl, tunix and openrlhf, two at a time, without the tests marked slow.
-`make test-all` runs the same sessions with the slow tests; what follows `--` goes to pytest, as in
+`make quick` installs core's environment and runs the session quick: style, types, and the essentials on
+numpy and torch.
+`make test` runs the sessions core, verl, trl, tunix and openrlhf, two at a time, without the slow tests.
+`make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
 `nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
 
 A test is marked slow where its environment would take more than five minutes with it, and what it shows is

@@ -5,11 +5,12 @@ from functools import cache, partial
 import numpy as np
 import oracle
 import pytest
+import running
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 from named import NAMES, make
-from running import LIBRARIES, arrays, quick_jit, run
+from running import arrays, quick_jit, run
 from strategies import N, examples
 
 import credit
@@ -50,23 +51,8 @@ def every(estimators):
     return pytest.mark.parametrize("estimator", estimators, ids=label)
 
 
-def on_numpy(estimators=NAMED, *, also=(), everywhere=()):
-    """Each estimator on numpy and on the libraries in `also`; the names in `everywhere` on every library.
-
-    A property that holds on numpy holds on a library that agrees with the oracle, but for its last bits. So
-    what is left out is tested with the slow tests only.
-    """
-
-    def marks(library, estimator):
-        essential = library in ("numpy", *also) or estimator.name in everywhere
-        return () if essential else pytest.mark.slow
-
-    pairs = [
-        pytest.param(library, e, id=f"{library}-{label(e)}", marks=marks(library, e))
-        for library in LIBRARIES
-        for e in estimators
-    ]
-    return pytest.mark.parametrize(("library", "estimator"), pairs, indirect=["library"])
+def on_numpy(estimators=NAMED, **libraries):
+    return running.on_numpy("estimator", estimators, label=label, **libraries)
 
 
 def assert_close(actual, expected, unit=1.0, rtol=1e-5):
