@@ -1,9 +1,16 @@
-# The commands make their own environments, in .venv and .nox.
+# The commands make their own environments, in .venv and .nox; noxfile.py says what each session runs.
 PYTHON ?= python3
 NOX := .venv/bin/nox
 
-test: $(NOX)  ## all tests, one environment per framework
-	$(NOX)
+quick: $(NOX)  ## style, types, and the essentials on numpy and torch
+	$(NOX) -s core --install-only
+	$(NOX) -s quick
+
+test: $(NOX)  ## all that is essential, one environment per framework, two at a time
+	$(NOX) --parallel 2
+
+test-all: $(NOX)  ## the rarer and slower tests too
+	$(NOX) --parallel 2 -- -m ""
 
 demo: $(NOX)  ## a small language model trained with DGPO in TRL; make demo ARGS="--estimator grpo"
 	$(NOX) -s demo -- $(ARGS)
@@ -15,4 +22,4 @@ $(NOX):
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet nox==2026.10.20
 
-.PHONY: test demo study
+.PHONY: quick test test-all demo study

@@ -1,80 +1,118 @@
-"""One environment per framework, since their pins differ; `make test` runs all of them."""
+"""One environment per framework, since their pins differ.
+
+`make quick` installs core's environment and runs the session quick: style, types, and the essentials on
+numpy and torch.
+`make test` runs the sessions core, verl, trl, tunix and openrlhf, two at a time, without the slow tests.
+`make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
+`nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
+
+A test is marked slow where its environment would take more than five minutes with it, and what it shows is
+rarer or follows from other tests: a property of estimators on torch, JAX and array-api-strict, for example,
+follows from the property on numpy and from each library's agreement with the oracle.
+"""
+
+from pathlib import Path
 
 import nox
 
 nox.options.reuse_existing_virtualenvs = True
-FRAMEWORKS = ("trl", "verl", "openrlhf", "tunix")
+nox.options.allow_parallel = True
+FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf")
 nox.options.sessions = ["core", *FRAMEWORKS]
 
-# What OpenRLHF and DeepSpeed import on a CPU, of all that they ask for; ninja, setuptools and wheel build.
-OPENRLHF = (
-    *("accelerate", "aiohttp", "datasets", "einops", "peft", "pillow", "pylatexenc", "ray[default]", "sympy"),
-    *("tensorboard", "torchdata", "transformers", "hjson", "msgpack", "psutil", "py-cpuinfo", "tqdm"),
-    *("ninja", "setuptools", "wheel"),
+# The style, the types and these tests take less than two minutes on two cores.
+QUICK = (
+    *("test_settings", "test_worked_examples", "test_estimators", "test_mix", "test_redistribution"),
+    *("test_bad_input", "test_loss", "test_rewards", "test_schedule", "test_merge", "test_import"),
+    *("test_statistics", "test_statistics_errors", "test_statistics_torch", "test_packaging"),
 )
 
 
-def install(session: nox.Session, constraints: str, *requirements: str) -> None:
-    """Installs the checkout with its extras, pinned by a constraints file."""
-    session.install("-c", f"constraints/{constraints}.txt", *requirements)
+def install(session: nox.Session, name: str, *more: str) -> None:
+    """Installs the checkout and every package that constraints/<name>.txt pins.
+
+    The pins name the whole environment, so pip has no versions to choose. Only torch is installed with what
+    it requires, because its builds for GPUs bring libraries that the pins do not name. Bytecode is written
+    when a module is first imported: pip would compile every file, which takes longer than unpacking it.
+    """
+    session.env["PYTHONDONTWRITEBYTECODE"] = None
+    pins = f"constraints/{name}.txt"
+    if name != "tunix":
+        session.install("--no-compile", "-c", pins, "torch")
+    session.install("--no-compile", "--no-deps", "-r", pins, "-e", ".", *more)
+
+
+def run_framework_tests(session: nox.Session, *tests: str) -> None:
+    """Runs tests beside a framework, whose warnings are its own."""
+    session.run("pytest", *tests, "-W", "default", "--disable-warnings", *session.posargs)
+
+
+def check_style_and_types(session: nox.Session, python: str = "python") -> None:
+    session.run(python, "-m", "ruff", "check", ".", external=True)
+    session.run(python, "-m", "ruff", "format", "--check", ".", external=True)
+    session.run(python, "-m", "mypy", external=True)
 
 
 @nox.session
 def core(session: nox.Session) -> None:
     """Style, types and the tests of the core and its backends, on numpy, torch, JAX and array-api-strict."""
-    install(session, "core", "-e", ".[test,torch,jax]")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("mypy")
+    install(session, "core")
+    check_style_and_types(session)
     ignored = (f"--ignore=tests/{name}" for name in (*FRAMEWORKS, "study"))
     session.run("pytest", "-n", "2", "--dist", "worksteal", *ignored, *session.posargs)
+
+
+@nox.session(default=False, venv_backend="none")
+def quick(session: nox.Session) -> None:
+    """Style, types and the essentials on numpy and torch, in core's environment, which must be there."""
+    python = str(Path(".nox/core/bin/python").absolute())
+    check_style_and_types(session, python)
+    tests = (f"tests/{name}.py" for name in QUICK)
+    left_out = "not jax and not strict and not vmap and not compiled"
+    session.run(python, "-m", "pytest", "-n", "2", *tests, "-k", left_out, *session.posargs, external=True)
+
+
+@nox.session
+def verl(session: nox.Session) -> None:
+    """verl's whole pipeline on a CPU with our estimators, on a tiny model."""
+    install(session, "verl")
+    run_framework_tests(session, "tests/verl")
 
 
 @nox.session
 def trl(session: nox.Session) -> None:
     """TRL's real trainer with our estimators, the lens on two models, and the study on two short runs."""
     session.env["DS_BUILD_OPS"] = "0"  # DeepSpeed's compiled operators are for GPUs
-    install(session, "trl", "-e", ".[trl,demo,study]", "pytest", "peft", "deepspeed")
-    # The warnings here are the frameworks' own.
-    tests = ("tests/trl", "tests/lens/test_sampling.py", "tests/study")
-    session.run("pytest", *tests, "-W", "default", "--disable-warnings", *session.posargs)
-
-
-@nox.session
-def verl(session: nox.Session) -> None:
-    """verl's whole pipeline on a CPU with our estimators, on a tiny model."""
-    install(session, "verl", "-e", ".[verl]", "pytest")
-    session.run("pytest", "tests/verl", "-W", "default", "--disable-warnings", *session.posargs)
-
-
-@nox.session
-def openrlhf(session: nox.Session) -> None:
-    """OpenRLHF's whole command line on a CPU with our estimators, on a tiny model."""
-    install(session, "openrlhf", "-e", ".[torch]", "pytest", *OPENRLHF)
-    # OpenRLHF asks for flash-attn, which needs CUDA to be built; on a CPU a stand-in takes its place.
-    session.install("-c", "constraints/openrlhf.txt", "--no-deps", "openrlhf")
-    build = ("--no-deps", "--no-build-isolation")
-    session.install("-c", "constraints/openrlhf.txt", *build, "deepspeed", env={"DS_BUILD_OPS": "0"})
-    session.run("pytest", "tests/openrlhf", "-W", "default", "--disable-warnings", *session.posargs)
+    install(session, "trl")
+    run_framework_tests(session, "tests/trl", "tests/lens/test_sampling.py", "tests/study")
 
 
 @nox.session
 def tunix(session: nox.Session) -> None:
     """Tunix's real learner with our estimators, on a tiny model and four host devices."""
-    # Of what Tunix asks for, training imports half: no datasets, transformers, numba or sympy.
-    session.install("--no-deps", "-r", "constraints/tunix.txt", "-e", ".")
-    session.run("pytest", "tests/tunix", "-W", "default", "--disable-warnings", *session.posargs)
+    # The pins hold half of what Tunix asks for: training imports no datasets, transformers, numba or sympy.
+    install(session, "tunix")
+    run_framework_tests(session, "tests/tunix")
+
+
+@nox.session
+def openrlhf(session: nox.Session) -> None:
+    """OpenRLHF's whole command line on a CPU with our estimators, on a tiny model."""
+    # OpenRLHF asks for flash-attn, which needs CUDA to be built; on a CPU a stand-in takes its place.
+    session.env["DS_BUILD_OPS"] = "0"  # DeepSpeed's compiled operators are for GPUs
+    install(session, "openrlhf", "setuptools", "wheel")
+    run_framework_tests(session, "tests/openrlhf")
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Trains a small language model with DGPO in TRL; flags after `--` go to examples/trl/train.py."""
-    install(session, "trl", "-e", ".[trl,demo]")
+    session.install("-c", "constraints/trl.txt", "-e", ".[trl,demo]")
     session.run("python", "examples/trl/train.py", *session.posargs)
 
 
 @nox.session
 def study(session: nox.Session) -> None:
     """Compares estimators on small models; flags after `--` go to examples/study/run.py."""
-    install(session, "trl", "-e", ".[study]")
+    session.install("-c", "constraints/trl.txt", "-e", ".[study]")
     session.run("python", "examples/study/run.py", *session.posargs)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from named import NAMES, make
-from running import arrays, quick_jit, run
+from running import arrays, on_numpy, quick_jit, run
 
 import credit
 from credit import DGPO, GRPO, Rollouts, validate
@@ -82,7 +82,7 @@ def test_nothing_to_credit_is_said(library, right, rows, tokens):
             function(arrays(library, cut))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@on_numpy("name", NAMES, everywhere=["dgpo"])
 def test_a_reward_that_counts_must_be_finite(library, right, name):
     estimator = make(name)
     wrong = right._replace(rewards=np.array([1, 0, np.nan, 0], np.float32))
@@ -144,7 +144,7 @@ def test_missing_statistics_are_named(library, right, estimator, absent, message
     assert "credit.token_statistics computes them" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@on_numpy("name", NAMES, everywhere=["dgpo"])
 def test_what_an_estimator_does_not_need_may_be_missing(library, right, name):
     estimator = make(name)
     needed = {"rewards", "groups", "mask", *estimator.needs}

@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 FILES = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 MODULES = {path.stem: ast.parse(path.read_text()) for path in FILES}
 
@@ -18,8 +16,12 @@ def names(module):
             yield from (target.id for target in node.targets if isinstance(target, ast.Name))
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_a_benchmark_imports_from_its_neighbours_is_made_there(module):
-    for node in ast.walk(MODULES[module]):
-        if isinstance(node, ast.ImportFrom) and node.module in MODULES:
-            assert {alias.name for alias in node.names} <= set(names(node.module)), node.module
+def test_what_a_benchmark_imports_from_its_neighbours_is_made_there():
+    found = [
+        (path.name, node.module, {alias.name for alias in node.names})
+        for path in FILES
+        for node in ast.walk(MODULES[path.stem])
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES
+    ]
+    assert found
+    assert not [(file, module) for file, module, taken in found if not taken <= set(names(module))]

@@ -5,11 +5,12 @@ from functools import cache, partial
 import numpy as np
 import oracle
 import pytest
+import running
 import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 from named import NAMES, make
-from running import arrays, run
+from running import arrays, quick_jit, run
 from strategies import N, examples
 
 import credit
@@ -48,6 +49,10 @@ def label(estimator):
 
 def every(estimators):
     return pytest.mark.parametrize("estimator", estimators, ids=label)
+
+
+def on_numpy(estimators=NAMED, **libraries):
+    return running.on_numpy("estimator", estimators, label=label, **libraries)
 
 
 def assert_close(actual, expected, unit=1.0, rtol=1e-5):
@@ -118,8 +123,13 @@ def advantages_and_credit(estimator):
 @examples
 @given(batch=strategies.rollouts())
 def test_equals_the_oracle(library, estimator, batch):
+    if library.name == "jax":  # one program, not two: with and without the field
+        batch = batch._replace(valid=np.array(oracle.valid_rows(batch)))
     advantages, expected, weights, metrics = oracle.estimate(estimator, batch)
     actual = run(library, estimator, batch, quick=False)
+    outside = ~(batch.mask & np.array(oracle.valid_rows(batch))[:, None])
+    assert (actual.advantages[outside] == 0).all()
+    assert (actual.weights[outside] == 0).all()
     assert_close(actual.weights, weights)
     if estimator.row_local:
         unit = group_unit(batch, advantages)
@@ -134,7 +144,7 @@ def test_equals_the_oracle(library, estimator, batch):
         assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
 
 
-@every(NAMED)
+@on_numpy()
 @examples
 @given(batch=strategies.rollouts())
 def test_keep_equals_the_oracle(library, estimator, batch):
@@ -146,7 +156,7 @@ def test_keep_equals_the_oracle(library, estimator, batch):
 # --- rows, groups and padding ----------------------------------------------------------------------------
 
 
-@every(NAMED)
+@on_numpy()
 @examples
 @given(batch=strategies.rollouts(), seed=strategies.seeds)
 def test_padding_is_inert(library, estimator, batch, seed):
@@ -158,7 +168,7 @@ def test_padding_is_inert(library, estimator, batch, seed):
     assert (result.weights[~keep] == 0).all()
 
 
-@every(NAMED)
+@on_numpy()
 @examples
 @given(batch=strategies.rollouts(), order=st.permutations(range(N)))
 def test_permuting_rows_permutes_the_result(library, estimator, batch, order):
@@ -168,7 +178,7 @@ def test_permuting_rows_permutes_the_result(library, estimator, batch, order):
     assert_same(permuted, expected, exactly=False)
 
 
-@every(NAMED)
+@on_numpy()
 @examples
 @given(batch=strategies.rollouts(), new_names=st.permutations(range(N)))
 def test_group_labels_are_names(library, estimator, batch, new_names):
@@ -176,7 +186,7 @@ def test_group_labels_are_names(library, estimator, batch, new_names):
     assert_same(run(library, estimator, renamed), run(library, estimator, batch))
 
 
-@every(NAMED)
+@on_numpy(also=["torch"], everywhere=["dgpo"])
 @examples
 @given(batch=strategies.rollouts(invalid=False), gone=st.integers(0, N - 1), by_field=st.booleans())
 def test_an_invalid_row_is_as_if_deleted(library, estimator, batch, gone, by_field):
@@ -198,7 +208,7 @@ def test_an_invalid_row_is_as_if_deleted(library, estimator, batch, gone, by_fie
         np.testing.assert_array_equal(siblings.weights, expected.weights)
 
 
-@every(RELATIVE)
+@on_numpy(RELATIVE, everywhere=["grpo"])
 def test_fewer_than_two_valid_rows_give_zero(library, estimator):
     batch = small_batch((3.0, np.nan, 2.0, np.inf), groups=np.array([0, 0, 1, 2]))
     result = run(library, estimator, batch)
@@ -206,7 +216,7 @@ def test_fewer_than_two_valid_rows_give_zero(library, estimator):
     assert result.metrics["invalid_rows"] == 2
 
 
-@every(BY_REWARD)
+@on_numpy(BY_REWARD, also=["torch"], everywhere=["grpo", "dr_grpo", "rloo"])
 @pytest.mark.parametrize(("count", "reward"), [(64, 0.7), (7, 0.1)])
 def test_equal_rewards_give_exactly_zero(library, estimator, count, reward):
     for offset in (0.0, 0.3, 100.0, 1e4):
@@ -215,7 +225,7 @@ def test_equal_rewards_give_exactly_zero(library, estimator, count, reward):
         assert result.metrics["zero_variance_groups"] == 1
 
 
-@every(NAMED)
+@on_numpy(everywhere=["grpo"])
 def test_huge_rewards_keep_their_differences(library, estimator):
     """Squares of 1e20 do not fit into float32; another group's ordinary rewards are none the worse."""
     rewards, groups = (1e20, 0, 3e20, 0, 1, 0, 3, 0), np.array([0] * 4 + [1] * 4)
@@ -225,7 +235,7 @@ def test_huge_rewards_keep_their_differences(library, estimator):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-@every(NAMED)
+@on_numpy()
 def test_an_empty_response_gets_zero_but_its_reward_counts(library, estimator):
     mask = np.ones((4, 3), bool)
     mask[0] = False
@@ -236,7 +246,7 @@ def test_an_empty_response_gets_zero_but_its_reward_counts(library, estimator):
     assert result.metrics["invalid_rows"] == 0
 
 
-@every(NAMED)
+@on_numpy(everywhere=["dgpo"])
 def test_a_batch_without_any_token_or_valid_row_is_finite(library, estimator):
     for batch in (small_batch(mask=np.zeros((4, 3), bool)), small_batch((np.nan,) * 4)):
         result = run(library, estimator, batch)
@@ -247,7 +257,7 @@ def test_a_batch_without_any_token_or_valid_row_is_finite(library, estimator):
 # --- traits ----------------------------------------------------------------------------------------------
 
 
-@every(having("shift_invariant"))
+@on_numpy(having("shift_invariant"))
 @examples
 @given(
     batch=strategies.rollouts(offsets=(0.0,)), shifts=st.lists(st.integers(-64, 64), min_size=N, max_size=N)
@@ -259,7 +269,7 @@ def test_a_constant_added_to_a_group_changes_nothing(library, estimator, batch, 
     assert_same(run(library, estimator, shifted), run(library, estimator, batch), exactly=False)
 
 
-@every(having("scale_invariant"))
+@on_numpy(having("scale_invariant"))
 @pytest.mark.parametrize(("factor", "eps"), [(0.25, 1e-2), (4.0, 4e-2)])  # two programs serve both
 @examples
 @given(batch=strategies.rollouts(by_field=True))
@@ -269,14 +279,14 @@ def test_a_factor_is_another_eps(library, estimator, factor, eps, batch):
     assert_same(run(library, with_eps(estimator, eps), scaled), expected, exactly=False)
 
 
-@every(having("redistributes", SETTINGS))
+@on_numpy(having("redistributes", SETTINGS))
 @examples
 @given(batch=strategies.rollouts(by_field=True))
 def test_the_credit_of_a_response_is_kept(library, estimator, batch):
     assert_credit_is_kept(library, estimator, batch)
 
 
-@every(having("redistributes"))
+@on_numpy(having("redistributes"), everywhere=["dgpo"])
 def test_the_credit_of_a_long_response_is_kept(library, estimator):
     batch = small_batch(np.linspace(-1, 1, 16) ** 3, length=4096)
     assert_credit_is_kept(library, estimator, batch)
@@ -290,7 +300,7 @@ def assert_credit_is_kept(library, estimator, batch):
     np.testing.assert_allclose(credited.sum(axis=1, dtype=np.float64), lengths * alone, rtol=3e-7)
 
 
-@every(having("row_local", SETTINGS))
+@on_numpy(having("row_local", SETTINGS), also=["torch"], everywhere=["dgpo"])
 @examples
 @given(batch=strategies.rollouts(by_field=True), rows=st.lists(st.integers(0, N - 1), min_size=3, max_size=3))
 def test_weights_of_a_slice_are_the_slice_of_the_weights(library, estimator, batch, rows):
@@ -336,7 +346,7 @@ def test_scores_may_be_negative_and_padding_anything(library):
 BY_SCORE = [estimator for estimator in having("redistributes") if estimator.name != "grpo_s"]
 
 
-@pytest.mark.parametrize("estimator", BY_SCORE, ids=label)
+@on_numpy(BY_SCORE, everywhere=["dgpo"])
 @pytest.mark.parametrize("field", ["deviation", "normalized_entropy"])
 def test_a_nan_score_spoils_only_its_own_response(library, estimator, field):
     batch = small_batch()
@@ -359,7 +369,7 @@ def test_a_nan_entropy_takes_its_response_out_of_grpo_s(library):
     np.testing.assert_array_equal(spoilt[[0, 2, 3]], without[[0, 2, 3]])
 
 
-@every(NAMED)
+@on_numpy(everywhere=["dgpo"])
 def test_the_mask_may_be_of_any_type(library, estimator):
     batch = small_batch(mask=np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1], [1, 1, 1]], bool))
     expected = run(library, estimator, batch)
@@ -392,7 +402,7 @@ KINDS = {
 }
 
 
-@every(NAMED)
+@on_numpy(also=["torch", "strict"], everywhere=["dgpo"])
 def test_results_are_float32_but_for_float64_rewards(library, estimator):
     batch = small_batch()
     expected = run(library, estimator, batch)
@@ -445,11 +455,20 @@ def test_no_jax_gradient_flows_through_a_result(estimator):
         result = estimator(given)
         return sum(x.sum() for x in (result.advantages**2, result.weights**2, *result.metrics.values()))
 
-    gradients = jax.grad(total, argnums=(0, 1, 2))(batch.rewards, batch.deviation, batch.normalized_entropy)
+    gradient = quick_jit(jax.grad(total, argnums=(0, 1, 2)))
+    gradients = gradient(batch.rewards, batch.deviation, batch.normalized_entropy)
     assert all((gradient == 0).all() for gradient in gradients)
 
 
-@every(NAMED)
+# Dynamo takes seconds for each. That none reads a value is seen on the meta device too, so these few are
+# enough: one of each way to weigh tokens, or to be no product.
+TRACED = ("dgpo", "gdpo", "gtpo", "mt_grpo", "reinforce_plus_plus", "top_entropy")
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [pytest.param(e, id=label(e), marks=() if e.name in TRACED else pytest.mark.slow) for e in NAMED],
+)
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_runs_compiled_by_torch_without_a_break(estimator):
     torch = pytest.importorskip("torch")
@@ -466,7 +485,7 @@ def test_runs_under_vmap(estimator):
     jax = pytest.importorskip("jax")
     batches = [small_batch(rewards) for rewards in ((1, 0, 0, 0), (0.5, 2, -1, 2))]
     stacked = jax.tree.map(lambda *fields: jax.numpy.stack(fields), *batches)
-    result = jax.vmap(estimator)(stacked)
+    result = quick_jit(jax.vmap(estimator))(stacked)
     for i, batch in enumerate(batches):
         np.testing.assert_allclose(result.advantages[i], oracle.estimate(estimator, batch)[1], rtol=1e-5)
 
@@ -483,6 +502,7 @@ def test_kappa_zero_needs_no_entropy(library):
     )
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
 def test_the_weight_metrics_show_how_far_dgpo_is_from_grpo(library):
     batch = small_batch(length=500)
     batch = batch._replace(deviation=batch.deviation * np.float32(1e-3))

@@ -72,11 +72,11 @@ def test_the_oracle_agrees_with_autograd_of_the_plain_formula(temperature):
     np.testing.assert_allclose(of_entropy.numpy(), other, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.7, -0.3)])
-@pytest.mark.parametrize(
-    "case",
-    ["ordinary", "one_entry", "three_entries", "masked_policy", "long_heads_and_tails", "finite_heads"],
-)
+CASES = ("ordinary", "one_entry", "three_entries", "masked_policy", "long_heads_and_tails", "finite_heads")
+ALONE = [(case, weights) for case in ("ordinary", "masked_policy") for weights in ((1.0, 0.0), (0.0, 1.0))]
+
+
+@pytest.mark.parametrize(("case", "weights"), [*((case, (0.7, -0.3)) for case in CASES), *ALONE])
 def test_gradients(differentiate, case, weights):
     x, ids = draw(case)
     actual = differentiate(x, ids, *weights)

@@ -84,10 +84,20 @@ def by_jax(arrays, ids, weights, **options):
     return np.asarray(values), {name: np.asarray(gradient) for name, gradient in gradients.items()}
 
 
-@pytest.mark.parametrize("chunk", [None, 400, 1100])
-@pytest.mark.parametrize("settings", SETTINGS)
+EVERY = [(settings, chunk) for settings in SETTINGS for chunk in (None, 400, 1100)]
+# To trace and compile takes seconds each, and torch has been through all of them.
+SOME = [("plain", None), ("bias", 400), ("soft cap and scale", 400), ("soft cap and scale", 1100)]
+
+
+@pytest.mark.parametrize(
+    ("run", "settings", "chunk"),
+    [
+        pytest.param(run, *case, marks=() if run is by_torch or case in SOME else pytest.mark.slow)
+        for run in (by_torch, by_jax, by_torch_compiled)
+        for case in EVERY
+    ],
+)
 @pytest.mark.filterwarnings("default")  # of Dynamo, which are its own
-@pytest.mark.parametrize("run", [by_torch, by_jax, by_torch_compiled])
 def test_values_and_gradients(rng, run, settings, chunk):
     arrays, ids, weights, options = draw(rng, SETTINGS[settings])
     temperature = np.linspace(0.5, 2.0, ids.size, dtype=np.float32).reshape(ids.shape)

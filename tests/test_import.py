@@ -31,10 +31,6 @@ def imported(path):
     return found
 
 
-def roots(path):
-    return {name.split(".")[0] for name in imported(path)}
-
-
 def loaded_after(statement):
     """The top-level modules of a fresh interpreter after the statement."""
     code = f"{statement}\nimport sys; print(*{{name.split('.')[0] for name in sys.modules}})"
@@ -78,35 +74,45 @@ def test_an_adapter_without_its_framework_says_what_to_install(adapter, package)
         import_module(f"credit.adapters.{adapter}")
 
 
-@pytest.mark.parametrize("path", [*CORE, *LENS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_core_knows_no_framework_and_no_adapter(path):
-    assert not roots(path) & (FRAMEWORKS | ARRAYS)
-    assert not any(name.startswith("credit.adapters") for name in imported(path))
-
-
-@pytest.mark.parametrize("path", [*CORE, *BACKENDS], ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_below_the_lens_knows_it(path):
-    assert not any(name.startswith("credit.lens") for name in imported(path))
-
-
-@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_backend_imports_of_credit_only_backends(path):
-    ours = {name for name in imported(path) if name.split(".")[0] == "credit"}
-    assert all(name.startswith("credit.backends") for name in ours)
-    assert not roots(path) & FRAMEWORKS
-
-
-@pytest.mark.parametrize("path", BACKENDS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_backend_imports_its_own_library_only(path):
-    folder = path.relative_to(ROOT / "backends").parts[0]
-    own = {"torch": {"torch", "triton"}, "jax": {"jax", "jaxlib"}}.get(folder, set())
-    at_the_top = {
-        name.split(".")[0]
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [n.name for n in node.names])
+def importing(paths, *prefixes):
+    """What each of the files imports of these packages or modules, where it imports any: {file: names}."""
+    found = {
+        str(path.relative_to(ROOT)): {
+            n for n in imported(path) for p in prefixes if f"{n}.".startswith(f"{p}.")
+        }
+        for path in paths
     }
-    assert at_the_top & ARRAYS <= own
+    assert len(found) > 1
+    return {path: names for path, names in found.items() if names}
+
+
+def test_the_core_knows_no_framework_and_no_adapter():
+    assert not importing([*CORE, *LENS], *FRAMEWORKS, *ARRAYS, "credit.adapters")
+
+
+def test_nothing_below_the_lens_knows_it():
+    assert not importing([*CORE, *BACKENDS], "credit.lens")
+
+
+def test_a_backend_imports_of_credit_only_backends():
+    assert not importing(BACKENDS, *FRAMEWORKS)
+    ours = importing(BACKENDS, "credit")
+    assert not [
+        path for path, names in ours.items() if any(not n.startswith("credit.backends") for n in names)
+    ]
+
+
+def test_a_backend_imports_its_own_library_only():
+    for path in BACKENDS:
+        folder = path.relative_to(ROOT / "backends").parts[0]
+        own = {"torch": {"torch", "triton"}, "jax": {"jax", "jaxlib"}}.get(folder, set())
+        at_the_top = {
+            name.split(".")[0]
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in ([node.module] if isinstance(node, ast.ImportFrom) else [n.name for n in node.names])
+        }
+        assert at_the_top & ARRAYS <= own, path
 
 
 def test_the_public_names_are_there_and_documented():

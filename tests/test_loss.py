@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import oracle
 import pytest
+import running
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 from named import NAMES, make
@@ -28,6 +29,7 @@ def label(loss):
 
 
 every_setting = pytest.mark.parametrize("loss", SETTINGS, ids=label)
+on_numpy = running.on_numpy("loss", SETTINGS, also=["torch"], everywhere=SETTINGS[:1], label=label)
 differentiable = pytest.mark.parametrize("framework", ["torch", "jax"])
 
 
@@ -111,7 +113,7 @@ def test_the_first_step_is_the_mean_advantage(library):
     assert metrics["approx_kl"] == metrics["clip_fraction_low"] == metrics["clip_fraction_high"] == 0
 
 
-@every_setting
+@on_numpy
 def test_one_advantage_per_response_is_the_same_for_its_tokens(library, loss):
     given = draw(2)
     column = given["advantages"][:, 0]
@@ -157,7 +159,7 @@ def test_the_gradient_is_the_formulas(framework, loss):
     assert (actual != 0).any()
 
 
-@every_setting
+@on_numpy
 def test_nothing_outside_the_mask_matters(library, loss):
     given = draw(4)
     clean, dirty = run(library, loss, given), run(library, loss, garbled(given))

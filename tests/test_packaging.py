@@ -1,13 +1,16 @@
-"""The folders, the links and the list of packages describe one tree."""
+"""The folders, the links and the list of packages describe one tree; the pins serve the extras."""
 
 import os
 import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 LINKED = ("backends", "adapters")
 
 
@@ -58,3 +61,26 @@ def test_the_files_of_the_page_are_shipped():
 
 def test_nothing_is_importable_under_a_folders_bare_name():
     assert not {name.split(".")[0] for name in SETUPTOOLS["packages"]} & set(LINKED)
+
+
+# What each environment of noxfile.py has to hold; OpenRLHF's and Tunix's leave some of what those ask for out.
+ENVIRONMENTS = {
+    "core": ("test", "torch", "jax"),
+    "trl": ("trl", "demo", "study"),
+    "verl": ("verl",),
+    "openrlhf": ("openrlhf",),
+    "tunix": ("tunix",),
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_pins_are_releases_that_the_extras_ask_for(environment):
+    lines = (ROOT / "constraints" / f"{environment}.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {canonicalize_name(name): release for name, release in pins.items()}
+    asked = [*PROJECT["dependencies"], "pytest"]
+    asked += [text for extra in ENVIRONMENTS[environment] for text in PROJECT["optional-dependencies"][extra]]
+    for requirement in map(Requirement, asked):
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"constraints/{environment}.txt lacks {requirement}"
+        assert requirement.specifier.contains(pins[name]), f"{name}=={pins[name]} is not {requirement}"

@@ -11,7 +11,7 @@ from measuring import assert_within_bounds, measure, token_ids
 import credit
 
 NOISE = (1e-4, 1e-3, 1e-2, 1.0)
-TEMPERATURES = (0.05, 0.3, 1.0, 10.0)
+TEMPERATURES = (0.05, 10.0)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_temperature_as_array(library, rng, shape):
     assert_within_bounds(actual, x, y, ids, np.broadcast_to(temperature, ids.shape))
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (3, 1, 2), (2, 0, 3), (1, 1, 40)])
+@pytest.mark.parametrize("shape", [(), (2, 3), (2, 0, 3), (1, 1, 40)])
 def test_leading_shapes(library, rng, shape):
     x, y = logit_cases.ordinary(rng, rows=int(np.prod(shape)), size=17_000)
     x, y = (array.reshape(*shape, 17_000) for array in (x, y))

@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import statistics_oracle as oracle
+from running import on_numpy
 
 import credit
 
@@ -55,8 +56,10 @@ def assert_within_bounds(actual, arrays, temperature=1.0, size=SIZE, **settings)
     assert max(used.values()) <= 2.0, used
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(
+    ("setting", "biased"),
+    [*((setting, True) for setting in SETTINGS), ("plain", False), ("scale and soft cap", False)],
+)
 def test_against_explicit_float64_logits(library, drawn, setting, biased):
     if not biased:
         del drawn["policy_bias"], drawn["reference_bias"]
@@ -65,7 +68,7 @@ def test_against_explicit_float64_logits(library, drawn, setting, biased):
     assert_within_bounds(actual, drawn, **SETTINGS[setting])
 
 
-@pytest.mark.parametrize("chunk", [7, 512, SIZE - 1, SIZE, 10**6])
+@on_numpy("chunk", [7, 512, SIZE - 1, SIZE, 10**6], everywhere=[512, 10**6])
 def test_any_chunk_gives_the_same(library, drawn, chunk):
     assert_within_bounds(measure(library, drawn, chunk=chunk, soft_cap=5.0), drawn, soft_cap=5.0)
 
@@ -91,7 +94,7 @@ def test_one_bias_and_temperature_per_token(library, drawn):
     assert_within_bounds([library.numpy(field) for field in actual], drawn, temperature)
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (0, 3), (2, 1, 2)])
+@on_numpy("shape", [(), (5,), (0, 3), (2, 1, 2)], everywhere=[(), (0, 3), (2, 1, 2)])
 def test_leading_shapes(library, drawn, shape):
     rng = np.random.default_rng(4)
     for name in ("policy_hidden", "reference_hidden"):
@@ -130,12 +133,10 @@ def test_identical_models_deviate_by_exactly_zero(library, drawn):
     np.testing.assert_array_equal(measure(library, drawn, chunk=100)[3], 0.0)
 
 
-@pytest.mark.parametrize("sides", [("policy",), ("policy", "reference")])
-@pytest.mark.parametrize("part", ["head", "both"])
+@pytest.mark.parametrize(("part", "sides"), [("head", ("policy", "reference")), ("both", ("policy",))])
+@pytest.mark.parametrize("library", ["torch", "jax"], indirect=True)  # whose heads may be bfloat16
 def test_bfloat16(library, drawn, part, sides):
     """Products of bfloat16 are summed in float32: only the inputs are rounded."""
-    if library.name not in ("torch", "jax"):
-        pytest.skip("bfloat16 heads are torch's and JAX's")
     pytest.importorskip("ml_dtypes")
     names = [f"{s}_{p}" for s in sides for p in ("head", "hidden") if part in (p, "both")]
     rounded = {name: drawn[name].astype("bfloat16").astype(np.float32) for name in names}
@@ -143,7 +144,8 @@ def test_bfloat16(library, drawn, part, sides):
     for name in names:
         array = given[name]
         given[name] = array.bfloat16() if library.name == "torch" else array.astype("bfloat16")
-    actual = credit.token_statistics_from_hidden(**given, chunk=300)
+    function = library.call(lambda arrays: credit.token_statistics_from_hidden(**arrays, chunk=300))
+    actual = function(given)
     assert all("float32" in str(field.dtype) for field in actual)
     assert_within_bounds([library.numpy(field) for field in actual], drawn | rounded)
 

@@ -108,5 +108,5 @@ def test_in_a_process_of_its_own(program):
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     command = [sys.executable, "-W", "error", "-c", f"import jax_programs; jax_programs.{program}()"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr

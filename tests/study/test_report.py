@@ -22,6 +22,7 @@ def study(folder, *flags):
     )
 
 
+@pytest.mark.slow
 def test_two_short_runs_and_their_report(tmp_path):
     stopped = study(tmp_path, "--time-limit", "0.001")
     assert stopped.returncode == 1

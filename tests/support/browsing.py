@@ -9,7 +9,7 @@ def wait(driver: Any, script: str, *arguments: Any) -> None:
     """Waits until the script returns something true."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 60, poll_frequency=0.05).until(lambda d: d.execute_script(script, *arguments))
+    WebDriverWait(driver, 600, poll_frequency=0.05).until(lambda d: d.execute_script(script, *arguments))
 
 
 def put(driver: Any, selector: str, value: Any) -> None:

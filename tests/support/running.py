@@ -1,6 +1,31 @@
 """Calls estimators on an array library with numpy arrays in and out."""
 
+import pytest
+
 from credit import Credit, Rollouts
+
+LIBRARIES = ("numpy", "torch", "jax", "strict")  # the parameters of the fixture `library`
+
+
+def on_numpy(name, values, *, also=(), everywhere=(), label=str):
+    """Parametrises the fixture `library` and `name`: each value on numpy and on the libraries in `also`.
+
+    A property that holds on numpy holds on a library that agrees with the oracle, but for its last bits and
+    its types. So the other libraries take the values in `everywhere` (or of that name), and what is left out
+    is marked slow.
+    """
+
+    def marks(library, value):
+        key = getattr(value, "name", value)
+        return () if library in ("numpy", *also) or key in everywhere else pytest.mark.slow
+
+    pairs = [
+        pytest.param(library, value, id=f"{library}-{label(value)}", marks=marks(library, value))
+        for library in LIBRARIES
+        for value in values
+    ]
+    return pytest.mark.parametrize(("library", name), pairs, indirect=["library"])
+
 
 # XLA's CPU compiler without LLVM's optimisation and with its older code generator.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}

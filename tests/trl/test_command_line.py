@@ -88,7 +88,7 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["python", pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_trls_script_takes_the_estimator_from_yaml_and_flags(model_path, tmp_path, launcher):
     (tmp_path / "my_rewards.py").write_text(
         "def low_digits(completions, **_):\n    return [sum(c < '5' for c in t) / 8 for t in completions]\n"
@@ -106,7 +106,7 @@ def test_trls_script_takes_the_estimator_from_yaml_and_flags(model_path, tmp_pat
     assert steps[1]["credit/gate_mean"] < 1.0  # the flag replaced the file's settings, kappa = 0 among them
 
 
-@pytest.mark.parametrize("task", ["running_sums", "addition_chain"])
+@pytest.mark.parametrize("task", ["running_sums", pytest.param("addition_chain", marks=pytest.mark.slow)])
 def test_the_demo_runs_and_leaves_a_plot(tmp_path, task):
     flags = ["--warm-up", "0.0", "--max_steps", "2", "--eval-size", "8", "--task", task]
     flags += [
@@ -128,16 +128,25 @@ def test_the_demo_runs_and_leaves_a_plot(tmp_path, task):
     assert all({"prompt", "answer"} == set(line) for line in held_out)
 
 
-def test_the_same_script_trains_float32_weights_of_your_model(model_path, tmp_path):
+@pytest.fixture
+def on_your_model(model_path, tmp_path):
+    """The command that trains a model on 40 rows of data from disk."""
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"prompt": f"{i}>", "answer": f"{i}"}) + "\n" for i in range(40)))
     flags = ["--model", model_path, "--dataset", str(data), "--use_cpu", "true", "--bf16", "true"]
     flags += ["--max_steps", "1", "--max_completion_length", "4", "--output", str(tmp_path / "run")]
-    script = str(ROOT / "examples/trl/train.py")
-    run([script, *flags, "--eval-size", "8"], tmp_path)
+    return [str(ROOT / "examples/trl/train.py"), *flags]
+
+
+def test_the_same_script_trains_float32_weights_of_your_model(on_your_model, tmp_path):
+    run([*on_your_model, "--eval-size", "8"], tmp_path)
     assert json.loads((tmp_path / "run/trained/config.json").read_text())["dtype"] == "float32"
+
+
+@pytest.mark.slow
+def test_data_that_are_all_held_out_are_refused(on_your_model, tmp_path):
     with pytest.raises(AssertionError, match="has 40 rows, all of them held out; lower --eval-size"):
-        run([script, *flags], tmp_path)
+        run(on_your_model, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["one_gpu", "ddp", "zero3", "fsdp2"])

@@ -1,32 +1,19 @@
 """Resampling on two processes over gloo: the same rounds everywhere, whole groups on each."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from ranks import run
 
 from credit import lens
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def ranks(model_path, tmp_path_factory):
     """What each of two processes saw, and the records of both."""
     out = tmp_path_factory.mktemp("ranks")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [*launch, str(Path(__file__).with_name("sample_rank.py")), model_path, str(out)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run(str(Path(__file__).with_name("sample_rank.py")), 2, model_path, str(out))
     found = [json.loads((out / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
     return [*found, list(lens.read(out / "run/credit.jsonl"))]
 

@@ -62,6 +62,7 @@ def score(model, overrides, rank, ranks):
             overrides=[*given, *BATCHING, f"actor_rollout_ref.model.path={model}", *overrides],
         )
     lora = config.actor_rollout_ref.model.lora_rank > 0
+    torch.manual_seed(0)  # LoRA draws its weights
     worker = CreditWorker(config.actor_rollout_ref, "actor_rollout" if lora else "actor_rollout_ref")
     worker.init_model()
     trained = {n: p for n, p in worker.actor.engine.module.named_parameters() if p.requires_grad}

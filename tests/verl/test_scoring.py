@@ -1,15 +1,12 @@
 """Statistics from verl's real actor worker against plain Hugging Face forwards in float64."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import score_rank
 import tiny_model
 import torch
+from ranks import run
 from transformers import AutoModelForCausalLM
 
 LORA_RANK, LORA_ALPHA = 4, 16
@@ -33,25 +30,7 @@ def model(tmp_path_factory):
 
 def launch(model, out, ranks, layouts):
     """Runs the ranks and gives for each layout the policy's weights and the rows' statistics, in order."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = [sys.executable, score_rank.__file__, str(model), str(out), *(LAYOUTS[name] for name in layouts)]
-    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared["PYTHONPATH"] = os.pathsep.join(sys.path)
-    processes = [
-        subprocess.Popen(
-            script,
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    for process in processes:
-        errors = process.communicate(timeout=200)[1]
-        assert process.returncode == 0, errors[-3000:]
+    run(score_rank.__file__, ranks, str(model), str(out), *(LAYOUTS[name] for name in layouts))
     found = [torch.load(Path(out) / f"{rank}.pt") for rank in range(ranks)]
     for place, name in enumerate(layouts):
         parts = [part[place][1] for part in found]
