@@ -4,11 +4,24 @@ from typing import Any, NamedTuple
 
 from credit import logits_validation, validation
 from credit.backends.arrays import namespace, stop_gradient
-from credit.types import Array
+from credit.types import Array, document_fields
 
 
+@document_fields
 class DeviationBounds(NamedTuple):
-    """lower <= d <= upper, both [...] in [0, 1]."""
+    """Bounds of the squared Hellinger distance d of two next-token distributions: lower <= d <= upper.
+
+    Attributes:
+        lower: [...], float in [0, 1]: at most the deviation of the token.
+        upper: [...], float in [0, 1]: at least the deviation of the token.
+
+    Example:
+        >>> import numpy as np
+        >>> import credit
+        >>> bounds = credit.top_k_deviation(np.log([[0.5, 0.3]]), np.log([[0.3, 0.5]]))
+        >>> bounds.lower.round(4).tolist(), bounds.upper.round(4).tolist()
+        ([0.0254], [0.2254])
+    """
 
     lower: Array
     upper: Array
@@ -36,8 +49,9 @@ def top_k_deviation(log_probs: Array, reference_log_probs: Array) -> DeviationBo
 
     Example:
         >>> import numpy as np
+        >>> import credit
         >>> p, q = np.array([0.5, 0.3]), np.array([0.3, 0.5])
-        >>> lower, upper = top_k_deviation(np.log(p), np.log(q))
+        >>> lower, upper = credit.top_k_deviation(np.log(p), np.log(q))
         >>> float(lower.round(4)), float(upper.round(4))
         (0.0254, 0.2254)
     """
@@ -81,7 +95,8 @@ def binary_deviation(log_probs: Array, reference_log_probs: Array) -> Array:
 
     Example:
         >>> import numpy as np
-        >>> binary_deviation(np.log([0.5, 0.5]), np.log([0.5, 0.1])).round(4).tolist()
+        >>> import credit
+        >>> credit.binary_deviation(np.log([0.5, 0.5]), np.log([0.5, 0.1])).round(4).tolist()
         [0.0, 0.1056]
     """
     _check_log_probs(log_probs, reference_log_probs)

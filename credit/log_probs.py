@@ -25,7 +25,8 @@ def selected_log_probs(
 
     Example:
         >>> import numpy as np
-        >>> selected_log_probs(np.log([[0.25, 0.75]]), np.array([0])).round(3).tolist()
+        >>> import credit
+        >>> credit.selected_log_probs(np.log([[0.25, 0.75]]), np.array([0])).round(3).tolist()
         [-1.386]
     """
     settings = {"vocab_size": vocab_size, "process_group": process_group}
@@ -49,7 +50,8 @@ def log_probs_and_entropy(
 
     Example:
         >>> import numpy as np
-        >>> log_probs, entropy = log_probs_and_entropy(np.zeros((1, 8)), np.array([3]))
+        >>> import credit
+        >>> log_probs, entropy = credit.log_probs_and_entropy(np.zeros((1, 8)), np.array([3]))
         >>> log_probs.round(3).tolist(), entropy.round(3).tolist()
         ([-2.079], [2.079])
     """
@@ -102,7 +104,9 @@ def selected_log_probs_from_hidden(
 
     Example:
         >>> import numpy as np
-        >>> selected_log_probs_from_hidden(np.zeros((1, 3)), np.ones((8, 3)), np.array([3])).round(3).tolist()
+        >>> import credit
+        >>> hidden, head = np.zeros((1, 3)), np.ones((8, 3))
+        >>> credit.selected_log_probs_from_hidden(hidden, head, np.array([3])).round(3).tolist()
         [-2.079]
     """
     validation.check_same_library(hidden=hidden, head=head, bias=bias)
