@@ -9,20 +9,18 @@ from credit.types import Array, document_fields
 
 @document_fields
 class DeviationBounds(NamedTuple):
-    """Two numbers that the squared Hellinger distance d of each token lies between.
-
-        lower <= d <= upper
+    """Bounds of the squared Hellinger distance d of two next-token distributions: lower <= d <= upper.
 
     Attributes:
-        lower: [...], float in [0, 1]: the distance if all other tokens were one token.
-        upper: [...], float in [0, 1]: the distance if no other token were likely under both models.
+        lower: [...], float in [0, 1]: at most the deviation of the token.
+        upper: [...], float in [0, 1]: at least the deviation of the token.
 
     Example:
         >>> import numpy as np
         >>> import credit
-        >>> bounds = credit.top_k_deviation(np.log([0.9]), np.log([0.6]))
-        >>> bool(bounds.lower <= bounds.upper)
-        True
+        >>> bounds = credit.top_k_deviation(np.log([[0.5, 0.3]]), np.log([[0.3, 0.5]]))
+        >>> bounds.lower.round(4).tolist(), bounds.upper.round(4).tolist()
+        ([0.0254], [0.2254])
     """
 
     lower: Array

@@ -112,10 +112,13 @@ def token_statistics_from_hidden(
     Example:
         >>> import numpy as np
         >>> import credit
-        >>> hidden, head = np.array([[1.0, 2.0]]), np.eye(2)
-        >>> statistics = credit.token_statistics_from_hidden(hidden, head, hidden, 2 * head, np.array([1]))
-        >>> statistics == credit.token_statistics(hidden, 2 * hidden, np.array([1]))
-        True
+        >>> hidden, head, ids = np.array([[1.0, 2.0]]), np.eye(2), np.array([1])
+        >>> statistics = credit.token_statistics_from_hidden(hidden, head, hidden, 2 * head, ids)
+        >>> [round(float(field[0]), 3) for field in statistics]
+        [-0.313, -0.127, 0.84, 0.019]
+        >>> statistics = credit.token_statistics(hidden @ head.T, hidden @ (2 * head).T, ids)
+        >>> [round(float(field[0]), 3) for field in statistics]
+        [-0.313, -0.127, 0.84, 0.019]
     """
     validation.check_same_library(
         policy_hidden=policy_hidden,

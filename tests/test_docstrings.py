@@ -48,7 +48,9 @@ def test_the_example_of_every_public_name_runs(name):
         assert not failed, "".join(report)
 
 
-@pytest.mark.parametrize("kind", [credit.Rollouts, credit.TokenStatistics, credit.Credit])
+@pytest.mark.parametrize(
+    "kind", [credit.Rollouts, credit.TokenStatistics, credit.Credit, credit.DeviationBounds]
+)
 def test_every_field_is_described_once_for_the_class_and_for_help(kind):
     text = " ".join(getdoc(kind).split())
     for name in kind._fields:
