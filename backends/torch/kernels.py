@@ -1,15 +1,13 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
 """Triton: the state of `vocab/state.py` in one read of the logits, and the gradient of log-probs and entropy.
 
-`vocab/state.py` is the reference for every formula here, and tests compare. The form differs: exponents are
-in base 2 (times log2 e = 1.4427), so the moment E is in units of ln 2, and 2 ln 2 = 1.3863 takes it to nats.
-A program owns one token and one part of its vocabulary. Each of its LANES threads keeps a state of its own
-over VEC neighbouring entries (16 bytes; in rows without that alignment the lanes lie side by side), so that
-the loop has neither a barrier nor a shuffle; the lanes are joined once, at the end, by the same chain rule as
-parts are. Tiles are loaded one round ahead: where few tokens leave a multiprocessor few programs, memory is
-busy while they compute. How many parts a row has follows from the vocabulary alone: a token's result does not
-depend on its batch. Contraction is off: it would leave it to the compiler whether identical models deviate by
-exactly 0.
+`vocab/state.py` is the reference for every formula here, and tests compare. Exponents are in base 2 (log2 e is
+1.4427), so the moment E is in units of ln 2, and 2 ln 2 = 1.3863 turns it into nats. A program owns one token
+and one part of its vocabulary. Each thread keeps a state of its own over VEC neighbouring entries (16 bytes; in
+rows without that alignment the lanes lie side by side), so the loop has neither a barrier nor a shuffle; the
+lanes are merged once, at the end. Tiles are loaded one round ahead, so that memory is busy while few programs
+compute. The number of parts follows from the vocabulary alone: a token's result does not depend on its batch.
+Contraction is off, since it would let the compiler decide whether identical models deviate by exactly 0.
 """
 
 from math import log
@@ -138,6 +136,19 @@ def _load_tiles(
 
 
 @triton.jit
+def _store_state(p, m, a, selected, e, n, b, reference_selected, d):
+    """The fields in the order of `state.pack`."""
+    tl.store(p, m)
+    tl.store(p + 1, a)
+    tl.store(p + 2, selected)
+    tl.store(p + 3, e)
+    tl.store(p + 4, n)
+    tl.store(p + 5, b)
+    tl.store(p + 6, reference_selected)
+    tl.store(p + 7, d)
+
+
+@triton.jit
 def fold_kernel(
     x_ptr, y_ptr, ids_ptr, half_ptr, out_ptr, rows, inner, start, size,
     x_outer, x_inner, x_column, y_outer, y_inner, y_column,
@@ -184,14 +195,7 @@ def fold_kernel(
         _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
     else:
         p = out_ptr + (row * PARTS + part) * 8
-        tl.store(p, m)
-        tl.store(p + 1, a)
-        tl.store(p + 2, selected)
-        tl.store(p + 3, e)
-        tl.store(p + 4, n)
-        tl.store(p + 5, b)
-        tl.store(p + 6, reference_selected)
-        tl.store(p + 7, d)
+        _store_state(p, m, a, selected, e, n, b, reference_selected, d)
 
 
 @triton.jit
