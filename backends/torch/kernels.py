@@ -1,13 +1,12 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
 """Triton: the state of `vocab/state.py` in one read of the logits, and the gradient of log-probs and entropy.
 
-`vocab/state.py` is the reference for every formula here, and tests compare. Exponents are in base 2 (log2 e is
-1.4427), so the moment E is in units of ln 2, and 2 ln 2 = 1.3863 turns it into nats. A program owns one token
-and one part of its vocabulary. Each thread keeps a state of its own over VEC neighbouring entries (16 bytes; in
-rows without that alignment the lanes lie side by side), so the loop has neither a barrier nor a shuffle; the
-lanes are merged once, at the end. Tiles are loaded one round ahead, so that memory is busy while few programs
-compute. The number of parts follows from the vocabulary alone: a token's result does not depend on its batch.
-Contraction is off, since it would let the compiler decide whether identical models deviate by exactly 0.
+`vocab/state.py` is the reference for every formula here. Exponents are in base 2 (log2 e is 1.4427), so the
+moment E is in units of ln 2, and 2 ln 2 = 1.3863 turns it into nats. A program owns one token and one part of
+its vocabulary. Each thread keeps a state of its own over VEC neighbouring entries (16 bytes; without that
+alignment the lanes lie side by side), so the loop has neither a barrier nor a shuffle. Tiles are loaded one
+round ahead, since few programs leave memory idle. The number of parts follows from the vocabulary alone, so a
+token's result does not depend on its batch. Contraction is off: equal models shall deviate by exactly 0.
 """
 
 from math import log
@@ -93,9 +92,7 @@ def _merge_states(m, a, e, n, b, d, c):
 
 
 @triton.jit
-def _store_statistics(
-    out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR: tl.constexpr
-):
+def _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, ref_selected, PAIR: tl.constexpr):
     """log p, log q, H and d; of a single model log p, H, peak and ln A."""
     log_a = tl.log(a)
     log_p = 2.0 * half * (selected - m) - log_a
@@ -103,7 +100,7 @@ def _store_statistics(
     log_p, entropy = tl.where(log_p > 0.0, 0.0, log_p), tl.where(entropy < 0.0, 0.0, entropy)
     tl.store(out_ptr + row, log_p)
     if PAIR:
-        log_q = 2.0 * half * (reference_selected - n) - tl.log(b)
+        log_q = 2.0 * half * (ref_selected - n) - tl.log(b)
         tl.store(out_ptr + rows + row, tl.where(log_q > 0.0, 0.0, log_q))
         tl.store(out_ptr + 2 * rows + row, entropy)
         good = (a > 0.0) & (b > 0.0)
