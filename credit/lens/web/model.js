@@ -105,7 +105,7 @@ class Model {
       ["weights", `${number(weights.weight_min)} … ${number(weights.weight_max)}`, "least and largest"],
       ...(deviation ? [["deviation mean", number(deviation.mean), "squared Hellinger distance of policy and reference"],
         ["deviation max", number(deviation.max)]] : []),
-      ...(entropy ? [["entropy mean", number(entropy.mean), "normalised: H / log V"]] : []),
+      ...(entropy ? [["entropy mean", number(entropy.mean), "normalized: H / log V"]] : []),
     ];
   }
 
