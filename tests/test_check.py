@@ -15,7 +15,7 @@ def only_numpy(monkeypatch):
 
 
 def test_every_library_here_is_within_its_bounds(capsys):
-    assert check.main() == 0
+    assert check.main([]) == 0
     table = capsys.readouterr().out
     found = {place.library for place in check.list_places()}
     for library in found | set(credit.names()) | {"token_statistics", "log_probs_and_entropy"}:
@@ -33,7 +33,7 @@ def test_a_wrong_statistic_is_found(only_numpy, monkeypatch, capsys, field):
         return tuple(fields)
 
     monkeypatch.setattr(numpy_backend, "token_statistics", wrong)
-    assert check.main() == 1
+    assert check.main([]) == 1
     assert "1 broken" in capsys.readouterr().out
 
 
@@ -41,7 +41,17 @@ def test_a_wrong_estimator_and_a_failing_one_are_found(only_numpy, monkeypatch, 
     right = credit.DGPO.weights
     monkeypatch.setattr(credit.DGPO, "weights", lambda *a: right(*a) * 1.001)
     monkeypatch.setattr(credit.RLOO, "advantages", lambda *_: 1 / 0)
-    assert check.main() == 1
+    assert check.main([]) == 1
     table = capsys.readouterr().out
     assert "2 broken" in table
     assert "ZeroDivisionError" in table
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--libary", 2), ("numpy", 2)])
+def test_help_and_unknown_arguments_check_nothing(monkeypatch, capsys, argument, status):
+    monkeypatch.setattr(check, "list_places", lambda: pytest.fail("the checks were run"))
+    with pytest.raises(SystemExit) as ended:
+        check.main([argument])
+    assert ended.value.code == status
+    text = capsys.readouterr()
+    assert "every array library and device" in text.out if status == 0 else argument in text.err

@@ -151,8 +151,8 @@ def test_factors_carry_no_gradient():
     rewards = torch.arange(4.0, requires_grad=True)
     field = torch.rand((4, 3), requires_grad=True)
     batch = Rollouts(rewards, torch.zeros(4).long(), torch.ones((4, 3)), deviation=field)
-    for known in (None, torch.ones(4, requires_grad=True)):
-        assert not any(f.requires_grad for f in DGPO(kappa=0).factors(batch, known))
+    for own in (None, torch.ones(4, requires_grad=True)):
+        assert not any(f.requires_grad for f in DGPO(kappa=0).factors(batch, own))
 
 
 # --- returns ---------------------------------------------------------------------------------------------

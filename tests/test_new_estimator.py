@@ -32,7 +32,7 @@ def test_it_is_exported(name):
 @every
 def test_its_settings_have_values_to_test_with(name):
     unset = ", ".join(list_unset(name))
-    assert not unset, f"give {unset} a default, or add {name!r} to REQUIRED in tests/support/named.py"
+    assert not unset, f"give {unset} a default, or add {name!r} to REQUIRED in credit/selftest/estimators.py"
 
 
 @pytest.mark.parametrize("name", NAMES)

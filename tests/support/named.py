@@ -4,8 +4,8 @@ from functools import cache
 
 import credit
 from credit.estimators.registry import estimator_classes
+from credit.selftest.estimators import REQUIRED
 
-REQUIRED = {"mix": {"parts": [(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.1))]}}
 PACKAGE = {
     n: kind for n, kind in sorted(estimator_classes().items()) if kind.__module__.startswith("credit.")
 }

@@ -6,6 +6,13 @@ import numpy as np
 import pytest
 
 from credit import Estimator
+from credit.selftest.advantages_oracle import (
+    centered,
+    less_the_others,
+    mean,
+    spread_by_deviation,
+    standardized,
+)
 
 # --- the batch -------------------------------------------------------------------------------------------
 
@@ -35,30 +42,7 @@ def chosen(rollouts):
     ]
 
 
-def mean(values):
-    return math.fsum(values) / len(values) if values else 0.0
-
-
 # --- one advantage per response --------------------------------------------------------------------------
-
-
-def standardised(estimator, rewards):
-    if len(rewards) < 2 or len(set(rewards)) == 1:
-        return [0.0] * len(rewards)
-    centre = mean(rewards)
-    squares = math.fsum((r - centre) ** 2 for r in rewards)
-    deviation = math.sqrt(squares / (len(rewards) - estimator.correction))
-    return [(r - centre) / (deviation + estimator.eps) for r in rewards]
-
-
-def centred(estimator, rewards):
-    return [r - mean(rewards) if len(set(rewards)) > 1 else 0.0 for r in rewards]
-
-
-def less_the_others(estimator, rewards):
-    if len(rewards) < 2:
-        return [0.0] * len(rewards)
-    return [r - mean(rewards[:i] + rewards[i + 1 :]) for i, r in enumerate(rewards)]
 
 
 def per_group(formula):
@@ -82,7 +66,7 @@ def deviation(values, correction=1):
 
 
 def over_the_mean(estimator, rewards):
-    return [c / mean(rewards) if mean(rewards) > 0 else 0.0 for c in centred(estimator, rewards)]
+    return [c / mean(rewards) if mean(rewards) > 0 else 0.0 for c in centered(estimator, rewards)]
 
 
 def lead_of_the_best(estimator, rewards):
@@ -114,13 +98,13 @@ def weighted_by_length(estimator, rollouts):
 
 def over_the_batch(estimator, rollouts):
     scale = deviation(valid_rewards(rollouts), estimator.correction) + estimator.eps
-    return [a / scale for a in per_group(centred)(estimator, rollouts)]
+    return [a / scale for a in per_group(centered)(estimator, rollouts)]
 
 
 def scaled_by_failures(estimator, rollouts):
     rewards = valid_rewards(rollouts)
     alpha = len(rewards) / max(sum(r != 0 for r in rewards), 1)
-    return [alpha * a / estimator.f for a in per_group(centred)(estimator, rollouts)]
+    return [alpha * a / estimator.f for a in per_group(centered)(estimator, rollouts)]
 
 
 def less_the_greedy(estimator, rollouts):
@@ -148,26 +132,26 @@ def shares(estimator, rollouts):
         # Shares that differ by rounding alone count as equal.
         lowest = min(shaped.values(), default=0.0)
         rewards = [lowest if abs(value - lowest) < 1e-12 else value for value in shaped.values()]
-        for row, value in zip(shaped, standardised(estimator, rewards), strict=True):
+        for row, value in zip(shaped, standardized(estimator, rewards), strict=True):
             result[row] = value
     return result
 
 
 ADVANTAGES = {
     "grpo_s": shares,
-    "mt_grpo": per_group(standardised),
-    "entropy_shaped": per_group(standardised),
+    "mt_grpo": per_group(standardized),
+    "entropy_shaped": per_group(standardized),
     "gpg": scaled_by_failures,
     "lite_ppo": over_the_batch,
     "max_rl": per_group(over_the_mean),
     "opo": weighted_by_length,
     "pass_at_k": per_group(lead_of_the_best),
     "remax": less_the_greedy,
-    "top_entropy": per_group(standardised),
-    "dapo": per_group(standardised),
-    "dgpo": per_group(standardised),
-    "dr_grpo": per_group(centred),
-    "grpo": per_group(standardised),
+    "top_entropy": per_group(standardized),
+    "dapo": per_group(standardized),
+    "dgpo": per_group(standardized),
+    "dr_grpo": per_group(centered),
+    "grpo": per_group(standardized),
     "rloo": per_group(less_the_others),
 }
 
@@ -185,13 +169,9 @@ def gate(estimator, rollouts, row, t):
 
 
 def gated_deviation(estimator, rollouts, row, tokens):
-    scores = [float(rollouts.deviation[row, t]) * gate(estimator, rollouts, row, t) for t in tokens]
-    if any(math.isnan(s) for s in scores):
-        return [math.nan] * len(tokens)
-    peak = max(scores, default=0.0)
-    exponentials = [math.exp((s - peak) / estimator.tau) for s in scores]
-    total = math.fsum(exponentials)
-    return [len(tokens) * e / total for e in exponentials]
+    deviation = [float(rollouts.deviation[row, t]) for t in tokens]
+    entropy = [1.0 if estimator.kappa == 0 else float(rollouts.normalized_entropy[row, t]) for t in tokens]
+    return spread_by_deviation(estimator, deviation, entropy)
 
 
 def most_uncertain(estimator, rollouts, row, tokens):
@@ -237,13 +217,13 @@ def running_returns(estimator, rollouts):
     return returns
 
 
-def whitened_centred(estimator, rollouts):
-    alone = per_group(centred)(estimator, rollouts)
+def whitened_centered(estimator, rollouts):
+    alone = per_group(centered)(estimator, rollouts)
     return whitened({(row, t): alone[row] for row, tokens in enumerate(chosen(rollouts)) for t in tokens})
 
 
 def decoupled_rewards(estimator, rollouts):
-    alone = per_group(standardised)(estimator, rollouts)
+    alone = per_group(standardized)(estimator, rollouts)
     values = [a for a, flag in zip(alone, valid_rows(rollouts), strict=True) if flag]
     scale = deviation(values, estimator.correction) + estimator.eps
     one = len(set(values)) < 2
@@ -256,7 +236,7 @@ def decoupled_rewards(estimator, rollouts):
 
 def entropy_bonus(estimator, rollouts):
     result = {}
-    for row, advantage in enumerate(per_group(standardised)(estimator, rollouts)):
+    for row, advantage in enumerate(per_group(standardized)(estimator, rollouts)):
         for t in chosen(rollouts)[row]:
             nats = float(rollouts.normalized_entropy[row, t]) * math.log(estimator.vocab_size)
             result[row, t] = advantage + min(estimator.alpha * nats, abs(advantage) / estimator.kappa)
@@ -280,13 +260,13 @@ def rewards_of_turns(estimator, rollouts):
 
 
 def outcome_and_turns(estimator, rollouts):
-    """MT-GRPO: each turn's reward standardised among the group's responses that have such a turn."""
+    """MT-GRPO: each turn's reward standardized among the group's responses that have such a turn."""
     rewards, turns = rewards_of_turns(estimator, rollouts)
-    outcome, of_turns = per_group(standardised)(estimator, rollouts), {}
+    outcome, of_turns = per_group(standardized)(estimator, rollouts), {}
     for rows in members(rollouts).values():
         for turn in {turn for row, turn in rewards if row in rows}:
             peers = [row for row in rows if (row, turn) in rewards]
-            values = standardised(estimator, [rewards[row, turn] for row in peers])
+            values = standardized(estimator, [rewards[row, turn] for row in peers])
             of_turns |= {(row, turn): value for row, value in zip(peers, values, strict=True)}
     return {
         (row, t): outcome[row] + estimator.turn_weight * of_turns[row, turn]
@@ -295,7 +275,7 @@ def outcome_and_turns(estimator, rollouts):
 
 
 def entropy_shares(estimator, rollouts):
-    """GTPO: rewards shaped among the responses of one sign at one position, then standardised."""
+    """GTPO: rewards shaped among the responses of one sign at one position, then standardized."""
     places, shaped = chosen(rollouts), {}
     positive = [float(reward) > 0 for reward in rollouts.rewards]
     for rows in members(rollouts).values():
@@ -346,7 +326,7 @@ CREDIT = {
     "mix": sum_of_parts,
     "mt_grpo": outcome_and_turns,
     "reinforce_plus_plus": discounted_returns,
-    "reinforce_plus_plus_baseline": whitened_centred,
+    "reinforce_plus_plus_baseline": whitened_centered,
 }
 
 # --- metrics ---------------------------------------------------------------------------------------------

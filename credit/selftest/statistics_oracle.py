@@ -1,0 +1,89 @@
+"""Token statistics in float64 on whole rows of numpy arrays, and how far a backend may be from them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = Any
+
+
+class Expected(NamedTuple):
+    """As credit.TokenStatistics, but the entropy is in nats."""
+
+    log_probs: Array
+    reference_log_probs: Array
+    entropy: Array
+    deviation: Array
+
+
+def log_softmax(logits: Array, temperature: Array = 1.0) -> Array:
+    """ln softmax(x / T) [..., V]; NaN rows for NaN, +inf, or nothing but -inf."""
+    with np.errstate(all="ignore"):
+        x = np.asarray(logits, np.float64)
+        scaled = (x - x.max(-1, keepdims=True)) / np.asarray(temperature, np.float64)[..., None]
+        return scaled - np.log(np.exp(scaled).sum(-1, keepdims=True))
+
+
+def entropy(log_p: Array) -> Array:
+    """-sum p ln p [...] in nats, with p ln p = 0 at p = 0."""
+    return -np.where(log_p == -np.inf, 0.0, np.exp(log_p) * np.maximum(log_p, -1e300)).sum(-1)
+
+
+def deviation(log_p: Array, log_q: Array) -> Array:
+    """1 - sum sqrt(p q) [...] as 1/2 sum (sqrt p - sqrt q)^2."""
+    return 0.5 * ((np.exp(log_p / 2) - np.exp(log_q / 2)) ** 2).sum(-1)
+
+
+def selected(log_p: Array, token_ids: Array) -> Array:
+    """The entries [...] of log_p [..., V] at token_ids [...]."""
+    return np.take_along_axis(log_p, np.asarray(token_ids)[..., None], -1)[..., 0]
+
+
+def statistics(
+    policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array = 1.0
+) -> Expected:
+    """The four numbers per token."""
+    log_p, log_q = (log_softmax(x, temperature) for x in (policy_logits, reference_logits))
+    return Expected(
+        selected(log_p, token_ids), selected(log_q, token_ids), entropy(log_p), deviation(log_p, log_q)
+    )
+
+
+def errors(actual: Sequence[Array], expected: Expected, size: int) -> dict[str, float]:
+    """How much of its bound each statistic uses, at most 1 where it holds; `actual` as numpy arrays.
+
+    log p, log q: 1e-5 + 3e-7 |log p|.  H: 5e-6 nats.  d: 1e-6 absolute; relative 1e-2 where d >= 1e-9
+    and 1e-3 where d >= 1e-7.
+    """
+    log_p, log_q, h, d = (np.asarray(field, np.float64) for field in actual)
+    relative = np.where(expected.deviation >= 1e-7, 1e-3, 1e-2) * expected.deviation
+    allowed = np.where(expected.deviation >= 1e-9, np.fmin(relative, 1e-6), 1e-6)
+    return {
+        "log_probs": log_prob_error(log_p, expected.log_probs),
+        "reference_log_probs": log_prob_error(log_q, expected.reference_log_probs),
+        "entropy": entropy_error(h * np.log(size) if size > 1 else h, expected.entropy),
+        "deviation": _share_of_bound(d, expected.deviation, allowed),
+    }
+
+
+def log_prob_error(actual: Array, expected: Array) -> float:
+    """How much of its bound a log-probability uses."""
+    with np.errstate(over="ignore"):  # below float32's range only -inf is left
+        expected = np.where(np.isinf(expected.astype(np.float32)), -np.inf, expected)
+    finite = np.where(np.isfinite(expected), expected, 0.0)
+    return _share_of_bound(actual, expected, 1e-5 + 3e-7 * np.abs(finite))
+
+
+def entropy_error(actual: Array, expected: Array) -> float:
+    """How much of its bound an entropy in nats uses."""
+    return _share_of_bound(actual, expected, 5e-6)
+
+
+def _share_of_bound(actual: Array, expected: Array, bound: Array) -> float:
+    """The largest |actual - expected| / bound; infinite where only one of them is NaN or infinite."""
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    equal = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
+    with np.errstate(all="ignore"):
+        used = np.where(equal, 0.0, np.abs(actual - expected) / bound)
+    return float(np.max(np.where(np.isnan(used), np.inf, used), initial=0.0))
