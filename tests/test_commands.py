@@ -15,7 +15,7 @@ from credit.estimators.registry import estimator_classes
 from credit.version import find_version
 
 ROOT = Path(__file__).parents[1]
-LIGHT = ("credit.__main__", "credit.lens.__main__", "credit.table")
+LIGHT = ("credit.__main__", "credit.check", "credit.lens.__main__", "credit.table")
 HEAVY = {"torch", "jax", "transformers", "trl", "ray", "rich"}
 
 
