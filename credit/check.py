@@ -1,4 +1,4 @@
-"""`python -m credit.check`: Checks every estimator and the token statistics on every array library and device.
+"""`python -m credit.check`: Checks every estimator and statistic on every array library and device here.
 
 Each is compared with float64 answers from plain loops, within the documented bounds. The exit status is 1
 where a bound is broken or a backend fails. An estimator without loops of its own is compared with itself in
