@@ -18,7 +18,9 @@ from credit.selftest.table import write_lines
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; 0 if every bound holds."""
     text = (__doc__ or "").partition(": ")[2]
-    argparse.ArgumentParser(prog="python -m credit.check", description=text).parse_args(arguments)
+    argparse.ArgumentParser(prog="python -m credit.check", description=text, allow_abbrev=False).parse_args(
+        arguments
+    )
     rows = [row for place in list_places() for row in (*check_statistics(place), *check_estimators(place))]
     print(*write_lines(rows), sep="\n")
     return 1 if any(row.is_broken for row in rows) else 0
