@@ -149,7 +149,7 @@ def test_a_sampler_on_its_own_mesh_is_followed_while_the_weights_agree(train, me
 
 def test_weights_that_moved_since_the_sampling_are_refused(train, mesh_of):
     settings = apart(mesh_of) | {"training": {"mini_batch_size": 2}}
-    with pytest.raises(ValueError, match="sampled 1 updates ago by weights that are no longer at hand"):
+    with pytest.raises(ValueError, match="sampled 1 updates ago by weights that no longer exist"):
         train(SHARP, **settings, prompts=4)
     assert len(train("grpo", **settings, prompts=4, steps=2).log) >= 1
 
