@@ -80,7 +80,7 @@ def steps(make_trainer, settings, dies_at=None, resume=None):
 def test_a_reference_that_followed_the_policy_is_reported_as_lost(make_trainer, tmp_path):
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "sync_ref_model": True}
     make_trainer("dgpo", **settings).train()
-    with pytest.warns(UserWarning, match="do not hold a reference that follows the policy"):
+    with pytest.warns(UserWarning, match="do not contain a reference that follows the policy"):
         make_trainer("dgpo", **settings).train(resume_from_checkpoint=str(tmp_path / "out/checkpoint-1"))
 
 
@@ -109,5 +109,5 @@ def test_a_batch_of_another_size_is_not_taken_up(make_trainer, tmp_path):
     settings = {"max_steps": 3, "save_strategy": "steps", "save_steps": 1, "num_iterations": 2}
     make_trainer("grpo", **settings).train()
     other = settings | {"per_device_train_batch_size": 4}
-    with pytest.warns(UserWarning, match="batches have another size"):
+    with pytest.warns(UserWarning, match="batches differ in size"):
         make_trainer("grpo", **other).train(resume_from_checkpoint=str(tmp_path / "out/checkpoint-1"))
