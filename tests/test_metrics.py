@@ -54,7 +54,7 @@ def test_any_other_name_gives_its_mean_and_largest(name):
 
 
 def test_a_name_whose_metric_every_estimator_has_is_refused():
-    with pytest.raises(ValueError, match="mine observes a value named 'weight', whose metric 'weight_max'"):
+    with pytest.raises(ValueError, match="of mine returns a value named 'weight', whose metric 'weight_max'"):
         define("mine", "weight")()(ROLLOUTS)
 
 

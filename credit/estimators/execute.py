@@ -1,4 +1,4 @@
-"""Runs an estimator's formula on rollouts: all that is the same for every estimator."""
+"""Runs an estimator's formula on rollouts: preparation, blocks of rows, metrics and conversion back."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +30,7 @@ _Path = tuple[str, ...]
 
 
 class Formula(Protocol):
-    """What is run here; `credit.Estimator` documents the members."""
+    """The members of `credit.Estimator` that are used here; it documents them."""
 
     blockwise: ClassVar[bool]
 
@@ -47,12 +47,12 @@ class Formula(Protocol):
 
 
 class _Batch(NamedTuple):
-    """Prepared rollouts; where they are taken in blocks, the token fields are prepared block by block."""
+    """Prepared rollouts; in blocks of rows, the token fields of a block are prepared by `take`."""
 
     rows: Rollouts
     in_blocks: bool
-    advantages: Array | None  # A_i [N], where the advantages are a product
-    lost: Array | None  # [N]: group ids out of range, where they could not be refused
+    advantages: Array | None  # A_i [N] if the advantages are a product A_i w
+    lost: Array | None  # [N], bool: rows whose group id is out of range but could not be checked
 
     def take(self, part: slice) -> Rollouts:
         return prepare_tokens(slice_rows(self.rows, part)) if self.in_blocks else self.rows
@@ -62,7 +62,7 @@ class _Batch(NamedTuple):
 
 
 def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
-    """`assign` on prepared rollouts, with 0 outside the mask and NaN for lost rows, and the metrics."""
+    """The advantages and weights, 0 outside the mask and NaN for lost rows, and the metrics."""
     batch = _prepare_batch(estimator, rollouts)
 
     def work(part: slice) -> dict[_Path, Array]:
@@ -93,11 +93,11 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
 def compute_factors(
     estimator: Formula, rollouts: Rollouts, advantages: Array | None = None
 ) -> tuple[Array, Array]:
-    """A_i [N] and w [N, T] by the rules of `compute_credit`; A_i is computed unless it is given."""
+    """A_i [N] and w [N, T] by the rules of `compute_credit`; A_i is computed if it is None."""
     if not estimator.is_product:
         raise ValueError(
-            f"{estimator.name} computes its advantages as a whole; they are not a product A_i w_{{i,t}} "
-            "and have no factors, so call the estimator itself"
+            f"{estimator.name} computes advantages that are not a product A_i w_{{i,t}}, so they have no "
+            "factors; call the estimator itself"
         )
     batch = _prepare_batch(estimator, rollouts, advantages)
     alone: Array = batch.advantages
@@ -122,7 +122,7 @@ def compute_tokens(estimator: Formula, rollouts: Rollouts, function: Callable[[R
 
 
 def multiply(advantages: Array, weights: Array) -> Array:
-    """A_i w_{i,t} [N, T], in the type of A_i."""
+    """A_i w_{i,t} [N, T], in the dtype of A_i."""
     return advantages[:, None] * as_type(weights, advantages.dtype)
 
 
@@ -139,7 +139,7 @@ def _prepare_batch(estimator: Formula, rollouts: Rollouts, advantages: Array | N
 
 
 def _check_advantages(advantages: Array, rollouts: Rollouts, rows: Rollouts) -> Array:
-    """Given A_i [N] in the type and library of the prepared rows, without gradient."""
+    """The caller's A_i [N] in the dtype and library of the prepared rows, without gradient."""
     validation.check_same_library(advantages=advantages, mask=rollouts.mask)
     validation.check_shape("advantages", advantages, rollouts.mask.shape[:1], "one per row of the mask")
     advantages = stop_gradient(advantages)
@@ -149,13 +149,13 @@ def _check_advantages(advantages: Array, rollouts: Rollouts, rows: Rollouts) -> 
 
 
 def _find_lost_rows(rollouts: Rollouts) -> Array | None:
-    """Rows [N] of no group, where ids on a device or under tracing cannot be refused; their answer is NaN."""
+    """Rows [N] whose group id is out of range; None where `prepare_rows` has checked the ids already."""
     groups = rollouts.groups
     return None if is_inspectable(groups) else ~is_in_range(groups, groups.shape[0])
 
 
 def _mark_lost_tokens(values: Array, lost: Array | None, mask: Array, part: slice) -> Array:
-    """`values` of those rows, with NaN on the mask's tokens of lost ones."""
+    """The values [rows, T] of a block, with NaN at the mask's tokens of lost rows."""
     if lost is None:
         return values
     nowhere = lost[part][:, None] & as_type(mask[part, :], lost.dtype)

@@ -18,24 +18,24 @@ OWN = (
 
 
 class Observed(NamedTuple):
-    """A further value of an estimator's tokens, per response [N]."""
+    """The sum and maximum over a response's tokens of a value from `Estimator.observed`, each [N]."""
 
     sums: Array
     largest: Array
 
 
 class Responses(NamedTuple):
-    """What the metrics need to know of each response [N]."""
+    """Sums over the tokens of each response, from which the metrics are computed; each [N]."""
 
     lengths: Array
     apart: Array  # sum of w - 1
     squares: Array  # sum of (w - 1)^2
-    smallest: Array  # w
-    largest: Array  # w
+    smallest: Array  # minimum of w
+    largest: Array  # maximum of w
     observed: dict[str, Observed]
 
     def to_arrays(self) -> dict[tuple[str, ...], Array]:
-        """All arrays by their path in this record, as blocks of rows are filled; `from_arrays` reads them."""
+        """All arrays by their path in this record: blocks of rows are filled in this form."""
         fields: dict[tuple[str, ...], Array]
         fields = {(name,): array for name, array in self._asdict().items() if name != "observed"}
         for name, values in self.observed.items():
@@ -44,7 +44,7 @@ class Responses(NamedTuple):
 
     @classmethod
     def from_arrays(cls, arrays: dict[tuple[str, ...], Array]) -> "Responses":
-        """The record of these arrays; others are left aside."""
+        """The record of arrays by path; arrays that are no part of it are ignored."""
         names = dict.fromkeys(path[1] for path in arrays if path[0] == "observed")
         observed = {
             name: Observed(*(arrays["observed", name, field] for field in Observed._fields)) for name in names
@@ -54,17 +54,18 @@ class Responses(NamedTuple):
 
 
 def check_observed_names(estimator: str, observed: dict[str, Array]) -> None:
-    """A ValueError for a name from which one of the metrics in OWN would be made."""
+    """A ValueError for a name whose metric would replace one of the metrics in OWN."""
     for name in observed:
         for metric in (f"{name}_mean", f"{name}_max"):
             if metric in OWN:
                 raise ValueError(
-                    f"{estimator} observes a value named {name!r}, whose metric {metric!r} is the name of "
-                    "one that every estimator reports; give the value another name"
+                    f"observed() of {estimator} returns a value named {name!r}, whose metric {metric!r} "
+                    "would replace the one that every estimator reports; give the value another name"
                 )
 
 
 def group_metrics(rollouts: Rollouts) -> dict[str, Array]:
+    """The fraction of groups whose rewards are all equal, and the number of rows that are not valid."""
     xp = namespace(rollouts.rewards)
     rewards, valid = rollouts.rewards, rollouts.valid
     if rewards.ndim == 2:
@@ -79,9 +80,9 @@ def group_metrics(rollouts: Rollouts) -> dict[str, Array]:
 def describe_responses(
     weights: Array, mask: Array, observed: dict[str, Array], *, uniform: bool
 ) -> Responses:
-    """What `token_metrics` needs to know of each response, from weights and further values [N, T].
+    """The sums of each response, from its weights and observed values [N, T].
 
-    Weights are 0 outside the mask; `uniform` ones are 1 inside, and are not looked at.
+    Weights are 0 outside the mask. `uniform` says that they are 1 inside, so no sums of them are needed.
     """
     xp = namespace(weights)
     present = weights if uniform else as_type(mask, weights.dtype)
@@ -107,7 +108,7 @@ def describe_responses(
 
 
 def token_metrics(responses: Responses) -> dict[str, Array]:
-    """Of the weights, and mean and largest of what else was observed.
+    """The metrics of the weights, and the mean and maximum of each observed value.
 
     ESS / T = (sum w)^2 / (T sum w^2) is averaged over responses whose weights are not all 0.
     """
