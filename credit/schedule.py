@@ -1,5 +1,6 @@
-"""Settings that change over training."""
+"""Settings that change over training, and the types of numeric settings that may."""
 
+from collections.abc import Callable
 from math import pi
 from typing import Annotated, Any, Literal
 
@@ -44,26 +45,23 @@ class Schedule(Settings):
         return self.end + (self.start - self.end) * 0.5 * (1.0 + xp.cos(pi * p))
 
 
-def bounded(*, above: float | None = None, least: float | None = None, below: float | None = None) -> Any:
-    """The type of a numeric setting, a number or a Schedule, that stays within the given bounds."""
+def _require(holds: Callable[[float], bool], expected: str) -> AfterValidator:
+    """A check of a number, and of both ends of a Schedule; `expected` completes the error."""
 
     def check(value: float | Schedule) -> float | Schedule:
-        ends = (value.start, value.end) if isinstance(value, Schedule) else (value,)
-        for end in ends:
-            if above is not None and not end > above:
-                raise ValueError(f"{end} is not greater than {above:g}")
-            if least is not None and not end >= least:
-                raise ValueError(f"{end} is not greater than or equal to {least:g}")
-            if below is not None and not end < below:
-                raise ValueError(f"{end} is not less than {below:g}")
+        for end in (value.start, value.end) if isinstance(value, Schedule) else (value,):
+            if not holds(end):
+                raise ValueError(f"{end} is not {expected}")
         return value
 
-    return Annotated[float | Schedule, AfterValidator(check)]
+    return AfterValidator(check)
+
+
+Positive = Annotated[float | Schedule, _require(lambda x: x > 0.0, "greater than 0")]
+NonNegative = Annotated[float | Schedule, _require(lambda x: x >= 0.0, "greater than or equal to 0")]
+Share = Annotated[float | Schedule, _require(lambda x: 0.0 < x < 1.0, "greater than 0 and less than 1")]
 
 
 def evaluate_setting(value: float | Schedule, rollouts: Rollouts) -> Any:
     """The setting's value now: the number itself, or the schedule's at `rollouts.progress`."""
     return value.at(rollouts.progress) if isinstance(value, Schedule) else value
-
-
-Number = float | Schedule

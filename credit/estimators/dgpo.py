@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from credit.backends.arrays import namespace
 from credit.estimators.redistributing import Redistributing
-from credit.schedule import bounded, evaluate_setting
+from credit.schedule import NonNegative, evaluate_setting
 from credit.types import Array, Rollouts
 
 
@@ -40,7 +40,7 @@ class DGPO(Redistributing):
 
     blockwise: ClassVar[bool] = True
     name: Literal["dgpo"] = "dgpo"
-    kappa: bounded(least=0.0) = 1.0  # type: ignore[valid-type]
+    kappa: NonNegative = 1.0
     """Exponent of the normalized entropy, a number or a Schedule; 0 ignores the entropy."""
 
     @property

@@ -1,8 +1,9 @@
 """A weighted sum of estimators over the same batch."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
@@ -32,7 +33,8 @@ class Mix(Estimator):
 
     redistributes: ClassVar[bool] = False  # A is a sum of products, not one
     name: Literal["mix"] = "mix"
-    parts: Annotated[tuple[tuple[float, AnyEstimator], ...], Field(min_length=1)]
+    # Any sequence is taken, and kept as a tuple, which is hashable.
+    parts: Annotated[Sequence[tuple[float, AnyEstimator]], Field(min_length=1), AfterValidator(tuple)]
     """Pairs of a factor c_k and an estimator, or what `credit.parse` makes one of."""
 
     @property

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
-from credit.schedule import bounded, evaluate_setting
+from credit.schedule import Positive, Share, evaluate_setting
 from credit.types import Array, Rollouts
 
 
@@ -39,9 +39,9 @@ class Redistributing(GroupRelative):
         [[1.5, 0.5], [1.0, 1.0]]
     """
 
-    tau: bounded(above=0.0) = 0.5  # type: ignore[valid-type]
+    tau: Positive = 0.5
     """Temperature of the softmax in the unit of the score, a number or a Schedule."""
-    effective_fraction: bounded(above=0.0, below=1.0) | None = None  # type: ignore[valid-type]
+    effective_fraction: Share | None = None
     """Target in (0, 1) for (sum w)^2 / (T sum w^2), a number or a Schedule: each response gets the tau
     that reaches it, and `tau` is not used. None: no target."""
     tau_min: Annotated[float, Field(gt=0)] = 1e-3
