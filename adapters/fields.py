@@ -1,10 +1,10 @@
 """The optional fields of Rollouts that come from models, and what an estimator needs of them."""
 
 from credit.estimators.base import Estimator
-from credit.types import TokenStatistics
+from credit.types import FIELDS, TokenStatistics
 
 STATISTICS = TokenStatistics._fields
-REFERENCE_FIELDS = ("reference_log_probs", "deviation")
+REFERENCE_FIELDS = tuple(name for name in STATISTICS if FIELDS[name].source == "reference")
 """The statistics that need a reference model."""
 
 

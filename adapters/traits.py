@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from credit.estimators.base import Estimator
-from credit.types import Rollouts
+from credit.types import FIELDS, Rollouts
 
 
 def weighs_rewards(estimator: Estimator) -> bool:
@@ -32,13 +32,14 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     """
     import torch
 
-    tokens = torch.tensor([[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]])
-    needed = dict.fromkeys(estimator.required_fields, tokens)
-    special = {
-        "turns": torch.tensor([[0, 0, 1, 1]] * 3),
-        "progress": torch.tensor(0.5),
-        "baseline_rewards": torch.zeros(3),
+    values = {
+        ("[N, T]", "float"): torch.tensor(
+            [[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]]
+        ),
+        ("[N, T]", "integer"): torch.tensor([[0, 0, 1, 1]] * 3),
+        ("[N]", "float"): torch.zeros(3),
+        ("[]", "float"): torch.tensor(0.5),
     }
-    needed |= {name: array for name, array in special.items() if name in needed}
+    needed = {name: values[FIELDS[name].shape, FIELDS[name].kind] for name in estimator.required_fields}
     rewards, mask = torch.tensor([0.0, 1.0, 3.0]), torch.ones((3, 4), dtype=torch.bool)
     return estimator(Rollouts(rewards, torch.tensor(groups), mask, **needed)).advantages.numpy()

@@ -2,7 +2,7 @@
 
 import re
 from inspect import getdoc
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 Array = Any
 Kind = TypeVar("Kind", bound=type)
@@ -81,15 +81,50 @@ class Rollouts(NamedTuple):
     progress: Array = None
 
 
-TOKEN_FIELDS = (
-    "log_probs",
-    "reference_log_probs",
-    "normalized_entropy",
-    "deviation",
-    "rollout_log_probs",
-    "token_rewards",
-    "turns",
-)  # of Rollouts, [N, T], beside the mask
+class FieldRule(NamedTuple):
+    """What one field of `Rollouts` holds; everything that treats the fields alike reads it here."""
+
+    name: str
+    shape: Literal["[N] or [N, K]", "[N]", "[N, T]", "[]"]
+    kind: Literal["float", "integer", "bool"]
+    values: str = ""
+    """The values that `validate` expects, for its error; empty where it accepts any."""
+    least: float | None = None
+    most: float | Literal["N - 1", "T - 1"] | None = None
+    finite: bool = False
+    source: Literal["policy", "reference", "engine"] | None = None
+    """What computes it, where it is a statistic of tokens."""
+
+    def largest(self, shape: tuple[int, ...]) -> float | None:
+        """`most` as a number, for a field of that shape."""
+        if not isinstance(self.most, str):
+            return self.most
+        return shape[0 if self.most == "N - 1" else 1] - 1
+
+
+_LOG_PROB = "a log-probability, at most 0"
+_FRACTION = "a number in [0, 1]"
+
+_RULES = (
+    FieldRule("rewards", "[N] or [N, K]", "float", "a finite number where `valid` is true", finite=True),
+    FieldRule("groups", "[N]", "integer", "an integer in 0..{last} (N rows)", 0, "N - 1"),
+    FieldRule("mask", "[N, T]", "bool", "0 or 1"),
+    FieldRule("log_probs", "[N, T]", "float", _LOG_PROB, most=0, source="policy"),
+    FieldRule("reference_log_probs", "[N, T]", "float", _LOG_PROB, most=0, source="reference"),
+    FieldRule("normalized_entropy", "[N, T]", "float", _FRACTION, 0, 1, source="policy"),
+    FieldRule("deviation", "[N, T]", "float", _FRACTION, 0, 1, source="reference"),
+    FieldRule("rollout_log_probs", "[N, T]", "float", _LOG_PROB, most=0, source="engine"),
+    FieldRule("token_rewards", "[N, T]", "float", "a finite number", finite=True),
+    FieldRule("turns", "[N, T]", "integer", "an integer in 0..{last} (T tokens)", 0, "T - 1"),
+    FieldRule("baseline_rewards", "[N]", "float"),
+    FieldRule("valid", "[N]", "bool"),
+    FieldRule("progress", "[]", "float", _FRACTION, 0, 1),
+)
+FIELDS = {rule.name: rule for rule in _RULES}
+"""A rule for each field of `Rollouts`, by name. A new field is one more there and one more here."""
+
+TOKEN_FIELDS = tuple(name for name, rule in FIELDS.items() if rule.shape == "[N, T]" and name != "mask")
+"""The fields [N, T] beside the mask."""
 
 
 @document_fields

@@ -1,6 +1,5 @@
-"""Errors for bad input: shapes always, values only where looking at them is free."""
+"""Errors for bad input: shapes are checked always, values on host arrays outside tracing only."""
 
-from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -8,16 +7,9 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array
 
 from credit.backends.arrays import is_in_range, is_inspectable, to_numpy
-from credit.types import Array, Rollouts
+from credit.types import FIELDS, TOKEN_FIELDS, Array, Rollouts
 
-_SHAPES = {
-    "rewards": ("[N] or [N, K]", (1, 2)),
-    "groups": ("[N]", (1,)),
-    "baseline_rewards": ("[N]", (1,)),
-    "valid": ("[N]", (1,)),
-    "progress": ("[]", (0,)),
-}
-_PER_TOKEN = ("[N, T]", (2,))
+_DIMENSIONS = {"[N] or [N, K]": (1, 2), "[N]": (1,), "[N, T]": (2,), "[]": (0,)}
 
 
 def check_same_library(**arrays: Array) -> Any:
@@ -55,18 +47,17 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
             raise ValueError(f"rollouts need {name}; it is None")
     xp = check_same_library(**fields)
     for name, array in fields.items():
-        described, dimensions = _SHAPES.get(name, _PER_TOKEN)
-        if array.ndim not in dimensions:
-            raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {described}")
+        if array.ndim not in _DIMENSIONS[FIELDS[name].shape]:
+            raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {FIELDS[name].shape}")
     rows, tokens = fields["mask"].shape
     if not (rows and tokens):
-        raise ValueError(f"the mask is [N, T] = {rows, tokens}; there is nothing to give credit to")
+        raise ValueError(f"the mask is [N, T] = {rows, tokens}; expected at least one row and one token")
     for name, array in fields.items():
         if array.ndim and array.shape[0] != rows:
             raise ValueError(
                 f"{name} has shape {tuple(array.shape)}, but the mask is [N, T] = {rows, tokens}"
             )
-        if _SHAPES.get(name, _PER_TOKEN) is _PER_TOKEN:
+        if FIELDS[name].shape == "[N, T]":
             check_shape(name, array, (rows, tokens), "the mask's [N, T]")
     if not xp.isdtype(fields["groups"].dtype, "integral"):
         raise ValueError(
@@ -76,16 +67,16 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
 
 
 def check_group_ids(groups: Array) -> None:
-    """A ValueError for an id outside 0..N-1, where looking is free."""
+    """A ValueError for an id outside 0..N-1, on host arrays outside tracing."""
     if is_inspectable(groups):
-        _require_group_range(to_numpy(groups))
+        _check_values("groups", to_numpy(groups))
 
 
 def check_valid_rewards(rollouts: Rollouts) -> None:
-    """A ValueError for a reward that is not finite and said to be valid, where looking is free."""
+    """A ValueError for a reward that is not finite and said to be valid, on host arrays outside tracing."""
     rewards, valid = rollouts.rewards, rollouts.valid
     if valid is not None and is_inspectable(rewards) and is_inspectable(valid):
-        _require_finite_where_valid(to_numpy(rewards), to_numpy(valid))
+        _check_values("rewards", to_numpy(rewards), to_numpy(valid).astype(bool))
 
 
 def check_token_ids(given: Array, ids: Array, chosen: Array | None, size: int) -> None:
@@ -139,8 +130,8 @@ def require_single_reward(name: str, rollouts: Rollouts) -> Array:
 
 
 def _hint_at_source(absent: list[str]) -> str:
-    computed = {"log_probs", "reference_log_probs", "normalized_entropy", "deviation"}
-    return " (credit.token_statistics computes them)" if computed & set(absent) else ""
+    computed = any(FIELDS[name].source in ("policy", "reference") for name in absent)
+    return " (credit.token_statistics computes them)" if computed else ""
 
 
 def validate(rollouts: Rollouts) -> None:
@@ -159,53 +150,37 @@ def validate(rollouts: Rollouts) -> None:
         ValueError: groups[0] is 7; expected an integer in 0..0 (N rows)
     """
     check_rollout_shapes(rollouts)
-    values: Mapping[str, Any] = {
-        name: to_numpy(array) for name, array in rollouts._asdict().items() if array is not None
-    }
-    _require_group_range(values["groups"])
-    mask = values["mask"]
-    _require("mask", (mask == 0) | (mask == 1), mask, "0 or 1")
-    finite = np.isfinite(values["rewards"]).reshape(len(mask), -1).all(axis=1)
-    chosen = (mask != 0) & values.get("valid", finite).astype(bool)[:, None]
-    for name in ("log_probs", "reference_log_probs", "rollout_log_probs"):
-        if name in values:
-            _require(name, (values[name] <= 0) | ~chosen, values[name], "a log-probability, at most 0")
-    for name in ("normalized_entropy", "deviation"):
-        if name in values:
-            inside = (values[name] >= 0) & (values[name] <= 1)
-            _require(name, inside | ~chosen, values[name], "a number in [0, 1]")
-    if "valid" in values:
-        _require_finite_where_valid(values["rewards"], values["valid"])
-    if "turns" in values:
-        turns = values["turns"]
-        _require(
-            "turns",
-            is_in_range(turns, turns.shape[1]) | ~chosen,
-            turns,
-            f"an integer in 0..{turns.shape[1] - 1} (T tokens)",
-        )
-    if "token_rewards" in values:
-        finite = np.isfinite(values["token_rewards"])
-        _require("token_rewards", finite | ~chosen, values["token_rewards"], "a finite number")
-    if "progress" in values and not 0 <= values["progress"] <= 1:
-        raise ValueError(f"progress is {values['progress']}; expected a number in [0, 1]")
+    values = {name: to_numpy(array) for name, array in rollouts._asdict().items() if array is not None}
+    finite = np.isfinite(values["rewards"]).reshape(len(values["mask"]), -1).all(axis=1)
+    valid = values.get("valid", finite).astype(bool)
+    chosen = (values["mask"] != 0) & valid[:, None]
+    counted = dict.fromkeys(TOKEN_FIELDS, chosen) | {"rewards": valid}
+    for name, array in values.items():
+        _check_values(name, array, counted.get(name))
 
 
-def _require_group_range(groups: np.ndarray[Any, Any]) -> None:
-    _require(
-        "groups", is_in_range(groups, len(groups)), groups, f"an integer in 0..{len(groups) - 1} (N rows)"
-    )
-
-
-def _require_finite_where_valid(rewards: Any, valid: Any) -> None:
-    counts = valid.astype(bool).reshape(-1, *[1] * (rewards.ndim - 1))
-    _require("rewards", np.isfinite(rewards) | ~counts, rewards, "a finite number where `valid` is true")
+def _check_values(name: str, values: Any, counted: Any = None) -> None:
+    """A ValueError for the first value, among the counted ones, that breaks the field's rule."""
+    rule = FIELDS[name]
+    if not rule.values:
+        return
+    last = rule.largest(values.shape)
+    good = np.isfinite(values) if rule.finite else np.ones(values.shape, bool)
+    if rule.kind == "bool":
+        good = (values == 0) | (values == 1)
+    if rule.least is not None:
+        good &= values >= rule.least
+    if last is not None:
+        good &= values <= last
+    if counted is not None:
+        good |= ~counted.reshape(counted.shape + (1,) * (values.ndim - counted.ndim))
+    _require(name, good, values, rule.values.format(last=last))
 
 
 def _require(name: str, good: Any, values: Any, expected: str) -> None:
     if not good.all():
         place = tuple(int(i) for i in np.argwhere(~good)[0])
-        raise ValueError(f"{name}{list(place)} is {values[place]}; expected {expected}")
+        raise ValueError(f"{name}{list(place) or ''} is {values[place]}; expected {expected}")
 
 
 def _device_of(array: Array) -> Any:

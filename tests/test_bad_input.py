@@ -7,6 +7,8 @@ from running import arrays, on_numpy, quick_jit, run
 
 import credit
 from credit import DGPO, GRPO, Rollouts, validate
+from credit.selftest.estimators import draw_field
+from credit.types import FIELDS, TOKEN_FIELDS
 
 N, T = 4, 3
 
@@ -182,6 +184,29 @@ def test_under_jit_a_group_id_out_of_range_spoils_its_own_row(right, name, bad):
     assert (actual[2][~mask] == 0).all()
     others = np.array([0, 1, 3])
     np.testing.assert_array_equal(actual[others], expected[others])
+
+
+# --- the table of fields ---------------------------------------------------------------------------------
+
+
+def test_every_field_has_a_rule_and_every_rule_a_case(right):
+    assert tuple(FIELDS) == Rollouts._fields
+    assert not any(field is None for field in right)
+    checked = {name for name in TOKEN_FIELDS if FIELDS[name].values}
+    assert checked == WRONG_VALUES.keys() - {"mask"}
+
+
+def test_the_table_tells_the_statistics_from_the_models():
+    from_models = [name for name, rule in FIELDS.items() if rule.source in ("policy", "reference")]
+    assert tuple(from_models) == credit.TokenStatistics._fields
+
+
+def test_a_field_drawn_by_its_rule_is_valid(right):
+    rng = np.random.default_rng(0)
+    for name in FIELDS.keys() - {"rewards", "groups", "mask", "valid"}:
+        drawn = draw_field(FIELDS[name], rng, N, T)
+        assert drawn.shape == getattr(right, name).shape
+        assert validate(right._replace(**{name: drawn})) is None
 
 
 # --- validate --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from strategies import examples
 
 import credit
 from credit import DGPO, GRPO, ReinforcePlusPlus, Rollouts
-from credit.backends import row_batching
+from credit.backends import limits
 
 ESTIMATORS = [make(name) for name in NAMES]
 SETTINGS = [DGPO(tau=0.05, within="turn"), DGPO(effective_fraction=0.5, negative="inverse")]
@@ -34,7 +34,7 @@ def in_type(batch, kind):
 
 def in_twos(patch):
     """Blocks of two rows."""
-    patch.setattr(row_batching, "CACHED", 2 * strategies.T + 1)
+    patch.setattr(limits, "CPU_ROW_BLOCK_ENTRIES", 2 * strategies.T + 1)
 
 
 @eager

@@ -11,6 +11,7 @@ import credit
 from credit.selftest.advantages_oracle import ORACLES
 from credit.selftest.places import Place
 from credit.selftest.table import Row
+from credit.types import FIELDS, FieldRule
 
 Array = Any
 TOLERANCE = 2e-5  # of an advantage in float32
@@ -38,21 +39,25 @@ def check_estimators(place: Place) -> Iterator[Row]:
 
 
 def make_rollouts() -> credit.Rollouts:
-    """Ragged groups and responses with every field set; one group has no signal."""
+    """Ragged groups and responses with every field but `valid` set; one group has no signal."""
     rng = np.random.default_rng(1)
-    groups = np.asarray([0, 0, 1, 0, 1, 2, 3, 3], np.int32)
-    mask = np.arange(10) < rng.integers(1, 11, size=(8, 1))
-    fractions = ("normalized_entropy", "deviation", "token_rewards")
-    logs = ("log_probs", "reference_log_probs", "rollout_log_probs")
-    floats = {name: rng.random((8, 10)).astype("f4") for name in fractions}
-    floats |= {name: -3 * rng.random((8, 10)).astype("f4") for name in logs}
-    rewards, baseline = (rng.normal(size=8).astype("f4") for _ in range(2))
-    turns = np.cumsum(rng.random((8, 10)) < 0.3, axis=1).astype(np.int32)
+    rewards, groups = rng.normal(size=8).astype("f4"), np.asarray([0, 0, 1, 0, 1, 2, 3, 3], np.int32)
     rewards[6:] = 0.3
-    progress = np.asarray(0.5, "f4")
+    mask = np.arange(10) < rng.integers(1, 11, size=(8, 1))
+    optional = [name for name in FIELDS if name not in ("rewards", "groups", "mask", "valid")]
     return credit.Rollouts(
-        rewards, groups, mask, **floats, turns=turns, baseline_rewards=baseline, progress=progress
+        rewards, groups, mask, **{name: draw_field(FIELDS[name], rng, 8, 10) for name in optional}
     )
+
+
+def draw_field(rule: FieldRule, rng: np.random.Generator, rows: int, tokens: int) -> Array:
+    """Values that the rule allows: numbers from -3 to 1 within its bounds, or rising integers."""
+    shape = {"[]": (), "[N]": (rows,), "[N, T]": (rows, tokens)}[rule.shape]
+    low, most = rule.least, rule.largest(shape)
+    if rule.kind == "integer":
+        return np.sort(rng.integers(0, int(most or 0) + 1, size=shape), axis=-1).astype(np.int32)
+    low, high = -3.0 if low is None else low, 1.0 if most is None else most
+    return np.asarray(rng.uniform(low, high, size=shape), "f4")
 
 
 def _map_arrays(rollouts: credit.Rollouts, function: Any) -> credit.Rollouts:

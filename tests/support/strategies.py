@@ -5,16 +5,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from credit import Rollouts
+from credit.selftest.estimators import draw_field
+from credit.types import FIELDS, TOKEN_FIELDS
 
 N, T = 8, 6
-PER_TOKEN = (
-    "log_probs",
-    "reference_log_probs",
-    "normalized_entropy",
-    "deviation",
-    "rollout_log_probs",
-    "token_rewards",
-)
 GARBAGE = np.array([np.nan, np.inf, -np.inf, -5.0, 1e30], np.float32)
 NO_TURN = np.array([-7, 99, 2**31 - 1])
 
@@ -55,28 +49,25 @@ def rollouts(draw, *, offsets=(0.0, 0.7, -3.0, 100.0, 1e4), invalid=True, by_fie
 
 
 def token_fields(seed):
-    """Every optional field [N, T] but `valid`, in its range; scores from tiny to 1, some exactly 0."""
+    """Every optional field but `valid`, in its range; scores from tiny to 1, some exactly 0."""
     rng = np.random.default_rng(seed)
-    logs = {
-        name: -rng.exponential(size=(N, T))
-        for name in ("log_probs", "reference_log_probs", "rollout_log_probs")
-    }
-    fields = logs | {
+    optional = [name for name in FIELDS if name not in ("rewards", "groups", "mask", "valid")]
+    fields = {name: draw_field(FIELDS[name], rng, N, T) for name in optional}
+    scores = {
         "normalized_entropy": rng.uniform(size=(N, T)) * rng.integers(0, 4, (N, T)).clip(0, 1),
         "deviation": 10 ** rng.uniform(-6, 0, size=(N, T)) * rng.integers(0, 8, (N, T)).clip(0, 1),
-        "token_rewards": rng.normal(size=(N, T)),
-        "baseline_rewards": rng.normal(size=N),
-        "progress": np.array(rng.uniform()),
     }
     turns = np.sort(rng.integers(0, 3, size=(N, T)), axis=1)
-    return {name: array.astype(np.float32) for name, array in fields.items()} | {"turns": turns}
+    return fields | {name: array.astype(np.float32) for name, array in scores.items()} | {"turns": turns}
 
 
 def fill(batch, keep, seed):
     """The batch with garbage, NaN and infinities among it, on the tokens that `keep` [N, T] leaves out."""
     rng = np.random.default_rng(seed)
-    fields = {name: (getattr(batch, name), GARBAGE) for name in PER_TOKEN}
-    fields["turns"] = batch.turns, NO_TURN
+    fields = {
+        name: (getattr(batch, name), GARBAGE if FIELDS[name].kind == "float" else NO_TURN)
+        for name in TOKEN_FIELDS
+    }
     return batch._replace(
         **{
             name: np.where(keep, array, rng.choice(garbage, size=array.shape))
