@@ -13,7 +13,7 @@ from strategies import examples
 
 import credit
 from credit import DGPO, GRPO, ReinforcePlusPlus, Rollouts
-from credit.backends import row_batching
+from credit.backends import limits
 
 ESTIMATORS = [make(name) for name in NAMES]
 SETTINGS = [DGPO(tau=0.05, within="turn"), DGPO(effective_fraction=0.5, negative="inverse")]
@@ -34,13 +34,12 @@ def in_type(batch, kind):
 
 def in_twos(patch):
     """Blocks of two rows."""
-    patch.setattr(row_batching, "CACHED", 2 * strategies.T + 1)
+    patch.setattr(limits, "CPU_ROW_BLOCK_ENTRIES", 2 * strategies.T + 1)
 
 
 @eager
 @every(PRODUCTS)
-@pytest.mark.parametrize("kind", ["float32", "float64"])
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize(("kind", "blocks"), [("float32", False), ("float32", True), ("float64", True)])
 @examples
 @given(batch=strategies.rollouts())
 def test_the_product_of_the_factors_is_the_advantages(library, estimator, kind, blocks, batch):
