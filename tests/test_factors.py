@@ -39,8 +39,7 @@ def in_twos(patch):
 
 @eager
 @every(PRODUCTS)
-@pytest.mark.parametrize("kind", ["float32", "float64"])
-@pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.parametrize(("kind", "blocks"), [("float32", False), ("float32", True), ("float64", True)])
 @examples
 @given(batch=strategies.rollouts())
 def test_the_product_of_the_factors_is_the_advantages(library, estimator, kind, blocks, batch):
