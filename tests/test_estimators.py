@@ -14,7 +14,7 @@ from running import arrays, quick_jit, run
 from strategies import N, examples
 
 import credit
-from credit import DGPO, GRPO, GRPOS, MTGRPO, Rollouts
+from credit import DGPO, GRPO, GRPOS, MTGRPO, ReinforcePlusPlus, Rollouts
 from credit.estimators.prepare import prepare_rollouts
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
@@ -32,6 +32,7 @@ SETTINGS = [
     GRPO(correction=0, eps=1e-2),
     GRPO(eps=0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
+    ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5),
     DGPO(tau=0.02, kappa=2.5),
     DGPO(tau=1.0, kappa=0, correction=0),
     INFINITE_TAU,

@@ -5,6 +5,7 @@ import pytest
 import statistics_oracle as oracle
 
 import credit
+from credit.backends import limits
 
 torch = pytest.importorskip("torch")
 
@@ -107,6 +108,42 @@ def test_values_and_gradients(rng, run, settings, chunk):
     for name in arrays:
         scale = np.abs(right_gradients[name]).max()
         np.testing.assert_allclose(gradients[name], right_gradients[name], rtol=1e-4, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("path", ["blocks of numpy", "no fast path"])
+def test_gradients_are_summed_over_blocks_of_rows(rng, path, monkeypatch):
+    """15 tokens in blocks of 4; the path without numpy's blocks is that of devices without kernels."""
+    from credit.backends.torch import paths
+
+    monkeypatch.setattr(limits, "CUDA_HEAD_ROWS", 4)
+    if path == "no fast path":
+        monkeypatch.setattr(paths, "is_on_cpu", lambda *tensors: False)
+    arrays, ids, weights, options = draw(rng, SETTINGS["soft cap and scale"], size=60)
+    values, gradients = by_torch(arrays, ids, weights, temperature=0.7, chunk=25, **options)
+    right, right_gradients = expected(arrays, ids, weights, 0.7, **options)
+    np.testing.assert_allclose(values, right, rtol=1e-6, atol=1e-5)
+    for name in arrays:
+        scale = np.abs(right_gradients[name]).max()
+        np.testing.assert_allclose(gradients[name], right_gradients[name], rtol=1e-4, atol=2e-6 * scale)
+
+
+def test_a_traced_id_outside_the_vocabulary_is_nan_and_has_no_gradient(rng):
+    jax = pytest.importorskip("jax")
+    arrays, ids, weights, _ = draw(rng, {}, lead=(4,), size=50)
+
+    @jax.jit
+    def loss(leaves, ids):
+        values = credit.selected_log_probs_from_hidden(**leaves, token_ids=ids)
+        return jax.numpy.nansum(values * weights), values
+
+    for bad in (-1, 50):
+        given = np.where(np.arange(4) == 2, bad, ids).astype(np.int32)
+        (_, values), gradients = jax.value_and_grad(loss, has_aux=True)(arrays, given)
+        np.testing.assert_array_equal(np.isnan(values), np.arange(4) == 2)
+        np.testing.assert_array_equal(gradients["hidden"][2], 0.0)
+        _, right = expected(arrays, ids, np.where(np.arange(4) == 2, 0.0, weights), 1.0)
+        np.testing.assert_allclose(gradients["hidden"], right["hidden"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(gradients["head"], right["head"], rtol=1e-4, atol=1e-5)
 
 
 def test_numpy_computes_the_values(rng):

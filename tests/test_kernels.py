@@ -322,6 +322,27 @@ def test_strided_rows_are_read_in_place(device, rng, view, monkeypatch):
     assert_within_bounds(actual, x.cpu().numpy(), y.cpu().numpy(), ids.cpu().numpy())
 
 
+@pytest.mark.parametrize("views", [("all", "first"), ("first", "all"), ("first", "last"), ("turned", "all")])
+def test_the_strides_of_rows_lead_to_every_row_of_both_models(views):
+    """Their axes are one only where they are in both; the values here are places in memory."""
+    from credit.backends.torch import strides
+
+    base = torch.arange(2 * 4 * 5).reshape(2, 4, 5)
+    sides = [
+        {
+            "all": torch.arange(2 * 3 * 5).reshape(2, 3, 5),
+            "first": base[:, :3],
+            "last": base[:, 1:, 1:],
+            "turned": torch.arange(2 * 3 * 5).reshape(3, 2, 5).transpose(0, 1),
+        }[view]
+        for view in views
+    ]
+    inner, steps = strides.row_strides(*sides)
+    for side, (outer_stride, inner_stride) in zip(sides, steps, strict=True):
+        places = [row // inner * outer_stride + row % inner * inner_stride for row in range(6)]
+        assert places == (side[..., 0] - side[0, 0, 0]).flatten().tolist()
+
+
 def refuse_logits(contiguous):
     def only_small(tensor, *arguments, **options):
         assert tensor.is_contiguous() or tensor.numel() < 700, "logits are copied"

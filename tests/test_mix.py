@@ -27,6 +27,14 @@ def test_a_mix_is_the_weighted_sum_of_its_parts():
     assert mix.metrics["dgpo_deviation_mean"] == each[1].metrics["deviation_mean"]
 
 
+def test_a_negative_factor_turns_the_advantages_and_not_the_weights():
+    (_, one), (_, other) = PARTS
+    mix = credit.Mix(parts=[(0.6, one), (-0.2, other)])(ROLLOUTS)
+    each = one(ROLLOUTS), other(ROLLOUTS)
+    np.testing.assert_allclose(mix.advantages, 0.6 * each[0].advantages - 0.2 * each[1].advantages)
+    np.testing.assert_allclose(mix.weights, 0.75 * each[0].weights + 0.25 * each[1].weights)
+
+
 def test_json_keeps_every_parts_settings():
     mix = credit.Mix(parts=PARTS)
     text = mix.model_dump_json()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import credit
 from credit import tokens
+from credit.backends.arrays import group_max, group_sum
 
 RNG = np.random.default_rng(0)
 
@@ -164,7 +165,15 @@ def test_ids_under_the_mask_and_out_of_range():
     score = np.array([[0.1, 0.2, 0.3]])
     known = tokens.redistribute(score, mask, 0.1, np.array([[0, 0, -7]]))
     assert np.isfinite(known).all()
-    assert np.isnan(tokens.redistribute(score, mask, 0.1, np.array([[0, 3, 0]]))[0, 1])
+    outside = tokens.redistribute(score, mask, 0.1, np.array([[0, 3, 0]]))
+    np.testing.assert_array_equal(outside, [[1.0, np.nan, 0.0]])
+
+
+@pytest.mark.parametrize(("reduce", "expected"), [(group_sum, [5.0, 5.0, 3.0]), (group_max, [4.0, 4.0, 3.0])])
+def test_an_id_outside_takes_part_in_no_group(library, reduce, expected):
+    values, ids = np.array([1.0, 4.0, 3.0, 9.0, 9.0], np.float32), np.array([0, 0, 2, -1, 5], np.int32)
+    found = library.call(reduce)(library.asarray(values), library.asarray(ids))
+    np.testing.assert_array_equal(library.numpy(found), [*expected, np.nan, np.nan])
 
 
 def test_returns_to_go_pass_over_holes():

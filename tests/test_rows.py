@@ -49,17 +49,19 @@ def test_blocks_of_rows_equal_all_rows_at_once(library, estimator, batch):
 @examples
 @given(batch=strategies.rollouts(invalid=False))
 def test_a_subclass_may_look_across_rows(library, batch):
-    class Centred(credit.DGPO):
-        name: Literal["centred"] = "centred"
+    class Scaled(credit.DGPO):
+        """A subclass is not taken in blocks, whose largest deviation would not be that of all rows."""
+
+        name: Literal["scaled_by_largest"] = "scaled_by_largest"
 
         def score(self, rollouts):
-            return rollouts.deviation - rollouts.deviation.max()
+            return rollouts.deviation * rollouts.deviation.max()
 
     with pytest.MonkeyPatch.context() as patch:
         in_twos(patch)
-        found = run(library, Centred(tau=0.1), batch).weights
+        found = run(library, Scaled(tau=0.1), batch).weights
     score = np.where(batch.mask, batch.deviation, 0)
-    expected = credit.tokens.redistribute(score - score.max(), batch.mask, 0.1)
+    expected = credit.tokens.redistribute(score * score.max(), batch.mask, 0.1)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -326,5 +326,20 @@ def test_an_id_outside_the_whole_vocabulary_of_jax_gives_nan():
     np.testing.assert_allclose(log_probs, [-np.log(6.0), np.nan], rtol=1e-6)
 
 
+def test_masked_tokens_of_a_device_of_jax_are_zero():
+    jax = pytest.importorskip("jax")
+    x, y = np.random.default_rng(0).normal(size=(2, 2, 7)).astype(np.float32)
+    mask, whole = np.asarray([True, False]), credit.token_statistics(x, y, IDS)
+
+    def local(x, y, ids, mask):
+        return credit.token_statistics(x, y, ids, mask=mask, process_group="vocabulary")
+
+    bad = np.where(mask, IDS, 99)  # masked ids may be anything
+    masked = in_shard_map(jax.jit(local), *(jax.numpy.asarray(array) for array in (x, y, bad, mask)))
+    for one, other in zip(masked, whole, strict=True):
+        assert other.all()
+        np.testing.assert_allclose(one, np.where(mask, other, 0.0), rtol=1e-5)
+
+
 if __name__ == "__main__":
     run_jax() if sys.argv[1] == "jax" else run_rank(int(os.environ["RANK"]))

@@ -219,6 +219,23 @@ def test_autocast_does_not_reach_the_statistics(drawn):
     np.testing.assert_allclose(leaf.grad, exact, rtol=3e-5, atol=2e-6)
 
 
+def test_a_device_without_a_fast_path_has_the_same_values_and_gradient(drawn, monkeypatch):
+    """Neither CUDA's kernels nor numpy's blocks take its tensors, which CPU tensors stand for here."""
+    from credit.backends.torch import paths
+
+    x, _, ids = drawn
+    x[:, ::3] = -torch.inf
+    x[torch.arange(6), ids] = 1.0
+    exact = credit.log_probs_and_entropy(x, ids)
+    monkeypatch.setattr(paths, "is_on_cpu", lambda *tensors: False)
+    leaf = x.clone().requires_grad_()
+    log_probs, entropy = credit.log_probs_and_entropy(leaf, ids)
+    torch.testing.assert_close((log_probs, entropy), exact, rtol=1e-5, atol=1e-5)
+    (log_probs.sum() + 0.5 * entropy.sum()).backward()
+    of_log_prob, of_entropy = oracle.gradients(x.numpy(), ids.numpy())
+    np.testing.assert_allclose(leaf.grad, of_log_prob + 0.5 * of_entropy, rtol=3e-5, atol=2e-6)
+
+
 def test_the_forced_reference_has_the_same_gradient(drawn, monkeypatch):
     x, _, ids = drawn
     x[:, ::3] = -torch.inf

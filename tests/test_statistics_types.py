@@ -31,7 +31,9 @@ def test_mixed_precisions_are_computed_in_float32(library, rng):
     y = y.astype(np.float16) if library.name == "jax" else y.astype(np.float64)
     if library.name == "array_api_strict":
         pytest.skip("float64 is one of its standard types, float16 is not")
-    assert_within_bounds(measure(library, (x, y, ids)), x, y, ids)
+    actual = measure(library, (x, y, ids))
+    assert all(field.dtype == np.float32 for field in actual)
+    assert_within_bounds(actual, x, y, ids)
 
 
 def test_float64_logits_are_computed_in_float64(library, rng):
