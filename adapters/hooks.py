@@ -8,10 +8,9 @@ before anything else happens:
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import resolve_name
-from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
@@ -40,26 +39,29 @@ def check_version(framework: Framework) -> None:
 
 
 def check_functions(framework: Framework, functions: FunctionTable) -> None:
-    """Raises ImportError unless the framework has these functions with exactly these parameters."""
-    for owner, signatures in functions.items():
-        try:
-            place = resolve_name(owner)
-        except (ImportError, AttributeError) as error:
-            raise ImportError(f"{error}; {_supported(framework)}") from error
-        for name, parameters in signatures.items():
-            _check_signature(framework, place, name, parameters.split())
+    """Raises ImportError unless the framework has these functions with exactly these parameters.
+
+    The error names every function that differs, so that one look shows what a new release has changed.
+    """
+    changes = [change for owner in functions for change in _list_changes(framework, owner, functions[owner])]
+    if changes:
+        raise ImportError("; ".join([*changes, _supported(framework)]))
 
 
-def _check_signature(framework: Framework, owner: Any, name: str, expected: list[str]) -> None:
-    function = getattr(owner, name, None)
-    found = None if function is None else list(inspect.signature(function).parameters)
-    if found != expected:
-        state = "is missing" if found is None else f"takes ({', '.join(found)})"
-        release = f"{framework.distribution} {version(framework.distribution)}"
-        raise ImportError(
-            f"{owner.__name__}.{name} {state} in {release}; credit expects ({', '.join(expected)}); "
-            f"{_supported(framework)}"
-        )
+def _list_changes(framework: Framework, owner: str, signatures: Mapping[str, str]) -> Iterator[str]:
+    try:
+        place = resolve_name(owner)
+    except (ImportError, AttributeError) as error:
+        yield str(error)
+        return
+    for name, parameters in signatures.items():
+        function, expected = getattr(place, name, None), parameters.split()
+        found = None if function is None else list(inspect.signature(function).parameters)
+        if found != expected:
+            state = "is missing" if found is None else f"takes ({', '.join(found)})"
+            release = f"{framework.distribution} {version(framework.distribution)}"
+            expects = f"credit expects ({', '.join(expected)})"
+            yield f"{place.__name__}.{name} {state} in {release}; {expects}"
 
 
 def _supported(framework: Framework) -> str:

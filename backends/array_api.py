@@ -22,12 +22,13 @@ def token_statistics(
     token_ids: Array,
     temperature: Array | float,
     *,
-    tile: int = limits.REFERENCE_TILE_ENTRIES,
+    tile: int | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """See `protocol.Backend`; `tile` is how many entries of all rows are computed at a time."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
     size = policy_logits.shape[-1]
     chunk = min(size, limits.REFERENCE_CHUNK_ENTRIES)
+    tile = tile or limits.REFERENCE_TILE_ENTRIES
 
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         sources = tiles.from_logits(x, dtype), tiles.from_logits(y, dtype)
@@ -51,7 +52,7 @@ def token_statistics_from_hidden(
     scale: float = 1.0,
     soft_cap: float | None = None,
     chunk: int | None = None,
-    tile: int = limits.REFERENCE_HEAD_TILE_ENTRIES,
+    tile: int | None = None,
     project: Any = tiles.project,
     pair: Any = state.pair_state,
 ) -> tuple[Array, Array, Array, Array]:
@@ -59,6 +60,7 @@ def token_statistics_from_hidden(
     dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
     size = policy_head.shape[0]
     chunk = min(size, chunk or limits.REFERENCE_CHUNK_ENTRIES)
+    tile = tile or limits.REFERENCE_HEAD_TILE_ENTRIES
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype, project=project)
 
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
@@ -83,12 +85,13 @@ def postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) ->
 
 
 def log_probs_and_entropy(
-    logits: Array, token_ids: Array, temperature: Array | float, *, tile: int = limits.REFERENCE_TILE_ENTRIES
+    logits: Array, token_ids: Array, temperature: Array | float, *, tile: int | None = None
 ) -> tuple[Array, Array]:
     """See `protocol.Backend`; `tile` as in `token_statistics`."""
     dtype = tiles.computing_dtype(logits)
     size = logits.shape[-1]
     chunk = min(size, limits.REFERENCE_CHUNK_ENTRIES)
+    tile = tile or limits.REFERENCE_TILE_ENTRIES
 
     def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         final = fold_single(x, dtype, chunk, ids[..., None], half[..., None])
@@ -155,7 +158,7 @@ def selected_log_probs_from_hidden(
     scale: float = 1.0,
     soft_cap: float | None = None,
     chunk: int | None = None,
-    tile: int = limits.REFERENCE_HEAD_TILE_ENTRIES,
+    tile: int | None = None,
     project: Any = tiles.project,
     single: Any = state.single_state,
 ) -> Array:
@@ -172,13 +175,14 @@ def log_prob_and_residuals_from_hidden(
     half: Array,
     *,
     chunk: int | None,
-    tile: int,
+    tile: int | None,
     project: Any = tiles.project,
     single: Any = state.single_state,
 ) -> tuple[Array, Array, Array]:
     """log p, and the residuals of its gradient, the peak and ln A; all [...]."""
     size = source.columns
     width = min(size, chunk or limits.REFERENCE_CHUNK_ENTRIES)
+    tile = tile or limits.REFERENCE_HEAD_TILE_ENTRIES
 
     def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         logits = tiles.from_source(source._replace(hidden=x), half.dtype, project=project)

@@ -33,18 +33,23 @@ def load_hooks(adapter):
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_the_same_job_has_the_same_file(adapter):
-    assert set(FILES) <= {path.stem for path in (ROOT / "adapters" / adapter).glob("*.py")}
+    found = {path.stem for path in (ROOT / "adapters" / adapter).glob("*.py")}
+    lacking = ", ".join(f"{name}.py" for name in FILES if name not in found)
+    assert not lacking, f"adapters/{adapter} lacks {lacking}"
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_the_extra_asks_for_the_supported_releases(adapter):
     framework = load_hooks(adapter).FRAMEWORK
-    (asked,) = [
-        found
-        for found in map(Requirement, EXTRAS[adapter])
-        if found.name == Requirement(framework.distribution).name
-    ]
-    assert asked.specifier == Requirement(framework.requirement).specifier
+    assert adapter in EXTRAS, (
+        f"add the extra `{adapter}` to pyproject.toml; it asks for {framework.requirement}"
+    )
+    supported, asked = Requirement(framework.requirement), map(Requirement, EXTRAS[adapter])
+    found = [each.specifier for each in asked if each.name == supported.name]
+    assert found == [supported.specifier], (
+        f"the extra `{adapter}` of pyproject.toml asks for {', '.join(EXTRAS[adapter])}, "
+        f"`supported` in adapters/{adapter}/hooks.py for {framework.requirement}"
+    )
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -179,6 +184,25 @@ def test_a_table_is_compared_with_what_is_installed():
     ):
         with pytest.raises(ImportError, match=message):
             hooks.check_framework(FRAMEWORK, wrong)
+
+
+def test_all_functions_that_changed_are_named_at_once():
+    table = {
+        "credit.adapters.rules": {"refuse_images": "estimator", "refuse_nothing": "framework"},
+        "credit.adapters.no_module": {"any": ""},
+        "credit.adapters.hooks": {"check_version": "release"},
+    }
+    with pytest.raises(ImportError) as caught:
+        hooks.check_functions(FRAMEWORK, table)
+    text = str(caught.value)
+    for changed in (
+        "rules.refuse_images takes",
+        "refuse_nothing is missing",
+        "no_module",
+        "check_version takes",
+    ):
+        assert changed in text
+    assert text.count("credit supports pytest >=1") == 1
 
 
 @pytest.mark.parametrize(

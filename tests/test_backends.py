@@ -138,3 +138,25 @@ def test_every_limit_is_explained_and_used():
     assert len(names) == len(set(names)) > 20
     code = "".join(path.read_text() for path in folder.rglob("*.py"))
     assert not [name for name in names if f"limits.{name}" not in code]
+
+
+def test_every_limit_is_read_when_code_runs():
+    """A default of a parameter or a constant of a module would keep the value that the import found."""
+    for path in Path(limits.__file__).parent.rglob("*.py"):
+        early = list(read_at_import(ast.parse(path.read_text())))
+        assert not early, f"{path.name} reads limits at import in line {early[0]}; read it in the function"
+
+
+def read_at_import(node):
+    """The lines below a node that read `limits.NAME` outside the body of a function."""
+    for child in ast.iter_child_nodes(node):
+        if (
+            isinstance(child, ast.Attribute)
+            and isinstance(child.value, ast.Name)
+            and child.value.id == "limits"
+        ):
+            yield child.lineno
+        elif isinstance(child, ast.Lambda | ast.FunctionDef):
+            yield from read_at_import(child.args)
+        else:
+            yield from read_at_import(child)

@@ -21,7 +21,7 @@ def right():
     def token(low=0.0, high=1.0):
         return rng.uniform(low, high, size=(N, T)).astype(np.float32)
 
-    return Rollouts(
+    rollouts = Rollouts(
         rewards=np.array([1, 0, 1, 0], np.float32),
         groups=np.array([0, 0, 3, 3]),
         mask=np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1], [1, 0, 0]], bool),
@@ -36,6 +36,9 @@ def right():
         valid=np.ones(N, bool),
         progress=np.array(0.5, np.float32),
     )
+    unset = [name for name in Rollouts._fields if getattr(rollouts, name) is None]
+    assert not unset, f"add {', '.join(unset)} to right() in this file"
+    return rollouts
 
 
 def zeros(*shape, dtype=np.float32):
@@ -189,11 +192,16 @@ def test_under_jit_a_group_id_out_of_range_spoils_its_own_row(right, name, bad):
 # --- the table of fields ---------------------------------------------------------------------------------
 
 
-def test_every_field_has_a_rule_and_every_rule_a_case(right):
-    assert tuple(FIELDS) == Rollouts._fields
-    assert not any(field is None for field in right)
+def test_every_field_has_a_rule_and_every_rule_a_case():
+    without = [name for name in Rollouts._fields if name not in FIELDS]
+    assert not without, f"add a rule for {', '.join(without)} to the list behind FIELDS in credit/types.py"
+    assert tuple(FIELDS) == Rollouts._fields, (
+        "FIELDS has the fields of Rollouts in the same order, and no others"
+    )
     checked = {name for name in TOKEN_FIELDS if FIELDS[name].values}
-    assert checked == WRONG_VALUES.keys() - {"mask"}
+    cases = WRONG_VALUES.keys() - {"mask"}
+    assert checked <= cases, f"add {', '.join(sorted(checked - cases))} to WRONG_VALUES in this file"
+    assert cases <= checked, f"the rules of {', '.join(sorted(cases - checked))} name no values to expect"
 
 
 def test_the_table_tells_the_statistics_from_the_models():

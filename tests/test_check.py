@@ -47,6 +47,18 @@ def test_a_wrong_estimator_and_a_failing_one_are_found(only_numpy, monkeypatch, 
     assert "ZeroDivisionError" in table
 
 
+def test_a_row_is_printed_before_the_next_check_runs(only_numpy, monkeypatch, capsys):
+    def fail(place):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(check, "check_estimators", fail)
+    with pytest.raises(KeyboardInterrupt):
+        check.main([])
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.startswith("library")
+    assert len(rows) == 3
+
+
 @pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--libary", 2), ("numpy", 2)])
 def test_help_and_unknown_arguments_check_nothing(monkeypatch, capsys, argument, status):
     monkeypatch.setattr(check, "list_places", lambda: pytest.fail("the checks were run"))

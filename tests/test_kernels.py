@@ -152,7 +152,8 @@ def built(name, architecture, logits, vector, aligned=True):
             if argument != "scale" and (aligned or argument.endswith("_ptr")):
                 hints[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
-    options = {**kernels.UNFUSED, "maxnreg": limits.TRITON_REGISTERS if name == "fold_kernel" else None}
+    options = {**kernels.UNFUSED, "num_warps": limits.TRITON_WARPS}
+    options["maxnreg"] = limits.TRITON_REGISTERS if name == "fold_kernel" else None
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options).asm
 
 

@@ -1,6 +1,8 @@
 """PolicyLoss against the formula, its gradient, and the loss that each estimator's paper prescribes."""
 
 from functools import cache
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import oracle
@@ -70,6 +72,17 @@ def expected(loss, given, **named):
     new, old, advantages, mask = (given[n] for n in ("log_probs", "old_log_probs", "advantages", "mask"))
     others = given.get("reference_log_probs"), given.get("rollout_log_probs")
     return oracle.policy_loss(loss, new, old, advantages, mask, *others, **named)
+
+
+def test_every_objective_is_compared_with_its_formula():
+    """By SETTINGS here, against the oracle, or by name in tests/test_loss_variants.py."""
+    compared = {loss.objective for loss in SETTINGS}
+    variants = (Path(__file__).parent / "test_loss_variants.py").read_text()
+    for name in get_args(PolicyLoss.model_fields["objective"].annotation):
+        assert name in compared or f'gradient({{"objective": "{name}"' in variants, (
+            f"add PolicyLoss(objective={name!r}) to SETTINGS in tests/test_loss.py and its formula to token_loss in "
+            "tests/support/oracle.py, or its value and slope to tests/test_loss_variants.py"
+        )
 
 
 @every_setting
@@ -274,6 +287,7 @@ PRESCRIBED = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_estimators_loss_is_its_papers(name):
+    assert name in PRESCRIBED, f"add the loss of {name}'s paper to PRESCRIBED in tests/test_loss.py"
     loss = make(name).loss
     assert (loss.clip_low, loss.clip_high, loss.aggregation) == PRESCRIBED[name]
     assert loss.kl_coefficient == 0

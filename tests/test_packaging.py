@@ -27,7 +27,13 @@ def test_every_package_is_listed_once():
     found = own_packages(ROOT / "credit", "credit")
     for name in LINKED:
         found |= own_packages(ROOT / name, f"credit.{name}")
-    assert sorted(SETUPTOOLS["packages"]) == sorted(found)
+    listed = SETUPTOOLS["packages"]
+    lacking, gone = found - set(listed), set(listed) - found
+    assert not lacking, f"add {', '.join(sorted(lacking))} to tool.setuptools.packages in pyproject.toml"
+    assert not gone, (
+        f"remove {', '.join(sorted(gone))} from tool.setuptools.packages: there is no such folder"
+    )
+    assert len(listed) == len(found), "tool.setuptools.packages in pyproject.toml lists a package twice"
 
 
 def test_every_python_file_is_in_a_package():

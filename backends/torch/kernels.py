@@ -23,7 +23,7 @@ from credit.backends.vocab import state, tiles
 Tensor = torch.Tensor
 
 FIELDS = 2 * state.FIELDS  # of a stored state, in the order of `state.pack`
-UNFUSED: Any = {"enable_fp_fusion": False, "num_warps": limits.TRITON_WARPS}
+UNFUSED: Any = {"enable_fp_fusion": False}
 
 
 @triton.jit
@@ -294,9 +294,9 @@ def fold(
         fold_kernel[(rows, parts)](
             x, y, _flatten(ids), _flatten(half), out, rows, inner, start, x.shape[-1],
             *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=limits.TRITON_LANES,
-            VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair,
+            VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair, FINISH=done,
             DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
-            FINISH=done, UNREAD=tiles.UNREAD, maxnreg=limits.TRITON_REGISTERS, **UNFUSED,
+            UNREAD=tiles.UNREAD, maxnreg=limits.TRITON_REGISTERS, num_warps=limits.TRITON_WARPS, **UNFUSED,
         )  # fmt: skip
     return out
 
@@ -305,11 +305,9 @@ def merge_parts(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
     """The statistics [4, rows] from states [rows, parts, 8]."""
     rows, parts, _ = states.shape
     out = torch.empty((4, rows), dtype=torch.float32, device=states.device)
-    options = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
+    meta = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
     if rows:
-        merge_parts_kernel[(rows,)](
-            states.contiguous(), _flatten(half), out, rows, parts, PAIR=pair, **options
-        )
+        merge_parts_kernel[(rows,)](states.contiguous(), _flatten(half), out, rows, parts, PAIR=pair, **meta)
     return out
 
 
@@ -320,7 +318,7 @@ def postprocess(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool
     if rows:
         postprocess_kernel[(triton.cdiv(rows, block),)](
             *map(_flatten, fields), _flatten(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
-            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=block, **UNFUSED,
+            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=block, num_warps=limits.TRITON_WARPS, **UNFUSED,
         )  # fmt: skip
     return out
 
@@ -341,7 +339,8 @@ def grad_logits(
     if rows:
         grad_logits_kernel[(rows, triton.cdiv(x.shape[-1], block))](
             x, _flatten(ids), _flatten(half), residuals.contiguous(), grad_output.contiguous(), out, rows,
-            inner, start, x.shape[-1], *x_rows, x.stride(-1), BLOCK=block, DENSE=x.stride(-1) == 1, **UNFUSED,
+            inner, start, x.shape[-1], *x_rows, x.stride(-1), BLOCK=block, DENSE=x.stride(-1) == 1,
+            num_warps=limits.TRITON_WARPS, **UNFUSED,
         )  # fmt: skip
     return out
 
