@@ -30,8 +30,12 @@ CASES = {
         np.array([[0.5], [-0.5], [1], [-1]]) / (4.75 / 3) ** 0.5,
     ),
     "remax": ({}, PAIR | {"lengths": [1, 1], "baseline_rewards": [0.25, 0.5]}, [[0.75], [-0.5]]),
-    # deviation 1/2, lead 1/2
-    "pass_at_k": ({}, {"rewards": [1, 0.5, 0], "groups": [0] * 3, "lengths": [1] * 3}, [[1], [0], [0]]),
+    # deviation 1/2, lead 1/2; two that are best lead over nobody
+    "pass_at_k": (
+        {},
+        {"rewards": [1, 0.5, 0, 1, 1, 0], "groups": [0] * 3 + [1] * 3, "lengths": [1] * 6},
+        [[1], [0], [0], [0], [0], [0]],
+    ),
     # tokens 1/2, -1/2, -1/2, -1/2: mean -1/4, deviation 1/2
     "reinforce_plus_plus_baseline": ({}, PAIR | {"lengths": [1, 3]}, [[1.5, 0, 0], [-0.5] * 3]),
     # returns 1/2, 1, 0, 0: mean 0.375, variance 0.6875 / 3
