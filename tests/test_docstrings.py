@@ -70,7 +70,8 @@ def test_every_setting_is_described_in_the_schema_and_in_help(kind):
     properties = kind.model_json_schema()["properties"]
     text = " ".join(getdoc(kind).split())
     for name in kind.model_fields.keys() - {"name"}:
-        described = " ".join(properties[name]["description"].split())
+        described = " ".join(properties[name].get("description", "").split())
+        assert described, f"describe {kind.__name__}.{name} by a string below it"
         default = "" if kind.model_fields[name].is_required() else r" \(default .+?\)"
         assert re.search(rf"\b{name}{default}: {re.escape(described)}", text), name
 

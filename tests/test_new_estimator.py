@@ -5,6 +5,7 @@ tests/test_readme.py. Every other test leaves out an estimator that lacks someth
 """
 
 import re
+from inspect import getdoc
 
 import oracle
 import pytest
@@ -43,7 +44,8 @@ def test_it_has_an_oracle(name):
 
 @every
 def test_its_docstring_has_a_formula_and_cites_the_paper(name):
-    text = PACKAGE[name].__doc__ or ""
-    assert re.search(r"^ {8}\S", text, re.MULTILINE), f"write {name}'s formula into its docstring, indented"
+    text = getdoc(PACKAGE[name]) or ""
+    where = "the first line of its docstring, indented by 4"
+    assert re.match(r".+\n\n {4}\S", text), f"write {name}'s formula below {where}"
     if name != "mix":  # which is no paper's
         assert re.search(r"arXiv\s+\d{4}\.\d{5}", text), f"add `Source: arXiv <id>` to {name}'s docstring"

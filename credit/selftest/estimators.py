@@ -25,11 +25,12 @@ def check_estimators(place: Place) -> Iterator[Row]:
     rollouts = make_rollouts()
     wide = _map_arrays(rollouts, lambda a: np.asarray(a, "f8") if a.dtype.kind == "f" else a)
     for name in credit.names():
-        estimator, loops = credit.get(name, **REQUIRED.get(name, {})), ORACLES.get(name)
+        loops, start = ORACLES.get(name), time.perf_counter()
         note = "" if loops else "against itself in float64 numpy"
-        expected = loops(estimator, wide) if loops else estimator(wide).advantages
-        start = time.perf_counter()
         try:
+            estimator = credit.get(name, **REQUIRED.get(name, {}))
+            expected = loops(estimator, wide) if loops else estimator(wide).advantages
+            start = time.perf_counter()
             actual = place.get(estimator(_map_arrays(rollouts, place.put)).advantages)
             scale = np.maximum(1.0, np.abs(expected))
             error = float(np.max(np.abs(actual - expected) / scale)) / TOLERANCE
