@@ -37,6 +37,18 @@ def test_vocabularies_around_the_sizes_of_blocks_and_stretches(rng, size):
     assert_within_bounds(credit.token_statistics(x, y, ids, temperature=0.8), x, y, ids, 0.8)
 
 
+def test_what_the_buffers_of_a_block_held_does_not_count(rng):
+    """Their padding is part of the sums, and memory that was never written may hold anything."""
+    x, y = logit_cases.ordinary(rng, rows=5, size=513)
+    half = np.full((5, 1), 0.5, np.float32)
+    exponential, shape = inplace.choose_exponential(half.dtype), (5, inplace.padded_width(513))
+    zeros, garbage = (
+        inplace.sum_block((x, y), half, [np.full(shape, held, np.float32) for _ in range(3)], exponential)
+        for held in (0.0, np.nan)
+    )
+    np.testing.assert_array_equal(garbage, zeros)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_threads_change_nothing(rng, threads, monkeypatch):
     x, y = logit_cases.ordinary(rng, rows=130, size=9001)
