@@ -26,7 +26,8 @@ from credit.estimators.prepare import (
 )
 from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
-_Path = tuple[str, ...]
+# Named here, since torch.compile cannot evaluate such an annotation of a function within a function.
+_Arrays = dict[tuple[str, ...], Array]
 
 
 class Formula(Protocol):
@@ -57,7 +58,7 @@ class _Batch(NamedTuple):
     def take(self, part: slice) -> Rollouts:
         return prepare_tokens(slice_rows(self.rows, part)) if self.in_blocks else self.rows
 
-    def map(self, work: Callable[[slice], dict[_Path, Array]]) -> dict[_Path, Array]:
+    def map(self, work: Callable[[slice], _Arrays]) -> _Arrays:
         return map_row_blocks(work, self.rows.mask) if self.in_blocks else work(slice(None))
 
 
@@ -65,7 +66,7 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
     """The advantages and weights, 0 outside the mask and NaN for lost rows, and the metrics."""
     batch = _prepare_batch(estimator, rollouts)
 
-    def work(part: slice) -> dict[_Path, Array]:
+    def work(part: slice) -> _Arrays:
         here = batch.take(part)
         if batch.advantages is None:
             advantages, weights = estimator.assign(here)
@@ -102,7 +103,7 @@ def compute_factors(
     batch = _prepare_batch(estimator, rollouts, advantages)
     alone: Array = batch.advantages
 
-    def work(part: slice) -> dict[_Path, Array]:
+    def work(part: slice) -> _Arrays:
         here = batch.take(part)
         weights = as_type(estimator.weights(here, alone[part]), alone.dtype)
         return {("weights",): make_masker(here.mask)(weights)}
