@@ -81,4 +81,5 @@ def assign_credit(
     if clip_range is None or not estimator.is_product:
         return result.advantages, result.metrics
     advantages, weights = estimator.factors(rollouts)
-    return advantages.clamp(*clip_range)[:, None] * weights, result.metrics
+    clipped = advantages.clamp(*clip_range)[:, None] * weights
+    return torch.where(rollouts.mask, clipped, 0.0), result.metrics  # A_i may be NaN, and NaN times 0 is

@@ -34,7 +34,9 @@ def assign_credit(
     position = {row: place for place, row in enumerate(finals)}
     given = by_session[[position[row] for row in last]]
     advantages, weights = estimator.factors(rollouts._replace(rewards=rollouts.rewards[last]), given)
-    return credit.Credit(advantages[:, None] * weights, weights, result.metrics)
+    # A_i may be NaN, and NaN times 0 is.
+    distributed = torch.where(rollouts.mask.bool(), advantages[:, None] * weights, 0.0)
+    return credit.Credit(distributed, weights, result.metrics)
 
 
 def find_last_outputs(keys: Sequence[str]) -> list[int]:
