@@ -1,5 +1,6 @@
 """OpenRLHF's whole command line on a CPU, by the example's own command, against plain models in float64."""
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
+from openrlhf_reward_by_prompt import EVEN
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -130,6 +132,14 @@ def metric(batch, name):
     return values[0].item()
 
 
+def first_digits(batch):
+    """The first character of every prompt that was trained on."""
+    tokenizer = tiny_model.character_tokenizer()
+    for experience in batch["experiences"]:
+        starts = experience["attention_mask"].long().argmax(-1, keepdim=True)
+        yield from tokenizer.batch_decode(experience["sequences"].gather(-1, starts))
+
+
 def steps(printed):
     """What OpenRLHF logged at its global steps, as text."""
     return re.findall(r"Global step \d+: (\{.*\})", printed)
@@ -190,13 +200,16 @@ def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
 
 
 def test_asynchronous_training_with_filtered_prompts_and_overlong_penalty(train, tmp_path):
-    batches, printed = train(
+    batches, _ = train(
         "--train.async_enable --algo.dynamic_filtering_enable --data.max_samples 24 "
-        "--reward.overlong_buffer_len 4 --reward.overlong_penalty_factor 0.5",
+        "--reward.overlong_buffer_len 4 --reward.overlong_penalty_factor 0.5 "
+        f"--reward.remote_url {HERE / 'openrlhf_reward_by_prompt.py'}",
     )
     assert metric(batches[0], "deviation_max") == 0.0  # starts at its reference
     assert metric(batches[-1], "deviation_mean") > 1e-6
-    assert "Filtered out: avg_reward=nan" in printed
+    problems = (tmp_path / "train.jsonl").read_text().splitlines()[:24]
+    assert {json.loads(line)["input"][0] in EVEN for line in problems} == {True, False}
+    assert not {digit for batch in batches for digit in first_digits(batch)} & set(EVEN)
     reference = model(tmp_path / "model")
     for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
         scores = torch.cat([e["scores"] for e in batch["experiences"]])
