@@ -18,8 +18,14 @@ demo: $(NOX)  ## a small language model trained with DGPO in TRL; make demo ARGS
 study: $(NOX)  ## estimators compared on small models; make study ARGS="--plan full --device cuda"
 	$(NOX) -s study -- $(ARGS)
 
+gpu:  ## on a GPU's machine, in its own Python: everything that it has to show, in under ten minutes
+	$(PYTHON) benchmarks/on_gpu.py --output benchmarks/results/gpu $(ARGS)
+
+gpu-rehearsal: $(NOX)  ## the same in small on a CPU, by Triton's interpreter
+	$(NOX) -s rehearse_gpu -- $(ARGS)
+
 $(NOX):
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet nox==2026.10.20
 
-.PHONY: quick test test-all demo study
+.PHONY: quick test test-all demo study gpu gpu-rehearsal

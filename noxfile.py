@@ -116,3 +116,12 @@ def study(session: nox.Session) -> None:
     """Compares estimators on small models; flags after `--` go to examples/study/run.py."""
     session.install("-c", "constraints/trl.txt", "-e", ".[study]")
     session.run("python", "examples/study/run.py", *session.posargs)
+
+
+@nox.session(default=False)
+def rehearse_gpu(session: nox.Session) -> None:
+    """The command for GPUs on a CPU, with Triton's interpreter and every peer; flags go to on_gpu.py."""
+    install(session, "trl", "-r", "constraints/core.txt", "liger-kernel==0.8.5")
+    session.run(
+        "python", "benchmarks/on_gpu.py", "--rehearse", "--output", "runs/rehearsal", *session.posargs
+    )

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import resource
 import signal
 import time
 import traceback
@@ -13,10 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from timing import time_cpu, time_gpu
 
 RESULTS = Path(__file__).parent / "results"
 MB = 1e6
 ROW_SECONDS = 75.0  # of one row at most, most of it spent by a compiler
+# Why a row has no figures, by the errors that say so, where that is nobody's fault.
+NO_FAILURES = {"left_out": "OutOfTime", "not_installed": "ModuleNotFoundError"}
 Timer = Callable[[Callable[[], Any]], tuple[list[float], float]]  # seconds of each call, and extra bytes
 
 
@@ -52,14 +54,32 @@ class Lazy:
 class Report:
     """Rows of one run; each is on disk as soon as it is measured, once `keep` was called."""
 
-    def __init__(self, device: str, name: str) -> None:
+    def __init__(self, device: str, name: str, folder: Path = RESULTS, label: str = "") -> None:
         self.device, self.name, self.rows, self.copy = device, name, [], float("nan")
+        self.path = folder / f"token_statistics_{label or device}.json"
         self.timer: Timer = time_gpu if device == "cuda" else time_cpu
         self.deadline, self.facts = float("inf"), None
+        self.before: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def keep(self, **facts: Any) -> None:
         """Writes from now on after every row."""
         self.facts = facts
+
+    def resume(self) -> None:
+        """Takes the rows that an earlier run on the same device has measured as they are."""
+        found = json.loads(self.path.read_text()) if self.path.exists() else {"device": None}
+        if found["device"] == self.name and found["torch"] == torch.__version__:
+            self.before = {identify(row): row for row in found["rows"] if "ms" in row}
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """The rows that went wrong; not those of peers that are not installed, nor those left out."""
+        return [row for row in self.rows if "failed" in row]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no row was left out because the time was over."""
+        return not any("left_out" in row for row in self.rows)
 
     def measure(
         self,
@@ -76,8 +96,12 @@ class Report:
         What goes wrong is said in the row, and costs no other. After the deadline nothing is begun.
         """
         row: dict[str, Any] = {**case._asdict(), "kind": str(case.kind)[6:], "who": who}
+        print(f"{case!s:46s}{who:44s}", end="", flush=True)
+        if identify(row) in self.before:
+            self.rows.append(self.before[identify(row)])
+            print("measured before", flush=True)
+            return self.rows[-1]
         self.rows.append(row)
-        print(f"{case!s:40s}{who:44s}", end="", flush=True)
 
         def figures() -> None:
             known = {**(check(function()) if check else {}), **more}
@@ -86,10 +110,12 @@ class Report:
 
         wrong = attempt(figures, self.deadline, ROW_SECONDS)
         if wrong is not None:
-            row["failed"] = wrong
+            row[
+                next((reason for reason, kind in NO_FAILURES.items() if wrong.startswith(kind)), "failed")
+            ] = wrong
             print(wrong.splitlines()[0], flush=True)
-        if self.device == "cuda" and "failed" in row:
-            torch.cuda.empty_cache()
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
         if self.facts is not None:
             self.write(**self.facts)
         return row
@@ -120,58 +146,30 @@ class Report:
 
     def write(self, **facts: Any) -> Path:
         """JSON with the machine's name beside the figures."""
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"token_statistics_{self.device}.json"
+        self.path.parent.mkdir(exist_ok=True, parents=True)
         versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
         head = {"device": self.name, "copy_gb_per_s": self.copy, **versions, **facts}
-        path.write_text(json.dumps({**head, "rows": self.rows}, indent=1) + "\n")
-        return path
+        # What an earlier run measured and this one has not come to yet stays.
+        have = {identify(row) for row in self.rows}
+        rows = self.rows + [row for key, row in self.before.items() if key not in have]
+        self.path.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+        return self.path
 
 
-def time_cpu(function: Callable[[], Any], repeats: int = 5) -> tuple[list[float], float]:
-    """Wall seconds, and growth of the process's peak memory in the first call."""
-    before = reset_peak()
-    function()
-    extra = peak() - before
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return seconds, max(extra, 0.0)
+def identify(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells a row from the others."""
+    return tuple(row[name] for name in ("name", "tokens", "vocabulary", "kind", "who"))
 
 
-def time_gpu(function: Callable[[], Any]) -> tuple[list[float], float]:
-    """Seconds by events, 200 ms of them, the cache filled with other data in between; and peak allocation."""
-    function()
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    function()
-    torch.cuda.synchronize()
-    extra = torch.cuda.max_memory_allocated() - before
-    # Read, not written: what a cache has yet to write back would be counted against the next call.
-    other = torch.zeros(2**28, dtype=torch.int8, device="cuda")
-
-    def calls(count: int) -> list[float]:
-        marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
-        for start, end in marks:
-            other.amax()
-            start.record()
-            function()
-            end.record()
-        torch.cuda.synchronize()
-        return [start.elapsed_time(end) / 1e3 for start, end in marks]
-
-    estimate = float(np.median(calls(3)))
-    return calls(int(min(max(0.2 / max(estimate, 1e-6), 5), 500))), extra
+class OutOfTime(Exception):
+    """The deadline has passed."""
 
 
 def attempt(function: Callable[[], Any], deadline: float, limit: float = float("inf")) -> str | None:
     """Calls the function, unless the deadline has passed; what went wrong, or None."""
     try:
         if time.monotonic() > deadline:
-            raise TimeoutError("left out, since the time is over")
+            raise OutOfTime("left out, since the time is over")
         with at_most(limit):
             function()
     except Exception as error:
@@ -195,22 +193,6 @@ def at_most(limit: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def reset_peak() -> float:
-    """Sets the kernel's high-water mark back, where it allows that; the current mark in bytes."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return peak()
-    return peak()
-
-
-def peak() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024.0 * int(line.split()[1])
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def cpu_name() -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from measuring import RESULTS, Report
+from measuring import Report
 
 
 def plot(report: Report, peers: tuple[str, ...]) -> None:
@@ -21,7 +21,7 @@ def plot(report: Report, peers: tuple[str, ...]) -> None:
         axis.set(xlabel=along, ylabel="ms", xscale="log", yscale="log", title=report.name)
         axis.legend()
     figure.tight_layout()
-    figure.savefig(RESULTS / f"token_statistics_{report.device}.png", dpi=100)
+    figure.savefig(report.path.with_suffix(".png"), dpi=100)
 
 
 def points(rows: list[dict[str, Any]], who: str, along: str, fixed: str) -> list[tuple[int, float]]:

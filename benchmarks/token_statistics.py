@@ -1,7 +1,7 @@
 """Times the token statistics beside their peers in one process; writes a table, JSON and plots.
 
     python benchmarks/token_statistics.py --cpu        # torch, numpy and JAX on this CPU
-    python benchmarks/token_statistics.py --gpu        # the whole GPU table, in under 8 minutes
+    python benchmarks/token_statistics.py --gpu        # the GPU table, resumed where it was cut
     python benchmarks/token_statistics.py --rehearse   # the code of --gpu on tiny shapes, without a GPU
 
 GB/s count the bytes of one pass (each logit once), also for those who read more often. A peer that is not
@@ -13,21 +13,22 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import peers
 import torch
-from measuring import MB, Case, Report, cpu_name
+from measuring import MB, RESULTS, Case, Report, cpu_name
 from plotting import plot
 from workloads import draw, errors, nats
 
 import credit
 
 
-def run_cpu(tokens: int, size: int) -> None:
+def run_cpu(tokens: int, size: int, folder: Path) -> None:
     """This CPU: torch, numpy and JAX, each beside its own naive code."""
-    report = Report("cpu", cpu_name())
+    report = Report("cpu", cpu_name(), folder)
     case = Case("", tokens, size, torch.float32)
     x, y, ids = draw(case, "cpu")
     report.measure_copy(x)
@@ -99,13 +100,19 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=192, help="on the CPU")
     parser.add_argument("--vocabulary", type=int, default=151_936, help="on the CPU")
     parser.add_argument("--quick", action="store_true", help="the headline only (GPU)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of JSON and plot")
+    parser.add_argument(
+        "--time-limit", type=float, default=360.0, help="seconds after which no row is begun (GPU)"
+    )
     options = parser.parse_args()
     if options.gpu and not torch.cuda.is_available():
         sys.exit("no GPU here; --cpu measures the CPU paths")
     if options.cpu:
-        run_cpu(options.tokens, options.vocabulary)
+        run_cpu(options.tokens, options.vocabulary, options.output)
     else:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch holds memory too
         import gpu
 
-        gpu.rehearse() if options.rehearse else gpu.run(options.quick)
+        if options.rehearse:
+            sys.exit(gpu.rehearse(options.output))
+        sys.exit(gpu.run(options.output, options.time_limit, options.quick))

@@ -1,7 +1,7 @@
 """Step time of DGPO in TRL beside stock GRPO, with and without KL, on one model in one run; writes JSON.
 
     python benchmarks/trl_step.py                    # this CPU, a small model
-    python benchmarks/trl_step.py --device cuda      # 0.5B parameters, bf16, length 2048; a training curve
+    python benchmarks/trl_step.py --size cuda        # 0.5B parameters, bf16, length 2048; a training curve
 
 Weights are drawn on the spot. Completions of the timed steps are given, of random lengths, so that a step is
 scoring and learning alone; what generating them takes is timed once, and stands beside. The arms take turns.
@@ -13,10 +13,13 @@ The curve has real generation, and a reward that any model can learn: tokens of 
 import argparse
 import gc
 import json
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import memory
@@ -102,52 +105,65 @@ def curve(arm: str, size: Size, device: str, path: str, deadline: float) -> list
     ]
 
 
-def main(device: str, rounds: int, time_limit: float) -> None:
-    """Step times, memory and, on a GPU, the curve; what there is so far is written after each part."""
-    size, deadline = SIZES[device], time.monotonic() + time_limit
-    runs: list[tuple[str, dict[str, Any]]] = []
-    found: dict[str, Any] = {
-        "device": cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "size": size._asdict(),
-        "rounds": rounds,
-        "curves": {},
-        "failed": {},
-    }
+class Record:
+    """The runs of each arm and what else was found, on disk after every part; an earlier call's are kept."""
+
+    def __init__(self, path: Path, facts: dict[str, Any]) -> None:
+        self.path = path
+        self.found: dict[str, Any] = {**facts, "runs": {}, "generation": {}, "curves": {}, "failed": {}}
+        before = json.loads(path.read_text()) if path.exists() else {}
+        if before.keys() >= self.found.keys() and all(before[name] == facts[name] for name in facts):
+            self.found |= {name: value for name, value in before.items() if name not in ("arms", "failed")}
+
+    def add(self, where: str, name: str, make: Callable[[], Any], deadline: float) -> None:
+        """Runs a part, unless an earlier call has."""
+        if name in self.found[where]:
+            return
+        wrong = attempt(lambda: self.found[where].update({name: make()}), deadline)
+        if wrong is not None:
+            self.found["failed"][name] = wrong
+            print(name, wrong)
+        gc.collect()  # a trainer refers to itself, and holds a model
+        self.write()
+
+    def write(self) -> None:
+        """What there is so far, printed and as JSON."""
+        runs = self.found["runs"]
+        arms = [arm for arm in ARMS if any(name.startswith(f"{arm}, round") for name in runs)]
+        table = {arm: summary([runs[n] for n in runs if n.startswith(f"{arm}, round")]) for arm in arms}
+        for arm, row in table.items():
+            if "GRPO with KL" in table:
+                row["ratio_to_grpo_with_kl"] = row["step_seconds"] / table["GRPO with KL"]["step_seconds"]
+            print(arm, row)
+        self.path.write_text(json.dumps({**self.found, "arms": table}, indent=1) + "\n")
+        print(f"{self.found['parameters'] / 1e6:.0f}M parameters; written to {self.path}", flush=True)
+
+
+def main(label: str, rounds: int, time_limit: float, folder: Path) -> int:
+    """Step times, memory and, on a GPU, the curve. The exit status, 75 where only the time was over."""
+    size, deadline = SIZES[label], time.monotonic() + time_limit
+    device = "cuda" if label == "cuda" else "cpu"
+    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as path:
-
-        def add_curve(arm: str) -> None:
-            found["curves"][arm] = curve(arm, size, device, path, deadline)
-
-        def add_run(arm: str) -> None:
-            runs.append((arm, timed(arm, size, device, path)))
-
-        def add_generation() -> None:
-            found["generation_seconds"] = generation(size, device, path)
-
-        found["parameters"] = random_model.save(path, size, device)
-        steps = [(f"{arm}, round {turn}", partial(add_run, arm)) for turn in range(rounds) for arm in ARMS]
-        curves = [(f"{arm}, curve", partial(add_curve, arm)) for arm in ("GRPO", "DGPO") if size.curve_steps]
-        for name, part in [*steps, ("generation", add_generation), *curves]:
-            wrong = attempt(part, deadline)
-            if wrong is not None:
-                found["failed"][name] = wrong
-                print(name, wrong)
-            gc.collect()  # a trainer refers to itself, and holds a model
-            write(found, runs, device)
-
-
-def write(found: dict[str, Any], runs: list[tuple[str, dict[str, Any]]], device: str) -> None:
-    """What is there so far, printed and as JSON."""
-    table = {arm: summary([run for name, run in runs if name == arm]) for arm in dict(runs)}
-    for arm, row in table.items():
-        if "GRPO with KL" in table:
-            row["ratio_to_grpo_with_kl"] = row["step_seconds"] / table["GRPO with KL"]["step_seconds"]
-        print(arm, row)
-    out = RESULTS / f"trl_step_{device}.json"
-    out.write_text(json.dumps({**found, "arms": table}, indent=1) + "\n")
-    print(f"{found['parameters'] / 1e6:.0f}M parameters; written to {out}", flush=True)
+        facts = {
+            "device": cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "size": size._asdict(),
+            "rounds": rounds,
+            "parameters": random_model.save(path, size, device),
+        }
+        record = Record(folder / f"trl_step_{label}.json", facts)
+        for turn in range(rounds):
+            for arm in ARMS:
+                run = partial(timed, arm, size, device, path)
+                record.add("runs", f"{arm}, round {turn}", run, deadline)
+        record.add("generation", "seconds", partial(generation, size, device, path), deadline)
+        for arm in ("GRPO", "DGPO") if size.curve_steps else ():
+            record.add("curves", arm, partial(curve, arm, size, device, path, deadline), deadline)
+    failed = list(record.found["failed"].values())
+    over = [wrong for wrong in failed if wrong.startswith("OutOfTime")]
+    return 0 if not failed else os.EX_TEMPFAIL if len(over) == len(failed) else 1
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -165,7 +181,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cpu", choices=sorted(SIZES))
+    parser.add_argument("--size", default="cpu", choices=sorted(SIZES), help="and with it the device")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
@@ -173,4 +190,4 @@ if __name__ == "__main__":
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    main(options.device, options.rounds, options.time_limit)
+    sys.exit(main(options.size, options.rounds, options.time_limit, options.output))

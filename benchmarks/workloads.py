@@ -27,11 +27,11 @@ def draw(case: Case, device: str) -> tuple[torch.Tensor, ...]:
 
 def errors(fields: Any, x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> dict[str, float]:
     """Largest errors on 32 tokens against float64: log p, H in nats, and d relative."""
-    rows = slice(min(32, len(ids)))
+    rows = slice(min(32, len(x)))
     log_p, _, h, d = (
         torch.as_tensor(np.asarray(f.cpu() if hasattr(f, "cpu") else f)).double()[rows] for f in fields
     )
-    truth = [field.cpu() for field in peers.float64(x[rows], y[rows], ids[rows])]
+    truth = [field.cpu() for field in peers.float64(x[rows], y[rows], ids[rows].to(x.device))]
     return {
         "log_p": float((log_p - truth[0]).abs().max()),
         "H": float((h - truth[2]).abs().max()),
@@ -42,3 +42,15 @@ def errors(fields: Any, x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor) -> 
 def nats(statistics: credit.TokenStatistics, size: int) -> tuple[Any, ...]:
     """The four statistics with the entropy in nats."""
     return (*statistics[:2], statistics.normalized_entropy * float(np.log(size)), statistics.deviation)
+
+
+ALLOWED = {"log_p": 1e-4, "H": 1e-4, "d_rel": 1e-3}
+
+
+def check(
+    found: credit.TokenStatistics, x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, size: int
+) -> Any:
+    """The errors of ours; an AssertionError where one is larger than any rounding explains."""
+    known = errors(nats(found, size), x, y, ids)
+    assert all(known[name] <= most for name, most in ALLOWED.items()), f"{known}, allowed {ALLOWED}"
+    return known

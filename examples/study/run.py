@@ -3,7 +3,8 @@
     python examples/study/run.py                                  # reduced, on a CPU of two cores
     python examples/study/run.py --plan full --device cuda --time-limit 480    # until it is done
 
-A study that was stopped goes on where it stopped. When it is done, or the time is over, the report is made.
+A study that was stopped goes on where it stopped. When it is done, or the time is over, the report is made;
+the exit status is 75 where the time was over.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def main() -> None:
     if not done:
         print("Not done yet: the same command goes on from here.")
     report.make(own.output)
-    sys.exit(0 if done else 1)
+    sys.exit(0 if done else os.EX_TEMPFAIL)
 
 
 if __name__ == "__main__":

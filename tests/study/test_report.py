@@ -1,6 +1,7 @@
 """Two short runs from the command to the page, and the statistics behind the sentences."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def study(folder, *flags):
 @pytest.mark.slow
 def test_two_short_runs_and_their_report(tmp_path):
     stopped = study(tmp_path, "--time-limit", "0.001")
-    assert stopped.returncode == 1
+    assert stopped.returncode == os.EX_TEMPFAIL
     assert "the same command goes on from here" in stopped.stdout
     done = study(tmp_path)
     assert done.returncode == 0, done.stderr
