@@ -8,6 +8,11 @@ import pytest
 from running import quick_jit
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests go first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: "in_the_interpreter" not in item.name)
+
+
 class Library(NamedTuple):
     """An array library: how arrays get in and out, and how a function of arrays is called."""
 
