@@ -21,7 +21,8 @@ def selected_log_probs(
         d log p(a) / dx_v = (1[v = a] - p_v) / T
 
     Only the logits are kept for the gradient, which has their dtype; the result is float32 (float64
-    for float64 logits). vocab_size, process_group and errors are as in `token_statistics`.
+    for float64 logits). vocab_size, process_group and errors are as in `token_statistics`, derivatives as in
+    `log_probs_and_entropy`.
 
     Example:
         >>> import numpy as np
@@ -46,7 +47,9 @@ def log_probs_and_entropy(
         d log p(a) / dx_v = (1[v = a] - p_v) / T        dH / dx_v = -p_v (ln p_v + H) / T
 
     Dtypes are as in `selected_log_probs`, vocab_size, process_group and errors as in
-    `token_statistics` (each rank's logits get their own gradient).
+    `token_statistics` (each rank's logits get their own gradient). On torch there is the first derivative
+    alone, in reverse mode: a second one and forward mode raise a NotImplementedError, and
+    CREDIT_BACKEND=array_api has them.
 
     Example:
         >>> import numpy as np
@@ -84,7 +87,8 @@ def selected_log_probs_from_hidden(
         x = c tanh(z / c),  z = scale (h W^T + bias)        log p(a) = x_a / T - ln sum_v exp(x_v / T)
 
     The gradient makes each tile of logits once more and sums its products in float32; peak extra memory
-    is of the order of tokens x chunk, besides the gradients themselves.
+    is of the order of tokens x chunk, besides the gradients themselves. Further derivatives are as in
+    `log_probs_and_entropy`.
 
     Args:
         hidden: h [..., D].

@@ -124,13 +124,14 @@ def prepare_token_ids(
     validation.check_shape("token_ids", token_ids, tokens, "as the logits without their last axis")
     if not xp.isdtype(token_ids.dtype, "integral"):
         raise ValueError(f"token_ids are {token_ids.dtype}; expected integers")
+    if mask is not None:
+        validation.check_shape("mask", mask, tokens, "as token_ids")
+    validation.check_token_ids(token_ids, mask, size)
     # An id beyond the signed type turns negative, which no vocabulary holds.
     ids = xp.astype(token_ids, xp.__array_namespace_info__().default_dtypes()["indexing"], copy=False)
     validation.check_temperature(temperature, tokens)
     chosen = None
     if mask is not None:
-        validation.check_shape("mask", mask, tokens, "as token_ids")
         chosen = xp.astype(mask, xp.bool)
         ids = xp.where(chosen, ids, UNREAD)
-    validation.check_token_ids(token_ids, ids, chosen, size)
     return ids, chosen

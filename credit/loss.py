@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from credit import tokens, validation
 from credit.backends.arrays import namespace, stop_gradient
+from credit.log_ratios import KL, bound_log_probs, bound_log_ratios, estimate_kl
 from credit.settings import Settings
 from credit.types import Array
 
@@ -27,6 +28,11 @@ class PolicyLoss(Settings):
 
     sg stops the gradient. With ratio="sequence", the gradient is that of the GSPO paper where a response has
     one advantage for all its tokens, and stays correct where each token has its own.
+
+    Loss, metrics and gradient are finite for all finite log-probs, and for -inf: before exp, a log-ratio
+    above 20 (a ratio of 4.9e8) counts as 20, and a log-prob below -1e12 as -1e12; neither has a gradient
+    beyond. So the gradient is 0 where a clip holds a token back, and also where A < 0 and the log-ratio
+    exceeds 20: `ratio_max` is then 4.9e8. (Float16 log-probs, whose gradient is float16, hold ratios to 6e4.)
 
     The losses l [N, T] of the mask's tokens are reduced to one number by `aggregation`:
 
@@ -63,7 +69,7 @@ class PolicyLoss(Settings):
     """Divisor of fixed_horizon in tokens, the longest response allowed; None: the width T of the arrays."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
     """Factor on the KL penalty against the reference; 0: no penalty, and no reference is needed."""
-    kl: Literal["k1", "k2", "k3"] = "k3"
+    kl: KL = "k3"
     """Estimator of the KL divergence from the log-probs of the sampled tokens."""
     rollout_cap: Annotated[float, Field(gt=0)] | None = None
     """Largest importance weight p_old / p_rollout that corrects for a rollout engine whose log-probs
@@ -122,20 +128,23 @@ class PolicyLoss(Settings):
         advantages = _repeat_for_tokens(advantages, log_probs)
         self._check_needs(reference_log_probs, rollout_log_probs)
         mask, clean = _make_cleaner(log_probs, mask)
-        new = clean("log_probs", log_probs)
-        old = stop_gradient(clean("old_log_probs", old_log_probs))
+        new = bound_log_probs(clean("log_probs", log_probs))
+        old = stop_gradient(bound_log_probs(clean("old_log_probs", old_log_probs)))
         advantages = stop_gradient(clean("advantages", advantages))
         ratio = self._ratio(new, old, mask)
         losses, metrics = self._token_losses(ratio, new, advantages, mask)
         metrics |= _ratio_metrics("ratio", ratio, mask)
-        metrics["approx_kl"] = tokens.mean(xp.exp(new - old) - 1.0 - (new - old), mask)
+        moved = bound_log_ratios(new - old)
+        metrics["approx_kl"] = tokens.mean(xp.exp(moved) - 1.0 - moved, mask)
         if rollout_log_probs is not None:
-            mismatch = xp.exp(old - stop_gradient(clean("rollout_log_probs", rollout_log_probs)))
+            rollout = stop_gradient(bound_log_probs(clean("rollout_log_probs", rollout_log_probs)))
+            mismatch = xp.exp(bound_log_ratios(old - rollout))
             metrics |= _ratio_metrics("rollout_ratio", mismatch, mask)
             if self.rollout_cap is not None:
                 losses = losses * xp.clip(mismatch, max=self.rollout_cap)
         if self.kl_coefficient:
-            kl = self._estimate_kl(stop_gradient(clean("reference_log_probs", reference_log_probs)) - new)
+            reference = bound_log_probs(clean("reference_log_probs", reference_log_probs))
+            kl = estimate_kl(stop_gradient(reference) - new, self.kl)
             losses = losses + self.kl_coefficient * kl
             metrics["kl"] = tokens.mean(kl, mask)
         loss = self._aggregate(losses, mask, normalizer)
@@ -156,10 +165,10 @@ class PolicyLoss(Settings):
     def _ratio(self, new: Array, old: Array, mask: Array) -> Array:
         xp = namespace(new)
         if self.ratio == "token":
-            return xp.exp(new - old)
+            return xp.exp(bound_log_ratios(new - old))
         length = xp.clip(tokens.length(mask, new.dtype), min=1.0)
         mean = xp.sum(xp.where(mask, new - old, 0.0), axis=-1, keepdims=True) / length
-        return xp.exp(stop_gradient(mean) + new - stop_gradient(new))
+        return xp.exp(bound_log_ratios(stop_gradient(mean) + (new - stop_gradient(new))))
 
     def _token_losses(
         self, ratio: Array, new: Array, advantages: Array, mask: Array
@@ -189,12 +198,6 @@ class PolicyLoss(Settings):
         return losses, {
             name: tokens.mean(xp.astype(flag, losses.dtype), mask) for name, flag in fraction.items()
         }
-
-    def _estimate_kl(self, x: Array) -> Array:
-        """KL(p, q) [N, T] of the sampled tokens, from x = log q - log p."""
-        if self.kl == "k1":
-            return -x
-        return 0.5 * x * x if self.kl == "k2" else namespace(x).exp(x) - x - 1.0
 
     def _aggregate(self, losses: Array, mask: Array, normalizer: Array | float | None) -> Array:
         xp = namespace(losses)

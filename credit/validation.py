@@ -1,4 +1,8 @@
-"""Errors for bad input: shapes are checked always, values on host arrays outside tracing only."""
+"""Errors for bad input: shapes are checked always, values on host arrays outside tracing only.
+
+Values are checked by numpy, on what the caller gave: JAX traces even what is computed from a constant, such
+as ids that a jitted function closes over, so that no value of an array that was made here is known there.
+"""
 
 from numbers import Real
 from typing import Any
@@ -79,18 +83,17 @@ def check_valid_rewards(rollouts: Rollouts) -> None:
         _check_values("rewards", to_numpy(rewards), to_numpy(valid).astype(bool))
 
 
-def check_token_ids(given: Array, ids: Array, chosen: Array | None, size: int) -> None:
-    """A ValueError for the first chosen id outside the vocabulary, on host arrays outside tracing."""
-    if not all(is_inspectable(array) for array in (given, ids, chosen) if array is not None):
+def check_token_ids(token_ids: Array, mask: Array | None, size: int) -> None:
+    """A ValueError for the first id of the mask outside the vocabulary, on host arrays outside tracing."""
+    if not (is_inspectable(token_ids) and (mask is None or is_inspectable(mask))):
         return
-    # On numpy, since JAX traces what is computed from a constant of a traced function.
-    outside = ~is_in_range(to_numpy(ids), size)
-    bad = np.argwhere(outside if chosen is None else outside & to_numpy(chosen))
+    ids = to_numpy(token_ids)
+    outside = ~is_in_range(ids, size)
+    bad = np.argwhere(outside if mask is None else outside & to_numpy(mask).astype(bool))
     if len(bad):
         place = tuple(int(i) for i in bad[0])
-        value = int(to_numpy(given)[place])
         raise ValueError(
-            f"token_ids{list(place)} is {value}; expected an id in 0..{size - 1} (the vocabulary)"
+            f"token_ids{list(place)} is {int(ids[place])}; expected an id in 0..{size - 1} (the vocabulary)"
         )
 
 

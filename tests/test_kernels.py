@@ -444,6 +444,23 @@ def test_gradients_through_tiles_from_hidden_states(device, rng):
 
 
 @on_device
+def test_a_second_derivative_and_forward_mode_are_refused(device):
+    """The loss is linear in the log-probs, where torch alone would answer that the derivative is 0."""
+    ids = torch.tensor([0, 2], device=device)
+    for function, shape in (
+        (lambda x: credit.selected_log_probs(x, ids), (2, 5)),
+        (lambda w: credit.selected_log_probs_from_hidden(torch.ones(2, 3, device=device), w, ids), (5, 3)),
+    ):
+        leaf = torch.ones(shape, device=device, requires_grad=True)
+        (gradient,) = torch.autograd.grad(function(leaf).sum(), leaf, create_graph=True)
+        with pytest.raises(NotImplementedError, match="a second derivative .* CREDIT_BACKEND=array_api"):
+            gradient.pow(2).sum().backward()
+        leaf = leaf.detach()
+        with pytest.raises(NotImplementedError, match="forward-mode .* CREDIT_BACKEND=array_api"):
+            torch.func.jvp(function, (leaf,), (leaf,))
+
+
+@on_device
 def test_compiled_without_graph_breaks(device, rng):
     x, y = (torch.as_tensor(array, device=device) for array in logit_cases.ordinary(rng, rows=3, size=3001))
     ids = torch.tensor([0, 7, 3000], device=device)

@@ -84,7 +84,11 @@ def check_gradient(x, ids, given, mine):
     x = torch.tensor(x, requires_grad=True)
     log_probs, entropy = credit.log_probs_and_entropy(x, ids, temperature=0.8, **given)
     weights = torch.linspace(-1, 1, TOKENS)
-    (log_probs * weights + entropy).sum().backward()
+    loss = (log_probs * weights + entropy).sum()
+    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="a second derivative"):
+        torch.autograd.grad(gradient.pow(2).sum(), x, retain_graph=True)
+    loss.backward()
     full = torch.tensor(draw()[0][0], requires_grad=True)
     expected = credit.log_probs_and_entropy(full, ids, temperature=0.8, vocab_size=SIZE)
     (expected[0] * weights + expected[1]).sum().backward()

@@ -90,16 +90,6 @@ def test_no_gradient_flows_through_token_statistics(drawn, monkeypatch):
         assert not any(field.requires_grad for field in stats)
 
 
-def test_a_second_derivative_is_refused(drawn):
-    x, _, ids = drawn
-    leaf = x.clone().requires_grad_()
-    weight = torch.ones(6, requires_grad=True)
-    loss = (weight * credit.selected_log_probs(leaf, ids)).sum()
-    (gradient,) = torch.autograd.grad(loss, leaf, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
-
-
 def test_inference_tensors(drawn):
     x, y, ids = drawn
     with torch.inference_mode():
@@ -124,6 +114,21 @@ def test_vmap_and_grad_of_torch_func(drawn):
     )
     shared = torch.vmap(credit.selected_log_probs, in_dims=(1, None))(x[:, None].expand(-1, 2, -1), ids)
     torch.testing.assert_close(shared, values.expand(2, -1))
+
+
+def test_functions_within_torch_func_may_close_over_anything(drawn):
+    """Ids and groups are memory there, but all that is computed from them is not."""
+    x, _, ids = drawn
+    of_log_prob, _ = oracle.gradients(x.numpy(), ids.numpy())
+    gradient = torch.func.grad(lambda x: credit.selected_log_probs(x, ids).sum())(x)
+    np.testing.assert_allclose(gradient, of_log_prob, rtol=3e-5, atol=2e-6)
+    groups, mask, rewards = torch.tensor([0, 0, 1, 1]), torch.ones(4, 3), torch.tensor([1.0, 0.0, 2.0, 5.0])
+
+    def advantages(rewards):
+        fields = {"deviation": mask, "normalized_entropy": mask}
+        return credit.DGPO()(credit.Rollouts(rewards, groups, mask, **fields)).advantages
+
+    torch.testing.assert_close(torch.vmap(advantages)(rewards[None])[0], advantages(rewards))
 
 
 def test_an_unreadable_id_gives_nan_and_no_gradient(drawn):

@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from credit.backends import array_api, limits
 from credit.backends.torch import cpu, paths
+from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
 from credit.backends.torch.tensors import move_batch_axes
 from credit.backends.vocab import loop, state, tiles
 
@@ -15,7 +15,7 @@ Tensor = torch.Tensor
 
 def log_probs_and_entropy(logits: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """log p and H [...] of logits [..., V]; half is 1 / 2T [...]."""
-    log_probs, entropy, *_ = _LogProbsAndEntropy.apply(logits, ids, half)  # type: ignore[no-untyped-call]
+    log_probs, entropy, *_ = apply_function(_LogProbsAndEntropy, logits, ids, half)
     return log_probs, entropy
 
 
@@ -29,7 +29,7 @@ def grad_logits(
 ) -> Tensor:
     """The gradient of log p and H in logits [..., V]; the residuals are peak, ln A and H [...]."""
     arrays = logits, ids, half, *residuals, grad_log_prob, grad_entropy
-    return _GradLogits.apply(*arrays)  # type: ignore[no-untyped-call]
+    return apply_function(_GradLogits, *arrays)
 
 
 class _LogProbsAndEntropy(torch.autograd.Function):
@@ -58,7 +58,6 @@ class _LogProbsAndEntropy(torch.autograd.Function):
         ctx.save_for_backward(*inputs, peak, log_total, entropy)
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, grad_log_prob: Tensor, grad_entropy: Tensor, *_: Tensor
     ) -> tuple[Tensor, None, None]:
@@ -67,12 +66,15 @@ class _LogProbsAndEntropy(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> Any:
-        outputs = _LogProbsAndEntropy.apply(*move_batch_axes(info, axes, arrays))  # type: ignore[no-untyped-call]
+        outputs = apply_function(_LogProbsAndEntropy, *move_batch_axes(info, axes, arrays))
         return outputs, (0,) * len(outputs)
 
 
 class _GradLogits(torch.autograd.Function):
-    """The backward pass as a function of its own, so that vmap hands it whole arrays to write into."""
+    """The backward pass as a function of its own: vmap hands it whole arrays to write into.
+
+    Its own derivative is refused, and would otherwise be missing without a word.
+    """
 
     @staticmethod
     def forward(
@@ -104,9 +106,11 @@ class _GradLogits(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Nothing is kept: there is no second derivative."""
 
+    backward = staticmethod(refuse_second_derivative)
+
     @staticmethod
     def vmap(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> Any:
-        return _GradLogits.apply(*move_batch_axes(info, axes, arrays)), 0  # type: ignore[no-untyped-call]
+        return apply_function(_GradLogits, *move_batch_axes(info, axes, arrays)), 0
 
 
 def _rows_per_fold(logits: Tensor) -> int:

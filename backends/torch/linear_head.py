@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from credit.backends import array_api, limits
 from credit.backends.torch import cpu, paths
+from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
 from credit.backends.vocab import loop, state, tiles
 from credit.backends.vocab.sources import LinearHead
 
@@ -49,7 +49,7 @@ def selected_log_probs(source: LinearHead, ids: Tensor, half: Tensor, chunk: int
     default = limits.CUDA_HEAD_CHUNK_ENTRIES if hidden.is_cuda else limits.CPU_HEAD_CHUNK_ENTRIES
     chunk = min(head.shape[0], chunk or default)
     flat = hidden.reshape(-1, hidden.shape[-1]), head, bias, ids.reshape(-1), half.reshape(-1)
-    log_probs, *_ = _SelectedLogProbs.apply(*flat, scale, soft_cap, chunk, kernels)  # type: ignore[no-untyped-call]
+    log_probs, *_ = apply_function(_SelectedLogProbs, *flat, scale, soft_cap, chunk, kernels)
     return log_probs.reshape(ids.shape)
 
 
@@ -83,26 +83,47 @@ class _SelectedLogProbs(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        *tensors, ctx.scale, ctx.soft_cap, ctx.chunk, ctx.kernels = inputs
+        *tensors, scale, soft_cap, chunk, kernels = inputs
+        ctx.settings = scale, soft_cap, chunk, kernels
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*tensors, *output[1:])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, head, bias, ids, half, *residuals = ctx.saved_tensors
+        arrays = *ctx.saved_tensors, grad_output
+        return *apply_function(_GradSelectedLogProbs, *arrays, *ctx.settings), *[None] * 6
+
+
+class _GradSelectedLogProbs(torch.autograd.Function):
+    """The backward pass as a function of its own, so that its derivative is refused rather than missing."""
+
+    @staticmethod
+    def forward(
+        hidden: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        ids: Tensor,
+        half: Tensor,
+        peak: Tensor,
+        log_total: Tensor,
+        grad_output: Tensor,
+        scale: float,
+        soft_cap: float | None,
+        chunk: int,
+        kernels: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         grad_hidden = torch.zeros(hidden.shape, dtype=half.dtype, device=hidden.device)
         grad_head, grad_bias = torch.empty_like(head), None if bias is None else torch.empty_like(bias)
-        for start, width in loop.split_vocabulary(head.shape[0], ctx.chunk):
+        for start, width in loop.split_vocabulary(head.shape[0], chunk):
             part = slice(start, start + width)
             weight, offset = head[part], None if bias is None else bias[part]
             grad_weight = torch.zeros(weight.shape, dtype=half.dtype, device=head.device)
             grad_offset = half.new_zeros(width)
             for block in range(0, hidden.shape[0], limits.CUDA_HEAD_ROWS):
                 rows = slice(block, block + limits.CUDA_HEAD_ROWS)
-                source = LinearHead(hidden[rows], weight, offset, ctx.scale, ctx.soft_cap)
-                per_token = [t[rows] for t in (ids - start, half, *residuals, grad_output)]
-                grad = _grad_projection(source, *per_token, kernels=ctx.kernels)
+                source = LinearHead(hidden[rows], weight, offset, scale, soft_cap)
+                per_token = [t[rows] for t in (ids - start, half, peak, log_total, grad_output)]
+                grad = _grad_projection(source, *per_token, kernels=kernels)
                 grad_offset += grad.sum(0)
                 low = grad.to(head.dtype) if _uses_tensor_cores(hidden, head) else grad
                 grad_hidden[rows] += project(low, weight.t(), half.dtype)
@@ -110,7 +131,13 @@ class _SelectedLogProbs(torch.autograd.Function):
             grad_head[part] = grad_weight
             if grad_bias is not None:
                 grad_bias[part] = grad_offset
-        return grad_hidden.to(hidden.dtype), grad_head, grad_bias, *[None] * 6
+        return grad_hidden.to(hidden.dtype), grad_head, grad_bias
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        """Nothing is kept: there is no second derivative."""
+
+    backward = staticmethod(refuse_second_derivative)
 
 
 def _log_prob_and_residuals(

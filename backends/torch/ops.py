@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from credit.backends.torch import kernels
+from credit.backends.torch.derivatives import refuse_second_derivative
 from credit.backends.torch.tensors import move_batch_axes
 
 Tensor = torch.Tensor
@@ -113,6 +114,7 @@ def _backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
 
 
 log_probs_and_entropy.register_autograd(_backward, setup_context=_save_for_backward)
+grad_logits.register_autograd(refuse_second_derivative)
 
 
 @torch.library.register_vmap("credit::token_statistics")

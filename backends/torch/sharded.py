@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.autograd.function import once_differentiable
 
 from credit.backends import array_api, limits
 from credit.backends.protocol import Shard
 from credit.backends.torch import autograd, linear_head, paths
+from credit.backends.torch.derivatives import apply_function
 from credit.backends.vocab import loop, state, tiles
 from credit.backends.vocab.sources import Logits, Source
 
@@ -49,9 +49,9 @@ def log_probs_and_entropy(
 ) -> tuple[Tensor, Tensor]:
     """log p and H [...] of the whole vocabulary, differentiable in this rank's logits."""
     half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(logits))
-    function: Any = _LogProbsAndEntropy
     columns = _count_real_columns(shard, size)
-    log_probs, entropy, *_ = function.apply(logits, token_ids - shard.start, half, columns, shard.group)
+    arguments = logits, token_ids - shard.start, half, columns, shard.group
+    log_probs, entropy, *_ = apply_function(_LogProbsAndEntropy, *arguments)
     return log_probs, entropy
 
 
@@ -74,7 +74,6 @@ class _LogProbsAndEntropy(torch.autograd.Function):
         ctx.save_for_backward(logits, ids, half, peak, log_total, entropy)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_output: Tensor) -> tuple[Tensor | None, ...]:
         logits, ids, half, *residuals = ctx.saved_tensors
         result = torch.zeros_like(logits, memory_format=torch.contiguous_format)

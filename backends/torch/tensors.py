@@ -10,11 +10,14 @@ Tensor = torch.Tensor
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether this is memory, not a stand-in: no subclass, and neither traced nor under vmap."""
+    """Whether this is memory, not a stand-in: no subclass, and neither traced nor within torch.func.
+
+    What a function within torch.func closes over is memory, but all that is computed from it is a stand-in.
+    """
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and torch._C._functorch.peek_interpreter_stack() is None
     )
 
 

@@ -48,7 +48,7 @@ def prepare_rows(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollo
     groups, mask = _as_index_type(rollouts.groups), as_type(rollouts.mask, xp.bool)
     return rollouts._replace(
         groups=xp.where(known, groups, xp.zeros_like(groups)),
-        mask=mask if is_inspectable(valid) and bool(xp.all(valid)) else mask & valid[:, None],
+        mask=mask if is_inspectable(valid) and to_numpy(valid).all() else mask & valid[:, None],
         valid=valid,
         **floats,
     )
