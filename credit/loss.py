@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from credit import tokens, validation
 from credit.backends.arrays import namespace, stop_gradient
-from credit.settings import Settings
+from credit.settings import Settings, refuse_without_effect
 from credit.types import Array
 
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_horizon"]
@@ -71,10 +71,12 @@ class PolicyLoss(Settings):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        if self.dual_clip is not None and self.objective != "clip":
-            raise ValueError(f"dual_clip has no effect with objective={self.objective!r}; leave it out")
-        if self.horizon is not None and self.aggregation != "fixed_horizon":
-            raise ValueError(f"horizon has no effect with aggregation={self.aggregation!r}; leave it out")
+        unclipped, unbounded = self.objective != "clip", self.aggregation != "fixed_horizon"
+        reasons = {
+            "dual_clip": f"with objective={self.objective!r}" if unclipped else None,
+            "horizon": f"with aggregation={self.aggregation!r}" if unbounded else None,
+        }
+        refuse_without_effect(self, reasons)
         return self
 
     def __call__(

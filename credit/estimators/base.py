@@ -1,9 +1,16 @@
 """The base class of every estimator."""
 
+from collections.abc import Mapping
 from inspect import get_annotations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict
+from pydantic import (
+    FieldSerializationInfo,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from credit.backends.arrays import namespace
 from credit.estimators.execute import compute_credit, compute_factors, multiply
@@ -41,8 +48,6 @@ class Estimator(Settings):
         [[0.0, 2.0], [-1.0, 0.0]]
     """
 
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
     # Traits of the class, by which tests choose properties to check and adapters choose how to compute.
     redistributes: ClassVar[bool] = True  # the weights of a response sum to its number of tokens
     row_local: ClassVar[bool] = True  # the weights of some rows do not depend on the other rows
@@ -56,6 +61,33 @@ class Estimator(Settings):
     loss: PolicyLoss = PolicyLoss()
     """The policy loss of the paper: PPO with a clip of 0.2, mean over a response's tokens, then over the
     responses."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _complete_loss(cls, given: Any, info: ValidationInfo) -> Any:
+        """What a mapping does not name keeps the estimator's own value; a PolicyLoss replaces the whole."""
+        if not isinstance(given, Mapping):
+            return given
+        field = cls.model_fields["loss"]
+        reads_others = getattr(field, "default_factory_takes_validated_data", False)  # as from pydantic 2.10
+        others: dict[str, Any] = {"validated_data": info.data} if reads_others else {}
+        own = field.get_default(call_default_factory=True, **others)
+        if not isinstance(own, PolicyLoss):  # a subclass may give none
+            return dict(given)
+        named = {name: getattr(own, name) for name in own.model_fields_set} | dict(given)
+        return named if type(own) is field.annotation else type(own)(**named)
+
+    @field_serializer("loss")
+    def _dump_whole_loss(self, loss: PolicyLoss, info: FieldSerializationInfo) -> dict[str, Any]:
+        """All settings, since those that a dump leaves out would be read as the estimator's own."""
+        chosen: dict[str, Any] = {"include": info.include, "exclude": info.exclude}
+        return loss.model_dump(mode=info.mode, **chosen)
+
+    @model_validator(mode="after")
+    def _count_name_as_set(self) -> Self:
+        """Keeps the name, without which `parse` knows no class, in a dump that leaves out what is not set."""
+        self.model_fields_set.add("name")
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.schedule import Positive, Share, evaluate_setting
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
@@ -57,10 +58,8 @@ class Redistributing(GroupRelative):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        for name in ("tau_min", "floor"):
-            set_by_hand = getattr(self, name) != type(self).model_fields[name].default
-            if set_by_hand and self.effective_fraction is None:
-                raise ValueError(f"{name} has no effect without effective_fraction; leave it out")
+        aimless = "without effective_fraction" if self.effective_fraction is None else None
+        refuse_without_effect(self, {"tau_min": aimless, "floor": aimless})
         return self
 
     @property

@@ -33,7 +33,9 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
     Args:
         name: one of `names()`.
         preset: a framework whose std correction and eps the estimator takes: "trl", "verl" or "openrlhf".
-        settings: the estimator's settings, which take precedence over the preset. Default: its own.
+        settings: the estimator's settings, which take precedence over the preset. Default: its own. Of
+            `loss`, a mapping may name a part, and the rest stays the estimator's own; a `PolicyLoss`
+            replaces the whole.
 
     Raises:
         ValueError: the name or preset is unknown (the known ones are listed), or a setting is wrong.
@@ -44,6 +46,8 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
         0.1
         >>> credit.get("grpo", preset="trl").eps
         0.0001
+        >>> credit.get("dapo", loss={"kl_coefficient": 0.1}).loss.clip_high
+        0.28
     """
     if name not in CLASSES:
         raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
