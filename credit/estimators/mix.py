@@ -7,10 +7,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
-from credit.estimators.registry import parse
+from credit.estimators.registry import parse_part
 from credit.types import Array, Rollouts
 
-AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse)]
+AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse_part)]
 
 
 class Mix(Estimator):
@@ -20,7 +20,8 @@ class Mix(Estimator):
 
     In JSON: {"name": "mix", "parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]}. It
     needs what any of its parts needs, keeps the rows that every part keeps, and reports what a part
-    observes as `name_metric`. The `loss` is its own, not that of a part.
+    observes as `name_metric`. A `preset` gives the parts what they do not name themselves. The `loss` is
+    its own, not that of a part.
 
     Example:
         >>> import numpy as np
@@ -58,6 +59,16 @@ class Mix(Estimator):
         for other in kept[1:]:
             result = result & other
         return result
+
+    def returns(self, rollouts: Rollouts) -> Array | None:
+        """sum_k c_k G^(k) [N, T], if every part has returns."""
+        total: Any = 0.0
+        for c, part in self.parts:
+            own = part.returns(rollouts)
+            if own is None:
+                return None
+            total = total + c * own
+        return total
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
         """What the parts observe, prefixed by their names, which are numbered where two are the same."""

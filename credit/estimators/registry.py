@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationInfo
+
 from credit.estimators.base import CLASSES, Estimator
 from credit.estimators.presets import PRESETS
 
@@ -33,6 +35,7 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
     Args:
         name: one of `names()`.
         preset: a framework whose std correction and eps the estimator takes: "trl", "verl" or "openrlhf".
+            The parts of a mix take them too.
         settings: the estimator's settings, which take precedence over the preset. Default: its own. Of
             `loss`, a mapping may name a part, and the rest stays the estimator's own; a `PolicyLoss`
             replaces the whole.
@@ -51,13 +54,16 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
     """
     if name not in CLASSES:
         raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
-    kind = CLASSES[name]
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-        constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
-        settings = constants | settings
-    return kind(**settings)
+    return _make(CLASSES[name], preset, settings)
+
+
+def _make(kind: type[Estimator], preset: str | None, settings: Mapping[str, Any]) -> Estimator:
+    if preset is None:
+        return kind(**settings)
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
+    return kind.model_validate({**constants, **settings}, context={"preset": preset})
 
 
 def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
@@ -86,6 +92,19 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
     if "name" not in settings:
         raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
     return get(**settings)
+
+
+def parse_part(value: Any, info: ValidationInfo) -> Estimator:
+    """The estimator within another, with the preset of the whole for the settings that it does not name."""
+    preset = (info.context or {}).get("preset")
+    if preset is None:
+        return parse(value)
+    if isinstance(value, Estimator):
+        named = {name: each for name, each in value if name in value.model_fields_set}
+        return _make(type(value), preset, named)
+    if isinstance(value, str):
+        return get(value, preset=preset)
+    return parse({"preset": preset, **value} if isinstance(value, Mapping) else value)
 
 
 def _to_plain(value: Any) -> Any:
