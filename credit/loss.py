@@ -75,6 +75,7 @@ class PolicyLoss(Settings):
         reasons = {
             "dual_clip": f"with objective={self.objective!r}" if unclipped else None,
             "horizon": f"with aggregation={self.aggregation!r}" if unbounded else None,
+            "kl": None if self.kl_coefficient else "without kl_coefficient",
         }
         refuse_without_effect(self, reasons)
         return self

@@ -37,14 +37,21 @@ class Settings(BaseModel):
         return values
 
 
+# An attribute of FieldInfo from pydantic 2.10 on: whether its default is computed from other settings.
+TAKES_DATA = "default_factory_takes_validated_data"
+
+
 def refuse_without_effect(settings: Settings, reasons: Mapping[str, str | None]) -> None:
     """A ValueError for a setting that is not its default and has a reason why it has no effect.
 
     A reason of None means that it has one. Defaults pass, so that what `model_dump` writes can be read.
     """
     for name, reason in reasons.items():
-        value, default = getattr(settings, name), type(settings).model_fields[name].default
-        if reason is not None and value != default:
+        field = type(settings).model_fields[name]
+        if reason is None or field.is_required() or getattr(field, TAKES_DATA, False):
+            continue
+        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        if value != default:
             raise ValueError(
                 f"{name}={value!r} has no effect {reason}; leave it out, or, where it is an estimator's own, "
                 f"set it to {default!r}"

@@ -17,7 +17,7 @@ from credit.estimators.execute import compute_credit, compute_factors, multiply
 from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
 from credit.schedule import Schedule
-from credit.settings import Settings
+from credit.settings import TAKES_DATA, Settings
 from credit.types import Array, Credit, Rollouts
 
 CLASSES: dict[str, type["Estimator"]] = {}
@@ -69,8 +69,7 @@ class Estimator(Settings):
         if not isinstance(given, Mapping):
             return given
         field = cls.model_fields["loss"]
-        reads_others = getattr(field, "default_factory_takes_validated_data", False)  # as from pydantic 2.10
-        others: dict[str, Any] = {"validated_data": info.data} if reads_others else {}
+        others: dict[str, Any] = {"validated_data": info.data} if getattr(field, TAKES_DATA, False) else {}
         own = field.get_default(call_default_factory=True, **others)
         if not isinstance(own, PolicyLoss):  # a subclass may give none
             return dict(given)
@@ -117,6 +116,17 @@ class Estimator(Settings):
 
         A name x gives `x_mean` and `x_max`; a ValueError where every estimator has such a metric already.
         """
+        return {}
+
+    @property
+    def observes_weights(self) -> bool:
+        """Whether `observed_weights` returns something under these settings, for which it is called."""
+        return False
+
+    def observed_weights(
+        self, rollouts: Rollouts, advantages: Array | None, weights: Array
+    ) -> dict[str, Array]:
+        """As `observed`, of the weights w [N, T]; advantages are A_i [N], or None if there is no product."""
         return {}
 
     def keep(self, rollouts: Rollouts) -> Array:

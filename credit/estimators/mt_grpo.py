@@ -1,13 +1,14 @@
 """Multi-turn responses whose turns are rewarded one by one."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit import groups, tokens
 from credit.backends.arrays import is_in_range, namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.loss import PolicyLoss
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
@@ -48,6 +49,11 @@ class MTGRPO(GroupRelative):
     """Factor on the advantage of the turn; 1 in the paper's experiments."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Discount per turn of the rewards of later turns; with 0, as in the paper, a turn has its own reward."""
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> Self:
+        refuse_without_effect(self, {"gamma": None if self.turn_weight else "with turn_weight=0"})
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:
