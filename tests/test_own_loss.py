@@ -89,6 +89,10 @@ def test_a_dump_is_read_as_the_same_loss(loss):
         assert credit.parse(json.loads(estimator.model_dump_json())) == estimator
 
 
+def test_a_default_loss_is_left_out_of_a_dump_without_defaults():
+    assert credit.DAPO(eps=0.5).model_dump(exclude_defaults=True) == {"eps": 0.5}
+
+
 def test_a_users_own_loss_is_changed_however_it_is_given(own_registry):
     class Default(GRPO):
         name: Literal["default"] = "default"

@@ -5,10 +5,11 @@ from inspect import get_annotations
 from typing import Any, ClassVar, Self
 
 from pydantic import (
-    FieldSerializationInfo,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
-    field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -76,11 +77,15 @@ class Estimator(Settings):
         named = {name: getattr(own, name) for name in own.model_fields_set} | dict(given)
         return named if type(own) is field.annotation else type(own)(**named)
 
-    @field_serializer("loss")
-    def _dump_whole_loss(self, loss: PolicyLoss, info: FieldSerializationInfo) -> dict[str, Any]:
-        """All settings, since those that a dump leaves out would be read as the estimator's own."""
-        chosen: dict[str, Any] = {"include": info.include, "exclude": info.exclude}
-        return loss.model_dump(mode=info.mode, **chosen)
+    @model_serializer(mode="wrap")
+    def _dump_whole_loss(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """A loss with all settings, since those left out would be read as the estimator's own."""
+        found: dict[str, Any] = dump(self)
+        if "loss" in found and (info.exclude_unset or info.exclude_defaults):
+            found["loss"] = self.loss.model_dump(mode=info.mode)
+        return found
 
     @model_validator(mode="after")
     def _count_name_as_set(self) -> Self:
