@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from credit import tokens, validation
 from credit.backends.arrays import namespace, stop_gradient
-from credit.settings import Settings, refuse_without_effect
+from credit.loss_checks import check_effects
+from credit.settings import Settings
 from credit.types import Array
 
 Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_horizon"]
@@ -52,7 +53,8 @@ class PolicyLoss(Settings):
     clip_high: Annotated[float, Field(ge=0)] = 0.2
     """The ratio rho is clipped from above at 1 + clip_high."""
     ratio: Literal["token", "sequence"] = "token"
-    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response."""
+    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response, which the
+    GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
     objective: Literal["clip", "cispo"] = "clip"
     """PPO's clipped objective, or CISPO's, which clips the ratio but keeps the gradient of every token."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
@@ -71,13 +73,7 @@ class PolicyLoss(Settings):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        unclipped, unbounded = self.objective != "clip", self.aggregation != "fixed_horizon"
-        reasons = {
-            "dual_clip": f"with objective={self.objective!r}" if unclipped else None,
-            "horizon": f"with aggregation={self.aggregation!r}" if unbounded else None,
-            "kl": None if self.kl_coefficient else "without kl_coefficient",
-        }
-        refuse_without_effect(self, reasons)
+        check_effects(self)
         return self
 
     def __call__(

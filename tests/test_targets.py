@@ -10,7 +10,7 @@ from running import arrays, on_numpy, run
 from strategies import examples
 
 import credit
-from credit.estimators import targets
+from credit import hints
 
 MARKS = ("target_fraction", "reached_fraction", "within_floor", "at_tau_min")
 pytestmark = pytest.mark.filterwarnings("ignore:effective_fraction is missed")
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(targets, "_SAID", set())
+    monkeypatch.setattr(hints, "_SAID", set())
 
 
 def batch(scale, rows=4, width=40, seed=0, turns=None):
@@ -113,4 +113,4 @@ def test_what_is_traced_is_not_read():
         warnings.simplefilter("error")
         metrics = closed_over(given.rewards).metrics
     assert metrics["within_floor_mean"] > 0.5
-    assert not targets._SAID
+    assert not hints._SAID

@@ -1,11 +1,11 @@
 """Whether the effective fraction of tokens that is aimed at is reached, as metrics and as a warning."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from credit import tokens
 from credit.backends.arrays import as_type, is_inspectable, namespace
+from credit.hints import warn_once
 from credit.types import Array
 
 TOLERANCE = 0.01  # a fraction that is higher than the target by more has missed it
@@ -18,7 +18,6 @@ REASONS = {
     "equal score, so that their weights stay nearer 1. A lower tau_min comes nearer the target, but spreads "
     "the credit by smaller differences between scores",
 }
-_SAID: set[str] = set()
 
 
 def describe_target(
@@ -52,13 +51,13 @@ def warn_of_missed_targets(metrics: Mapping[str, Any], stacklevel: int = 2) -> N
     """
     for name, value in metrics.items():
         for reason, text in REASONS.items():
-            if reason in _SAID or not name.endswith(f"{reason}_mean") or not is_inspectable(value):
+            if not name.endswith(f"{reason}_mean") or not is_inspectable(value):
                 continue
             share = float(value)
             if share > MISSED_SHARE:
-                warnings.warn(
+                warn_once(
+                    reason,
                     f"effective_fraction is missed by {share:.0%} of the tokens, {text}. The metrics "
-                    f"reached_fraction_mean and {name} follow it; this is said once",
-                    stacklevel=stacklevel + 1,
+                    f"reached_fraction_mean and {name} follow it",
+                    stacklevel + 1,
                 )
-                _SAID.add(reason)
