@@ -1,11 +1,39 @@
 """Properties of an estimator that no field of it tells; some are found by trying it on three responses."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from credit.estimators.base import Estimator
+from credit.estimators.mix import Mix
 from credit.types import FIELDS, Rollouts
+
+
+class Part(NamedTuple):
+    """A term of a mix: `factor` on its advantages, and `share` on its weights."""
+
+    factor: float
+    share: float
+    estimator: Estimator
+
+
+def list_parts(estimator: Estimator) -> list[Part]:
+    """The estimators of a mix and of the mixes within it; any other estimator is its own only part."""
+    if not (isinstance(estimator, Mix) and type(estimator).assign is Mix.assign):
+        return [Part(1.0, 1.0, estimator)]
+    scale = sum(abs(c) for c, _ in estimator.parts) or 1.0
+    return [
+        Part(c * each.factor, abs(c) / scale * each.share, each.estimator)
+        for c, part in estimator.parts
+        for each in list_parts(part)
+    ]
+
+
+def filters_groups(estimator: Estimator) -> bool:
+    """Whether the estimator, or a part of a mix, says which rows are worth training on."""
+    if isinstance(estimator, Mix) and type(estimator).keep is Mix.keep:
+        return any(filters_groups(part) for _, part in estimator.parts)
+    return type(estimator).keep is not Estimator.keep
 
 
 def weighs_rewards(estimator: Estimator) -> bool:

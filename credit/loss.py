@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from credit import tokens, validation
 from credit.backends.arrays import namespace, stop_gradient
 from credit.log_ratios import KL, bound_log_probs, bound_log_ratios, estimate_kl
+from credit.loss_checks import check_effects
 from credit.settings import Settings
 from credit.types import Array
 
@@ -58,7 +59,8 @@ class PolicyLoss(Settings):
     clip_high: Annotated[float, Field(ge=0)] = 0.2
     """The ratio rho is clipped from above at 1 + clip_high."""
     ratio: Literal["token", "sequence"] = "token"
-    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response."""
+    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response, which the
+    GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
     objective: Literal["clip", "cispo"] = "clip"
     """PPO's clipped objective, or CISPO's, which clips the ratio but keeps the gradient of every token."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
@@ -77,10 +79,7 @@ class PolicyLoss(Settings):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        if self.dual_clip is not None and self.objective != "clip":
-            raise ValueError(f"dual_clip has no effect with objective={self.objective!r}; leave it out")
-        if self.horizon is not None and self.aggregation != "fixed_horizon":
-            raise ValueError(f"horizon has no effect with aggregation={self.aggregation!r}; leave it out")
+        check_effects(self)
         return self
 
     def __call__(

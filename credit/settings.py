@@ -1,5 +1,6 @@
 """The base class of everything that is configured by name: estimators, losses and schedules."""
 
+from collections.abc import Mapping
 from inspect import cleandoc
 from textwrap import fill
 from typing import Any
@@ -15,7 +16,9 @@ class Settings(BaseModel):
     is an error that lists those that it has.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+    )
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -32,6 +35,27 @@ class Settings(BaseModel):
                 f"{cls.__name__} has {', '.join(sorted(cls.model_fields))}"
             )
         return values
+
+
+# An attribute of FieldInfo from pydantic 2.10 on: whether its default is computed from other settings.
+TAKES_DATA = "default_factory_takes_validated_data"
+
+
+def refuse_without_effect(settings: Settings, reasons: Mapping[str, str | None]) -> None:
+    """A ValueError for a setting that is not its default and has a reason why it has no effect.
+
+    A reason of None means that it has one. Defaults pass, so that what `model_dump` writes can be read.
+    """
+    for name, reason in reasons.items():
+        field = type(settings).model_fields[name]
+        if reason is None or field.is_required() or getattr(field, TAKES_DATA, False):
+            continue
+        value, default = getattr(settings, name), field.get_default(call_default_factory=True)
+        if value != default:
+            raise ValueError(
+                f"{name}={value!r} has no effect {reason}; leave it out, or, where it is an estimator's own, "
+                f"set it to {default!r}"
+            )
 
 
 def append_fields(title: str, kind: type[BaseModel]) -> None:

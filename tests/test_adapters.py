@@ -9,11 +9,12 @@ import tomllib
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 import credit
-from credit.adapters import hooks, loss_report, post_import, rules
+from credit.adapters import hooks, loss_report, post_import, rules, traits
 from credit.adapters.framework import Framework
 from credit.loss import Aggregation
 
@@ -155,6 +156,27 @@ def test_rules_that_try_the_estimator():
     ):
         rules.refuse_one_ratio(FRAMEWORK, PRODUCT, "level=row", "set token")
     rules.refuse_one_ratio(FRAMEWORK, credit.GRPO(), "level=row", "set token")
+
+
+def test_the_parts_of_a_mix_make_up_the_mix():
+    rng = np.random.default_rng(0)
+    ids, mask = np.array([0, 0, 0, 1, 1, 1]), rng.random((6, 4)) < 0.8
+    scores = {name: rng.random((6, 4)) for name in ("deviation", "normalized_entropy")}
+    given = credit.Rollouts(rng.normal(size=6), ids, mask, **scores)
+    inner = credit.Mix(parts=[(-3.0, credit.RLOO()), (1.0, credit.TopEntropy())])
+    for mix in (credit.Mix(parts=[(0.5, PRODUCT), (2.0, inner), (0.25, credit.GRPO())]), inner, PRODUCT):
+        parts = [(part, part.estimator(given)) for part in traits.list_parts(mix)]
+        assert all(part.estimator.is_product for part, _ in parts)
+        result = mix(given)
+        np.testing.assert_allclose(sum(p.factor * each.advantages for p, each in parts), result.advantages)
+        np.testing.assert_allclose(sum(p.share * each.weights for p, each in parts), result.weights)
+
+
+def test_a_mix_filters_groups_if_a_part_does():
+    for estimator, filters in ((credit.DAPO(), True), (credit.GRPO(), False)):
+        mix = credit.Mix(parts=[(0.5, credit.RLOO()), (0.5, estimator)])
+        for each in (estimator, mix, credit.Mix(parts=[(1.0, mix)])):
+            assert traits.filters_groups(each) == filters
 
 
 def test_the_report_names_what_differs_and_only_that(caplog):

@@ -37,6 +37,7 @@ def in_twos(patch):
     patch.setattr(limits, "CPU_ROW_BLOCK_ENTRIES", 2 * strategies.T + 1)
 
 
+@pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 @eager
 @every(PRODUCTS)
 @pytest.mark.parametrize(("kind", "blocks"), [("float32", False), ("float32", True), ("float64", True)])

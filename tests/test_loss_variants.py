@@ -42,6 +42,7 @@ def sequence_ratio():
     return np.exp(mean)[:, None] * np.ones((1, T))
 
 
+@pytest.mark.filterwarnings("ignore:ratio=")
 def test_gspo_keeps_token_level_advantages():
     s = sequence_ratio()
     clipped = np.clip(s, 0.8, 1.2)
@@ -50,6 +51,7 @@ def test_gspo_keeps_token_level_advantages():
     check(gradient({"ratio": "sequence"}), values, slopes)
 
 
+@pytest.mark.filterwarnings("ignore:ratio=")
 def test_gspo_has_the_papers_gradient_for_row_advantages():
     rows = ADVANTAGES[:, :1] * np.ones((1, T))
     log_probs = torch.tensor(NEW, requires_grad=True)
@@ -117,6 +119,7 @@ def test_missing_log_probs_are_named():
         credit.PolicyLoss(rollout_cap=2.0)(*arrays)
 
 
+@pytest.mark.filterwarnings("ignore:ratio=")
 @pytest.mark.parametrize("settings", [{"ratio": "sequence"}, {"objective": "cispo"}, {"kl_coefficient": 0.1}])
 def test_jax_agrees(settings):
     jax = pytest.importorskip("jax")

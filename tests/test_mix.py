@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import credit
+from credit.estimators.presets import PRESETS
 
 RNG = np.random.default_rng(0)
 ROLLOUTS = credit.Rollouts(
@@ -80,3 +81,51 @@ def test_equal_names_are_numbered_in_the_metrics():
 def test_wrong_parts_are_refused(parts, message):
     with pytest.raises(ValueError, match=message):
         credit.Mix(parts=parts)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("grpo", lambda preset: credit.get("grpo", preset=preset)),
+        (credit.GRPO(), lambda preset: credit.get("grpo", preset=preset)),
+        ({"name": "dgpo", "tau": 0.1}, lambda preset: credit.get("dgpo", preset=preset, tau=0.1)),
+        (credit.DGPO(tau=0.1), lambda preset: credit.get("dgpo", preset=preset, tau=0.1)),
+        ("reinforce_plus_plus", lambda preset: credit.get("reinforce_plus_plus", preset=preset)),
+        ({"name": "grpo", "eps": 0.5}, lambda preset: credit.get("grpo", preset=preset, eps=0.5)),
+        (credit.GRPO(eps=0.5), lambda preset: credit.get("grpo", preset=preset, eps=0.5)),
+        ({"name": "grpo", "preset": "trl"}, lambda _: credit.get("grpo", preset="trl")),
+        ("rloo", lambda _: credit.RLOO()),
+        (
+            {"name": "mix", "parts": [[1, "grpo"]]},
+            lambda preset: credit.Mix(parts=[(1, credit.get("grpo", preset=preset))]),
+        ),
+        (
+            credit.Mix(parts=[(1, credit.GRPO())]),
+            lambda preset: credit.Mix(parts=[(1, credit.get("grpo", preset=preset))]),
+        ),
+    ],
+    ids=str,
+)
+def test_a_preset_gives_a_part_what_it_gives_it_alone(preset, part, expected):
+    mix = credit.Mix(parts=[(0.5, expected(preset))])
+    assert credit.get("mix", preset=preset, parts=[[0.5, part]]) == mix
+    assert credit.parse({"name": "mix", "preset": preset, "parts": [(0.5, part)]}) == mix
+    if not isinstance(part, credit.Estimator):
+        assert credit.parse({"name": "mix", "preset": preset, "parts": json.dumps([[0.5, part]])}) == mix
+    assert credit.parse(json.loads(mix.model_dump_json())) == mix
+
+
+def test_wrong_parts_and_presets_are_refused_with_a_preset_too():
+    for part, message in (("nope", "unknown estimator 'nope'"), (3, "cannot make an estimator of int")):
+        with pytest.raises(ValueError, match=message):
+            credit.get("mix", preset="verl", parts=[[1, part]])
+    with pytest.raises(ValueError, match="unknown preset 'slime'; known: openrlhf, trl, verl"):
+        credit.get("mix", preset="slime", parts=[[1, "grpo"]])
+
+
+def test_returns_are_the_sum_of_those_of_the_parts():
+    whole, discounted = credit.ReinforcePlusPlus(), credit.ReinforcePlusPlus(gamma=0.5)
+    returns = credit.Mix(parts=[(0.7, whole), (-0.2, discounted)]).returns(ROLLOUTS)
+    np.testing.assert_allclose(returns, 0.7 * whole.returns(ROLLOUTS) - 0.2 * discounted.returns(ROLLOUTS))
+    assert credit.Mix(parts=[(1, whole), (1, credit.GRPO())]).returns(ROLLOUTS) is None

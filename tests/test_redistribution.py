@@ -49,6 +49,7 @@ def test_noise_keeps_uniform_weights_and_tau_has_a_floor():
     np.testing.assert_allclose(weights, tokens.redistribute(small, mask, 1e-3), rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 def test_the_floor_scales_with_the_gate():
     kwargs = {"rewards": np.array([1.0, 0.0]), "groups": np.array([0, 0]), "mask": np.ones((2, 3), bool)}
     deviation = np.array([[0.0, 1e-3, 5e-4], [0.0, 3e-5, 1e-5]])

@@ -26,6 +26,7 @@ def in_twos(patch):
     patch.setattr(limits, "CPU_ROW_BLOCK_ENTRIES", 2 * strategies.T + 1)
 
 
+@pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 @eager
 @pytest.mark.parametrize("estimator", BLOCKWISE, ids=lambda estimator: estimator.name)
 @examples

@@ -3,7 +3,7 @@
 from typing import Any
 
 import credit
-from credit.adapters import loss_report, rules
+from credit.adapters import loss_report, rules, traits
 from credit.adapters.openrlhf.hooks import FRAMEWORK
 from credit.adapters.openrlhf.settings import Choice
 
@@ -39,7 +39,9 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
             f"{estimator.name} takes one reward per response; set --algo.kl.init_coef 0, or add "
             "--algo.kl.use_loss for a KL term in the loss"
         )
-    clips = tuple(args.reward.clip_range) != CLIP_RANGE and not estimator.is_product
+    whole = [part.estimator.name for part in traits.list_parts(estimator) if not part.estimator.is_product]
+    clips = bool(whole) and tuple(args.reward.clip_range) != CLIP_RANGE
+    of_part = f"has the part {whole[0]}, which " if whole and whole[0] != estimator.name else ""
     filters = tuple(args.algo.dynamic_filtering_range) != FILTER_RANGE
     for given, flag, reason, way_out in (
         (
@@ -57,7 +59,7 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
         (
             clips,
             "--reward.clip_range",
-            "has no advantage A_i per response that could be clipped",
+            f"{of_part}has no advantage A_i per response that could be clipped",
             "leave it out",
         ),
         (

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import credit
+from credit.adapters import traits
 
 Tensor = torch.Tensor
 
@@ -74,12 +75,22 @@ def assign_credit(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Advantages [N, T] and metrics, with A_i clipped to the range as OpenRLHF does after its baseline.
 
-    An estimator whose advantages are not a product A_i w is not clipped; `options` refuses a range other
-    than the default for it.
+    In a mix the A_i of each part is clipped, as it is where the part stands alone. An estimator or part
+    whose advantages are not a product A_i w is not clipped; `options` refuses a range other than the default
+    for it.
     """
-    result = estimator(rollouts)
-    if clip_range is None or not estimator.is_product:
+    result, parts = estimator(rollouts), traits.list_parts(estimator)
+    if clip_range is None or not any(part.estimator.is_product for part in parts):
         return result.advantages, result.metrics
+    clipped = [part.factor * _clip_advantages(part.estimator, rollouts, clip_range) for part in parts]
+    return torch.stack(clipped).sum(dim=0), result.metrics
+
+
+def _clip_advantages(
+    estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float]
+) -> Tensor:
+    if not estimator.is_product:
+        return estimator(rollouts).advantages
     advantages, weights = estimator.factors(rollouts)
     clipped = advantages.clamp(*clip_range)[:, None] * weights
-    return torch.where(rollouts.mask, clipped, 0.0), result.metrics  # A_i may be NaN, and NaN times 0 is
+    return torch.where(rollouts.mask, clipped, 0.0)  # A_i may be NaN, and NaN times 0 is

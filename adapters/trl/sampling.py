@@ -8,6 +8,7 @@ import torch
 from trl.trainer.utils import pad
 
 import credit
+from credit.adapters import traits
 from credit.adapters.trl import completions_table, rollouts
 
 Tensor = torch.Tensor
@@ -28,8 +29,7 @@ class Round(NamedTuple):
 
 def sampling_mode(args: Any, estimator: credit.Estimator) -> str:
     """What is done about groups whose rewards are equal: none, filter or resample."""
-    decides = type(estimator).keep is not credit.Estimator.keep
-    return args.dynamic_sampling or ("filter" if decides else "none")
+    return args.dynamic_sampling or ("filter" if traits.filters_groups(estimator) else "none")
 
 
 def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: Rows) -> dict[str, Any]:

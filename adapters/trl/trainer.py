@@ -25,6 +25,7 @@ from credit.adapters.trl import (
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
+from credit.estimators.targets import warn_of_missed_targets
 
 # To a type checker the mixin has the attributes of the trainer that it is listed before.
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
@@ -192,6 +193,7 @@ class CreditMixin(Trainer):
     def _log_credit(self, result: credit.Credit, mode: str) -> None:
         """Logs the estimator's metrics as credit/<name>."""
         values = torch.stack([value.float() for value in result.metrics.values()]).tolist()
+        warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
         for name, value in zip(result.metrics, values, strict=True):
             self._metrics[mode][f"credit/{name}"].append(value)
 

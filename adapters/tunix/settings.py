@@ -6,6 +6,7 @@ from typing import Any, Self
 from tunix.rl.grpo.grpo_learner import GRPOConfig
 
 import credit
+from credit.adapters import traits
 from credit.adapters.tunix.registry import LEARNER, PREFIX
 
 
@@ -42,7 +43,7 @@ class CreditGRPOConfig(GRPOConfig):
         self.estimator = credit.parse(self.estimator)
         if self.epsilon_high is None:
             self.epsilon_high = self.epsilon
-        if self.filter_groups and type(self.estimator).keep is credit.Estimator.keep:
+        if self.filter_groups and not traits.filters_groups(self.estimator):
             raise ValueError(
                 f"filter_groups=True has no effect with {self.estimator.name}, which keeps every group; "
                 "leave it out, or use dapo"

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import credit
-from credit.adapters import loss_report, rules
+from credit.adapters import loss_report, rules, traits
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import PREFIX, Choice
 
@@ -53,8 +53,10 @@ def _refuse_without_effect(estimator: credit.Estimator, name: str, config: Any) 
             f"leave it out ({PREFIX}dr_grpo does not scale)",
         )
     if algorithm.gamma != 1:
-        option, own = f"algorithm.gamma={algorithm.gamma:g}", hasattr(estimator, "gamma")
-        way_out = f"set +algorithm.credit.gamma={algorithm.gamma:g} instead" if own else "leave it out"
+        option, parts = f"algorithm.gamma={algorithm.gamma:g}", traits.list_parts(estimator)
+        own = any(hasattr(part.estimator, "gamma") for part in parts)
+        place = "+algorithm.credit.gamma" if hasattr(estimator, "gamma") else "a part's gamma"
+        way_out = f"set {place}={algorithm.gamma:g} instead" if own else "leave it out"
         reason = "has a discount of its own" if own else "does not discount"
         raise rules.no_effect_error(option, name, reason, way_out)
     if config.actor_rollout_ref.actor.policy_loss.get("loss_mode", "vanilla") == "geo_mean":

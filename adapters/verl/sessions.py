@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 import credit
+from credit.adapters import traits
 
 
 def assign_credit(
@@ -13,30 +14,35 @@ def assign_credit(
     """The estimator's credit, with each session counted once in its group, as in verl's own grpo.
 
     The last output of a session enters the group's statistics with its reward. The session's other
-    outputs get the same A_i, and each distributes it over its own tokens. Keys [N] are verl's
-    {prompt}_{session}_{output}; without keys every row is a session of its own. The metrics are
-    those of the last outputs.
+    outputs get the same A_i, and each distributes it over its own tokens; of a mix, each part's A_i. Keys
+    [N] are verl's {prompt}_{session}_{output}; without keys every row is a session of its own. The metrics
+    are those of the last outputs.
 
     Raises:
-        ValueError: several outputs, and an estimator that is not a product of A_i and weights.
+        ValueError: several outputs, and an estimator or a part that is not a product of A_i and weights.
     """
     last = list(range(len(rollouts.mask))) if keys is None else find_last_outputs(keys)
     finals = sorted(set(last))
     if len(finals) == len(last):
         return estimator(rollouts)
-    if not estimator.is_product:
+    parts = traits.list_parts(estimator)
+    whole = [part.estimator.name for part in parts if not part.estimator.is_product]
+    if whole:
         raise ValueError(
-            f"{estimator.name} computes its advantages as a whole, so they cannot be carried over to the "
+            f"{whole[0]} computes its advantages as a whole, so they cannot be carried over to the "
             "other outputs of an agent session; let the agent loop return one output per session"
         )
     of_finals = select_rows(rollouts, torch.tensor(finals))
-    result, (by_session, _) = estimator(of_finals), estimator.factors(of_finals)
     position = {row: place for place, row in enumerate(finals)}
-    given = by_session[[position[row] for row in last]]
-    advantages, weights = estimator.factors(rollouts._replace(rewards=rollouts.rewards[last]), given)
-    # A_i may be NaN, and NaN times 0 is.
-    distributed = torch.where(rollouts.mask.bool(), advantages[:, None] * weights, 0.0)
-    return credit.Credit(distributed, weights, result.metrics)
+    places, of_all = [position[row] for row in last], rollouts._replace(rewards=rollouts.rewards[last])
+    total = weights = torch.zeros(rollouts.mask.shape, device=rollouts.mask.device)
+    for part in parts:
+        by_session, _ = part.estimator.factors(of_finals)
+        advantages, own = part.estimator.factors(of_all, by_session[places])
+        # A_i may be NaN, and NaN times 0 is.
+        total = total + torch.where(rollouts.mask.bool(), part.factor * advantages[:, None] * own, 0.0)
+        weights = weights + part.share * own
+    return credit.Credit(total, weights, estimator(of_finals).metrics)
 
 
 def find_last_outputs(keys: Sequence[str]) -> list[int]:

@@ -1,16 +1,24 @@
 """The base class of every estimator."""
 
+from collections.abc import Mapping
 from inspect import get_annotations
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict
+from pydantic import (
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from credit.backends.arrays import namespace
 from credit.estimators.execute import compute_credit, compute_factors, multiply
 from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
 from credit.schedule import Schedule
-from credit.settings import Settings
+from credit.settings import TAKES_DATA, Settings
 from credit.types import Array, Credit, Rollouts
 
 CLASSES: dict[str, type["Estimator"]] = {}
@@ -41,8 +49,6 @@ class Estimator(Settings):
         [[0.0, 2.0], [-1.0, 0.0]]
     """
 
-    model_config = ConfigDict(ser_json_inf_nan="strings")
-
     # Traits of the class, by which tests choose properties to check and adapters choose how to compute.
     redistributes: ClassVar[bool] = True  # the weights of a response sum to its number of tokens
     row_local: ClassVar[bool] = True  # the weights of some rows do not depend on the other rows
@@ -56,6 +62,36 @@ class Estimator(Settings):
     loss: PolicyLoss = PolicyLoss()
     """The policy loss of the paper: PPO with a clip of 0.2, mean over a response's tokens, then over the
     responses."""
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _complete_loss(cls, given: Any, info: ValidationInfo) -> Any:
+        """What a mapping does not name keeps the estimator's own value; a PolicyLoss replaces the whole."""
+        if not isinstance(given, Mapping):
+            return given
+        field = cls.model_fields["loss"]
+        others: dict[str, Any] = {"validated_data": info.data} if getattr(field, TAKES_DATA, False) else {}
+        own = field.get_default(call_default_factory=True, **others)
+        if not isinstance(own, PolicyLoss):  # a subclass may give none
+            return dict(given)
+        named = {name: getattr(own, name) for name in own.model_fields_set} | dict(given)
+        return named if type(own) is field.annotation else type(own)(**named)
+
+    @model_serializer(mode="wrap")
+    def _dump_whole_loss(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """A loss with all settings, since those left out would be read as the estimator's own."""
+        found: dict[str, Any] = dump(self)
+        if "loss" in found and (info.exclude_unset or info.exclude_defaults):
+            found["loss"] = self.loss.model_dump(mode=info.mode)
+        return found
+
+    @model_validator(mode="after")
+    def _count_name_as_set(self) -> Self:
+        """Keeps the name, without which `parse` knows no class, in a dump that leaves out what is not set."""
+        self.model_fields_set.add("name")
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -85,6 +121,17 @@ class Estimator(Settings):
 
         A name x gives `x_mean` and `x_max`; a ValueError where every estimator has such a metric already.
         """
+        return {}
+
+    @property
+    def observes_weights(self) -> bool:
+        """Whether `observed_weights` returns something under these settings, for which it is called."""
+        return False
+
+    def observed_weights(
+        self, rollouts: Rollouts, advantages: Array | None, weights: Array
+    ) -> dict[str, Array]:
+        """As `observed`, of the weights w [N, T]; advantages are A_i [N], or None if there is no product."""
         return {}
 
     def keep(self, rollouts: Rollouts) -> Array:

@@ -1,12 +1,13 @@
 """GRPO's advantage with a bonus for uncertain tokens."""
 
 from math import log
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
@@ -41,6 +42,13 @@ class EntropyShaped(GroupRelative):
     vocab_size: Annotated[int, Field(ge=2)] = 151_936
     """Size V of the vocabulary, by which normalized entropy becomes nats; the default is that of the
     paper's Qwen2.5."""
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> Self:
+        refuse_without_effect(
+            self, dict.fromkeys(("kappa", "vocab_size"), None if self.alpha else "with alpha=0")
+        )
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:

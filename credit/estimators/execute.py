@@ -24,6 +24,7 @@ from credit.estimators.prepare import (
     slice_rows,
     view_as_numpy,
 )
+from credit.estimators.targets import warn_of_missed_targets
 from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
 
 # Named here, since torch.compile cannot evaluate such an annotation of a function within a function.
@@ -45,6 +46,11 @@ class Formula(Protocol):
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array: ...
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]: ...
     def observed(self, rollouts: Rollouts) -> dict[str, Array]: ...
+    @property
+    def observes_weights(self) -> bool: ...
+    def observed_weights(
+        self, rollouts: Rollouts, advantages: Array | None, weights: Array
+    ) -> dict[str, Array]: ...
 
 
 class _Batch(NamedTuple):
@@ -67,7 +73,7 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
     batch = _prepare_batch(estimator, rollouts)
 
     def work(part: slice) -> _Arrays:
-        here = batch.take(part)
+        here, alone = batch.take(part), None
         if batch.advantages is None:
             advantages, weights = estimator.assign(here)
         else:
@@ -78,6 +84,8 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
         weights = as_type(weights, advantages.dtype)
         weights = weights if uniform else inside(weights)
         observed = estimator.observed(here)
+        if estimator.observes_weights:
+            observed = estimator.observed_weights(here, alone, weights) | observed
         metrics.check_observed_names(estimator.name, observed)
         responses = metrics.describe_responses(weights, here.mask, observed, uniform=uniform)
         advantages = _mark_lost_tokens(inside(advantages), batch.lost, rollouts.mask, part)
@@ -87,6 +95,8 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
     advantages, weights = found[("advantages",)], found[("weights",)]
     responses = metrics.Responses.from_arrays(found)
     measured = metrics.group_metrics(batch.rows) | metrics.token_metrics(responses)
+    if estimator.observes_weights:
+        warn_of_missed_targets(measured, stacklevel=3)
     back = partial(from_numpy, like=rollouts.mask)
     return Credit(back(advantages), back(weights), {name: back(each) for name, each in measured.items()})
 

@@ -1,13 +1,14 @@
 """Whole responses weighed by their mean entropy."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit import groups, tokens
 from credit.backends.arrays import namespace
 from credit.estimators.entropy_shares import share_in_group
 from credit.estimators.group_relative import GroupRelative
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 from credit.validation import require_single_reward
 
@@ -46,6 +47,11 @@ class GRPOS(GroupRelative):
     """Factor on the share of the entropy."""
     least: Annotated[float, Field(gt=0)] = 1e-6
     """The least mean of the normalized entropy, so that its inverse is finite."""
+
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> Self:
+        refuse_without_effect(self, {"least": None if self.beta_2 else "with beta_2=0"})
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:

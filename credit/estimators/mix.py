@@ -1,16 +1,17 @@
 """A weighted sum of estimators over the same batch."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
-from credit.estimators.registry import parse
+from credit.estimators.registry import parse_part
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
-AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse)]
+AnyEstimator = Annotated[SerializeAsAny[Estimator], BeforeValidator(parse_part)]
 
 
 class Mix(Estimator):
@@ -20,7 +21,8 @@ class Mix(Estimator):
 
     In JSON: {"name": "mix", "parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]}. It
     needs what any of its parts needs, keeps the rows that every part keeps, and reports what a part
-    observes as `name_metric`. The `loss` is its own, not that of a part.
+    observes as `name_metric`. A `preset` gives the parts what they do not name themselves. The `loss` is
+    its own, not that of a part.
 
     Example:
         >>> import numpy as np
@@ -36,6 +38,12 @@ class Mix(Estimator):
     # Any sequence is taken, and kept as a tuple, which is hashable.
     parts: Annotated[Sequence[tuple[float, AnyEstimator]], Field(min_length=1), AfterValidator(tuple)]
     """Pairs of a factor c_k and an estimator, or what `credit.parse` makes one of."""
+
+    @model_validator(mode="after")
+    def _losses_have_effect(self) -> Self:
+        for _, part in self.parts:
+            refuse_without_effect(part, {"loss": f"in a part ({part.name}) of a mix, whose loss is its own"})
+        return self
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -59,13 +67,40 @@ class Mix(Estimator):
             result = result & other
         return result
 
+    def returns(self, rollouts: Rollouts) -> Array | None:
+        """sum_k c_k G^(k) [N, T], if every part has returns."""
+        total: Any = 0.0
+        for c, part in self.parts:
+            own = part.returns(rollouts)
+            if own is None:
+                return None
+            total = total + c * own
+        return total
+
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
         """What the parts observe, prefixed by their names, which are numbered where two are the same."""
+        return self._prefix([part.observed(rollouts) for _, part in self.parts])
+
+    @property
+    def observes_weights(self) -> bool:
+        return any(part.observes_weights for _, part in self.parts)
+
+    def observed_weights(
+        self, rollouts: Rollouts, advantages: Array | None, weights: Array
+    ) -> dict[str, Array]:
+        """What the parts observe of their own weights, which are computed anew; prefixed as `observed`."""
+        found: list[dict[str, Array]] = []
+        for _, part in self.parts:
+            own = part.assign(rollouts)[1] if part.observes_weights else None
+            found.append({} if own is None else part.observed_weights(rollouts, None, own))
+        return self._prefix(found)
+
+    def _prefix(self, observed: list[dict[str, Array]]) -> dict[str, Array]:
         named = [part.name for _, part in self.parts]
         values: dict[str, Array] = {}
         for k, (_, part) in enumerate(self.parts):
             label = part.name if named.count(part.name) == 1 else f"{part.name}_{k}"
-            for name, value in part.observed(rollouts).items():
+            for name, value in observed[k].items():
                 if f"{label}_{name}" in values:
                     raise ValueError(
                         f"two parts of the mix observe a value that would be named '{label}_{name}'; rename "

@@ -1,13 +1,14 @@
 """Multi-turn responses whose turns are rewarded one by one."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from credit import groups, tokens
-from credit.backends.arrays import is_in_range, namespace
+from credit.backends.arrays import group_sum, is_in_range, namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.loss import PolicyLoss
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
@@ -20,6 +21,12 @@ class MTGRPO(GroupRelative):
     A_i is GRPO's advantage of `rewards`, which hold the outcome alone. On a turn that has no rewards, as
     the answer in the paper's two turns, tokens keep A_i. Source: arXiv 2505.11821 and its code, which state
     it for two turns; here the same rule holds for more.
+
+    The k-th turns of a group are compared as if they were alike. Where the policy chooses the number of
+    turns they are not: a response may be at its answer while another still asks a tool, and a turn that one
+    response alone reaches has no peer, so that its tokens keep A_i. The metric `unshared_turn_mean` is the
+    share of tokens in turns that some response of the group lacks; the higher it is, the less the baseline
+    of a turn says.
 
     Extension: with gamma > 0 the reward of a turn is its return r_{i,k} + gamma r_{i,k+1} + ..., so that a
     turn is also credited for the later turns that it prepares.
@@ -49,6 +56,11 @@ class MTGRPO(GroupRelative):
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Discount per turn of the rewards of later turns; with 0, as in the paper, a turn has its own reward."""
 
+    @model_validator(mode="after")
+    def _all_have_effect(self) -> Self:
+        refuse_without_effect(self, {"gamma": None if self.turn_weight else "with turn_weight=0"})
+        return self
+
     @property
     def needs(self) -> tuple[str, ...]:
         return ("token_rewards", "turns")
@@ -57,20 +69,36 @@ class MTGRPO(GroupRelative):
         outcome = self.advantages(rollouts)[:, None]
         return outcome + self.turn_weight * self._of_turns(rollouts), rollouts.mask
 
+    def observed(self, rollouts: Rollouts) -> dict[str, Array]:
+        """1 on the tokens of turns that some response of the group lacks."""
+        mask, (last, ids) = rollouts.mask, _mark_turns(rollouts)
+        _, total, _ = tokens.make_reducers(mask, rollouts.turns)
+        xp = namespace(rollouts.token_rewards)
+        ends = xp.astype(last, rollouts.token_rewards.dtype)
+        flat = group_sum(xp.reshape(ends, (-1,)), xp.reshape(ids, (-1,)))
+        having, some = xp.reshape(flat, mask.shape), xp.astype(xp.any(mask, axis=-1), ends.dtype)
+        lacking = having < group_sum(some, rollouts.groups)[:, None]
+        return {"unshared_turn": total(ends * xp.astype(lacking, ends.dtype))}
+
     def _of_turns(self, rollouts: Rollouts) -> Array:
         """A_{i,k} [N, T], computed on the last token of each turn, which stands for it."""
-        mask, turns = rollouts.mask, rollouts.turns
+        mask, (last, ids) = rollouts.mask, _mark_turns(rollouts)
         xp = namespace(rollouts.token_rewards)
-        _, total, largest = tokens.make_reducers(mask, turns)
-        place = xp.cumulative_sum(xp.ones_like(rollouts.token_rewards), axis=-1)
-        last = mask & (place == largest(place))
+        _, total, _ = tokens.make_reducers(mask, rollouts.turns)
         rewards = total(rollouts.token_rewards)
         if self.gamma:
             once = xp.where(last, rewards, 0.0)
             rewards = tokens.returns_to_go(once, mask, xp.where(last, self.gamma, xp.ones_like(once)))
-        ids = xp.where(
-            is_in_range(turns, mask.shape[1]), rollouts.groups[:, None] * mask.shape[1] + turns, -1
-        )
         flat = (xp.reshape(each, (-1,)) for each in (rewards, ids, last))
         alone = groups.standardize(*flat, correction=self.correction, eps=self.eps)
         return total(xp.reshape(alone, mask.shape))
+
+
+def _mark_turns(rollouts: Rollouts) -> tuple[Array, Array]:
+    """The last token of each turn, which stands for it, bool [N, T], and a number per group and turn."""
+    mask, turns, width = rollouts.mask, rollouts.turns, rollouts.mask.shape[1]
+    xp = namespace(rollouts.token_rewards)
+    _, _, largest = tokens.make_reducers(mask, turns)
+    place = xp.cumulative_sum(xp.ones_like(rollouts.token_rewards), axis=-1)
+    ids = xp.where(is_in_range(turns, width), rollouts.groups[:, None] * width + turns, -1)
+    return mask & (place == largest(place)), ids

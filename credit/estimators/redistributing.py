@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
+from credit.estimators.targets import describe_target
 from credit.schedule import Positive, Share, evaluate_setting
+from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
@@ -43,12 +45,14 @@ class Redistributing(GroupRelative):
     """Temperature of the softmax in the unit of the score, a number or a Schedule."""
     effective_fraction: Share | None = None
     """Target in (0, 1) for (sum w)^2 / (T sum w^2), a number or a Schedule: each response gets the tau
-    that reaches it, and `tau` is not used. None: no target."""
+    that reaches it, as far as `tau_min` and `floor` let it; the metrics `target_fraction` and
+    `reached_fraction` tell. `tau` is not set then. None: no target."""
     tau_min: Annotated[float, Field(gt=0)] = 1e-3
-    """Smallest tau that a target may lead to."""
+    """Smallest tau that a target may lead to. A response whose scores spread by little more keeps weights
+    nearer 1 than the target; `at_tau_min_mean` is the share of tokens in such responses."""
     floor: Annotated[float, Field(ge=0)] = 4e-5
     """A response whose scores spread by no more than this, times its largest gate, is taken for noise: a
-    target leaves its weights at 1."""
+    target leaves its weights at 1; `within_floor_mean` is the share of tokens in such responses."""
     negative: Literal["same", "uniform", "inverse"] = "same"
     """Responses with A_i < 0 get weights by the `same` rule, as in the papers, `uniform` weights, or the
     `inverse` rule, by which the lowest score gets the most blame."""
@@ -57,10 +61,17 @@ class Redistributing(GroupRelative):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        for name in ("tau_min", "floor"):
-            set_by_hand = getattr(self, name) != type(self).model_fields[name].default
-            if set_by_hand and self.effective_fraction is None:
-                raise ValueError(f"{name} has no effect without effective_fraction; leave it out")
+        aimless = self.effective_fraction is None
+        no_target = "without effective_fraction" if aimless else None
+        uniform = "with tau=inf, which makes every weight 1" if aimless and self.tau == float("inf") else None
+        reasons = {
+            "tau": None if aimless else "with effective_fraction, which finds the tau of each response",
+            "tau_min": no_target,
+            "floor": no_target,
+            "negative": uniform,
+            "within": uniform,
+        }
+        refuse_without_effect(self, reasons)
         return self
 
     @property
@@ -90,6 +101,25 @@ class Redistributing(GroupRelative):
             floor=self._noise(rollouts, score),
             turns=turns,
         )
+
+    @property
+    def observes_weights(self) -> bool:
+        return self.effective_fraction is not None
+
+    def observed_weights(
+        self, rollouts: Rollouts, advantages: Array | None, weights: Array
+    ) -> dict[str, Array]:
+        """The target and what is reached of it; see `credit.estimators.targets.describe_target`."""
+        if self.effective_fraction is None:
+            return {}
+        xp, mask = namespace(weights), rollouts.mask
+        aimed = xp.ones_like(rollouts.valid)[:, None]
+        if self.negative == "uniform":
+            given = self.advantages(rollouts) if advantages is None else advantages
+            aimed = aimed & ~(given < 0.0)[:, None]
+        turns = rollouts.turns if self.within == "turn" else None
+        target = evaluate_setting(self.effective_fraction, rollouts)
+        return describe_target(weights, mask, turns, target, aimed)
 
     def _signed(self, score: Array, advantages: Array) -> Array:
         if self.negative == "same":

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationInfo
+
 from credit.estimators.base import CLASSES, Estimator
 from credit.estimators.presets import PRESETS
 
@@ -33,7 +35,10 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
     Args:
         name: one of `names()`.
         preset: a framework whose std correction and eps the estimator takes: "trl", "verl" or "openrlhf".
-        settings: the estimator's settings, which take precedence over the preset. Default: its own.
+            The parts of a mix take them too.
+        settings: the estimator's settings, which take precedence over the preset. Default: its own. Of
+            `loss`, a mapping may name a part, and the rest stays the estimator's own; a `PolicyLoss`
+            replaces the whole.
 
     Raises:
         ValueError: the name or preset is unknown (the known ones are listed), or a setting is wrong.
@@ -44,16 +49,21 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
         0.1
         >>> credit.get("grpo", preset="trl").eps
         0.0001
+        >>> credit.get("dapo", loss={"kl_coefficient": 0.1}).loss.clip_high
+        0.28
     """
     if name not in CLASSES:
         raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
-    kind = CLASSES[name]
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
-        constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
-        settings = constants | settings
-    return kind(**settings)
+    return _make(CLASSES[name], preset, settings)
+
+
+def _make(kind: type[Estimator], preset: str | None, settings: Mapping[str, Any]) -> Estimator:
+    if preset is None:
+        return kind(**settings)
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
+    return kind.model_validate({**constants, **settings}, context={"preset": preset})
 
 
 def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
@@ -82,6 +92,19 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
     if "name" not in settings:
         raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
     return get(**settings)
+
+
+def parse_part(value: Any, info: ValidationInfo) -> Estimator:
+    """The estimator within another, with the preset of the whole for the settings that it does not name."""
+    preset = (info.context or {}).get("preset")
+    if preset is None:
+        return parse(value)
+    if isinstance(value, Estimator):
+        named = {name: each for name, each in value if name in value.model_fields_set}
+        return _make(type(value), preset, named)
+    if isinstance(value, str):
+        return get(value, preset=preset)
+    return parse({"preset": preset, **value} if isinstance(value, Mapping) else value)
 
 
 def _to_plain(value: Any) -> Any:

@@ -59,6 +59,30 @@ def test_the_clip_range_acts_on_a_i_as_openrlhfs(parse, clip):
     assert largest == pytest.approx(clip[1])
 
 
+@pytest.mark.parametrize("clip", [(-0.5, 0.3), (-10, 10)])
+@pytest.mark.parametrize("theirs", PAIRS)
+def test_a_part_of_a_mix_gets_what_it_gets_alone(parse, theirs, clip):
+    """The preset and the clip range, which acts on the A_i of each part."""
+    (alone, *preset), scale = PAIRS[theirs], 10  # so that the default range acts too
+    if theirs in WHITENED and clip != (-10, 10):
+        pytest.skip("they have no A_i to clip, which tests/openrlhf/test_refusals.py looks at")
+    name = alone.removeprefix("credit_")
+    mix = ["mix", *preset, "--credit.parts", f'[[0.75, "{name}"], [0.25, {{"name": "{name}"}}]]']
+    given = []
+    for ours in ([alone, *preset], mix):
+        made = cases.experiences(2)
+        for experience in made:
+            experience.rewards = scale * experience.rewards
+        args = parse("--algo.advantage.estimator", *ours, "--reward.clip_range", *clip)
+        maker = cases.maker(args, CreditExperienceMaker)
+        maker.credit_progress = 0.0
+        given.append(maker.compute_advantages_and_returns(made))
+    for a, b in zip(*given, strict=True):
+        torch.testing.assert_close(b.advantages, a.advantages)
+    largest = max(each.advantages.max().item() for each in given[1])
+    assert largest == pytest.approx(clip[1]) or theirs not in ("rloo", "dr_grpo")
+
+
 def test_the_length_penalties_are_openrlhfs(parse):
     more = ["--reward.overlong_buffer_len", 4, "--rollout.max_new_tokens", 7]
     for a, b in zip(*both(parse, "rloo", ["credit_rloo"], 1, *more), strict=True):

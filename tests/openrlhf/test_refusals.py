@@ -77,6 +77,10 @@ class NeedsRollouts(credit.GRPO):
             [NAME, "reinforce_plus_plus", "--reward.clip_range", "-1", "1"],
             "no advantage A_i per response that could be clipped; leave it out",
         ),
+        (
+            [NAME, "mix", "--credit.parts", '[[1, "grpo"], [1, "gtpo"]]', "--reward.clip_range", "-1", "1"],
+            "no effect with mix, which has the part gtpo, which has no advantage A_i per response",
+        ),
         ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
         (
             [*DGPO, "--ds.ring_attn_size", "2"],

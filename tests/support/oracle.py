@@ -360,6 +360,18 @@ def deviation_metrics(estimator, rollouts):
     }
 
 
+def turns_that_some_lack(_, rollouts):
+    """The share of tokens in a turn that not every response with tokens of its group has."""
+    turns = [{int(rollouts.turns[row, t]) for t in places} for row, places in enumerate(chosen(rollouts))]
+    lacked = [
+        float(any(int(rollouts.turns[row, t]) not in turns[peer] for peer in rows if turns[peer]))
+        for rows in members(rollouts).values()
+        for row in rows
+        for t in chosen(rollouts)[row]
+    ]
+    return {"unshared_turn_mean": mean(lacked), "unshared_turn_max": max(lacked, default=0.0)}
+
+
 def metrics_of_parts(estimator, rollouts):
     return {
         f"{part.name}_{name}": value
@@ -368,7 +380,7 @@ def metrics_of_parts(estimator, rollouts):
     }
 
 
-METRICS = {"dgpo": deviation_metrics, "mix": metrics_of_parts}
+METRICS = {"dgpo": deviation_metrics, "mix": metrics_of_parts, "mt_grpo": turns_that_some_lack}
 
 # --- all of an estimator ---------------------------------------------------------------------------------
 

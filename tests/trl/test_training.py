@@ -229,6 +229,8 @@ def test_a_schedule_follows_the_training(train):
 def test_a_target_fraction_is_met(train):
     _, log = train("dgpo", {"effective_fraction": 0.5, "tau_min": 1e-9})
     assert log[2]["credit/effective_token_fraction"] == pytest.approx(0.5, abs=0.05)
+    assert log[2]["credit/reached_fraction_mean"] == pytest.approx(0.5, abs=0.05)
+    assert log[0]["credit/within_floor_mean"] == 1  # the policy is its reference still
 
 
 def test_a_users_estimator_trains_by_its_name(train):

@@ -24,6 +24,10 @@ DGPO = {"estimator": "dgpo"}
         ({"estimator": {"name": "dgpo", "tau": -1}}, "not greater than 0"),
         ({"advantage_estimator": "credit/dgpo"}, "CreditGRPOConfig takes estimator='dgpo'"),
         ({"estimator": "grpo", "filter_groups": True}, "filter_groups=True has no effect with grpo"),
+        (
+            {"estimator": {"name": "mix", "parts": [[1, "grpo"]]}, "filter_groups": True},
+            "filter_groups=True has no effect with mix",
+        ),
         ({"overlong_cache": 0}, "overlong_cache is 0"),
         ({"overlong_penalty": -1.0}, "overlong_penalty is -1.0"),
         ({"num_generations": 1}, "num_generations must be greater than 1"),

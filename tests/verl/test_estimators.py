@@ -171,6 +171,19 @@ def test_dgpo_spreads_a_sessions_advantage_over_each_of_its_outputs():
     torch.testing.assert_close(dgpo, grpo * weights)
 
 
+def test_a_mix_gives_sessions_the_sum_of_its_parts():
+    keys, scores, mask = batch(5, outputs=3)
+    parts = [[0.5, "grpo"], [-0.25, {"name": "mix", "parts": [[2, {"name": "dgpo", "tau": 0.1}]]}]]
+    with step(keys, **of_tokens(mask)):
+        mix = run("credit_mix", keys, scores, mask, {"credit": {"parts": parts}})
+        grpo = run("credit_grpo", keys, scores, mask)
+        dgpo = run("credit_dgpo", keys, scores, mask, {"credit": {"tau": 0.1}})
+    torch.testing.assert_close(mix, 0.5 * grpo - 0.5 * dgpo)
+    refused = {"credit": {"parts": [[1, "grpo"], [1, "gtpo"]]}}
+    with step(keys, **of_tokens(mask)), pytest.raises(ValueError, match="gtpo computes its advantages as a"):
+        run("credit_mix", keys, scores, mask, refused)
+
+
 def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs():
     class Whole(credit.GRPO):
         name: Literal["whole"] = "whole"

@@ -87,6 +87,14 @@ def build(configured):
             "set .algorithm.credit.gamma=0.9 instead",
         ),
         (
+            [
+                "algorithm.adv_estimator=credit_mix",
+                "+algorithm.credit.parts=[[1,reinforce_plus_plus]]",
+                "algorithm.gamma=0.9",
+            ],
+            "with credit_mix, which has a discount of its own; set a part's gamma=0.9 instead",
+        ),
+        (
             ["algorithm.adv_estimator=credit_gdpo"],
             "weighs several rewards, but verl passes on their sum; use verl's own gdpo, or",
         ),
