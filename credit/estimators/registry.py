@@ -32,7 +32,8 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
 
     Args:
         name: one of `names()`.
-        preset: a framework whose std correction and eps the estimator takes: "trl", "verl" or "openrlhf".
+        preset: a framework whose std correction, eps and other constants of group baselines the estimator
+            takes: "trl", "verl" or "openrlhf".
         settings: the estimator's settings, which take precedence over the preset. Default: its own.
 
     Raises:

@@ -101,9 +101,14 @@ def over_the_batch(estimator, rollouts):
     return [a / scale for a in per_group(centered)(estimator, rollouts)]
 
 
-def scaled_by_failures(estimator, rollouts):
-    rewards = valid_rewards(rollouts)
-    alpha = len(rewards) / max(sum(r != 0 for r in rewards), 1)
+def scaled_by_share(estimator, rollouts):
+    if estimator.scale_by == "nonzero_rewards":
+        rewards = valid_rewards(rollouts)
+        alpha = len(rewards) / max(sum(r != 0 for r in rewards), 1)
+    else:
+        present = [rows for rows in members(rollouts).values() if rows]
+        teaching = sum(len({float(rollouts.rewards[row]) for row in rows}) > 1 for rows in present)
+        alpha = len(present) / max(teaching, 1)
     return [alpha * a / estimator.f for a in per_group(centered)(estimator, rollouts)]
 
 
@@ -141,7 +146,7 @@ ADVANTAGES = {
     "grpo_s": shares,
     "mt_grpo": per_group(standardized),
     "entropy_shaped": per_group(standardized),
-    "gpg": scaled_by_failures,
+    "gpg": scaled_by_share,
     "lite_ppo": over_the_batch,
     "max_rl": per_group(over_the_mean),
     "opo": weighted_by_length,
