@@ -484,11 +484,11 @@ def policy_loss(settings, log_probs, old, advantages, mask, reference=None, roll
         given = float(log_probs[place]), float(old[place]), float(advantage), against
         losses[place], clips[place] = token_loss(settings, *given)
     responses = [[losses[place] for place in places if place[0] == row] for row in rows]
-    loss = aggregate(settings, responses, mask.shape[1], normalizer)
+    loss = aggregate(settings, responses, normalizer)
     return loss, loss_metrics(settings, places, clips, log_probs, old, reference, rollout)
 
 
-def aggregate(settings, responses, width, normalizer):
+def aggregate(settings, responses, normalizer):
     match settings.aggregation:
         case "token_mean":
             return math.fsum(map(math.fsum, responses)) / (normalizer or sum(map(len, responses)) or 1)
@@ -497,7 +497,7 @@ def aggregate(settings, responses, width, normalizer):
         case "sequence_sum":
             each = [math.fsum(losses) for losses in responses]
         case "fixed_horizon":
-            each = [math.fsum(losses) / (settings.horizon or width) for losses in responses]
+            each = [math.fsum(losses) / settings.horizon for losses in responses]
     return math.fsum(each) / (normalizer or len(each) or 1)
 
 
