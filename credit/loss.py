@@ -68,7 +68,8 @@ class PolicyLoss(Settings):
     aggregation: Aggregation = "sequence_mean"
     """How the losses of the tokens become one number."""
     horizon: Annotated[int, Field(ge=1)] | None = None
-    """Divisor of fixed_horizon in tokens, the longest response allowed; None: the width T of the arrays."""
+    """Divisor of fixed_horizon, the longest response that the sampler allows, in tokens. The loss needs it
+    then: the width T of the arrays is no constant, since it follows the padding."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
     """Factor on the KL penalty against the reference; 0: no penalty, and no reference is needed."""
     kl: KL = "k3"
@@ -111,8 +112,8 @@ class PolicyLoss(Settings):
             The loss and the metrics, float32, or float64 for float64 log_probs.
 
         Raises:
-            ValueError: shapes do not fit, or log-probs are missing that the KL penalty or the rollout
-                correction needs.
+            ValueError: shapes do not fit, log-probs are missing that the KL penalty or the rollout
+                correction needs, or fixed_horizon has no horizon.
         """
         xp = validation.check_same_library(
             log_probs=log_probs,
@@ -159,6 +160,12 @@ class PolicyLoss(Settings):
             raise ValueError(
                 f"rollout_cap is {self.rollout_cap:g}, so the loss needs rollout_log_probs; "
                 "pass them, or leave rollout_cap out"
+            )
+        if self.aggregation == "fixed_horizon" and self.horizon is None:
+            raise ValueError(
+                "aggregation is 'fixed_horizon', so the loss needs horizon, the longest response that the "
+                "sampler allows, in tokens; set it, as in "
+                "PolicyLoss(aggregation='fixed_horizon', horizon=4096)"
             )
 
     def _ratio(self, new: Array, old: Array, mask: Array) -> Array:
@@ -208,8 +215,8 @@ class PolicyLoss(Settings):
         sums = xp.sum(losses, axis=-1)
         if self.aggregation == "sequence_mean":
             sums = sums / xp.clip(lengths, min=1.0)
-        elif self.aggregation == "fixed_horizon":
-            sums = sums / (self.horizon or mask.shape[-1])
+        elif self.horizon is not None:  # fixed_horizon alone has one
+            sums = sums / self.horizon
         if normalizer is None:
             normalizer = xp.clip(xp.sum(xp.astype(lengths > 0.0, losses.dtype)), min=1.0)
         return xp.sum(sums) / normalizer

@@ -31,6 +31,7 @@ SETTINGS = [
     *NAMED,
     GRPO(correction=0, eps=1e-2),
     GRPO(eps=0),
+    credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5),
     DGPO(tau=0.02, kappa=2.5),

@@ -17,9 +17,12 @@ from strategies import examples
 from credit import PolicyLoss
 
 N, T = 5, 4
-AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_horizon")
+AGGREGATED = [
+    *(PolicyLoss(aggregation=name) for name in ("token_mean", "sequence_mean", "sequence_sum")),
+    PolicyLoss(aggregation="fixed_horizon", horizon=3),
+]
 SETTINGS = [
-    *(PolicyLoss(aggregation=name) for name in AGGREGATIONS),
+    *AGGREGATED,
     PolicyLoss(clip_low=0.1, clip_high=0.28, dual_clip=1.5, kl_coefficient=0.04),
     PolicyLoss(dual_clip=3.0, aggregation="token_mean"),
     PolicyLoss(aggregation="fixed_horizon", horizon=32, kl_coefficient=1.0),
@@ -180,6 +183,18 @@ def test_nothing_outside_the_mask_matters(library, loss):
     assert clean[1] == dirty[1]
 
 
+@on_numpy
+def test_columns_of_padding_change_nothing(library, loss):
+    given, wide = draw(4), {}
+    for name, array in given.items():
+        padding = np.zeros if name == "mask" else np.ones
+        wide[name] = np.concatenate([array, padding((N, 3 * T), array.dtype)], axis=1)
+    narrow, padded = run(library, loss, given), run(library, loss, wide)
+    np.testing.assert_allclose(padded[0], narrow[0], rtol=1e-6)
+    for name, metric in padded[1].items():
+        np.testing.assert_allclose(metric, narrow[1][name], rtol=1e-6, atol=1e-7, err_msg=name)
+
+
 @every_setting
 @differentiable
 def test_nothing_outside_the_mask_reaches_the_gradient(framework, loss):
@@ -209,12 +224,11 @@ def test_only_the_new_log_probs_get_a_gradient():
     assert [name for name, array in given.items() if array.grad is not None] == ["log_probs"]
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_parts_with_the_whole_normalizer_add_up(library, aggregation):
+@pytest.mark.parametrize("loss", AGGREGATED, ids=label)
+def test_parts_with_the_whole_normalizer_add_up(library, loss):
     given = draw(6)
-    loss = PolicyLoss(aggregation=aggregation, kl_coefficient=0.1)
     mask = given["mask"]
-    count = float(mask.sum() if aggregation == "token_mean" else mask.any(axis=1).sum())
+    count = float(mask.sum() if loss.aggregation == "token_mean" else mask.any(axis=1).sum())
     parts = 0.0
     for rows in (slice(0, 2), slice(2, N)):
         part = {name: library.asarray(array[rows]) for name, array in given.items()}
@@ -353,6 +367,13 @@ def test_the_penalty_needs_its_reference(library):
     given = {name: library.asarray(a) for name, a in draw(0).items() if name != "reference_log_probs"}
     with pytest.raises(ValueError, match="needs reference_log_probs"):
         PolicyLoss(kl_coefficient=0.1)(**given)
+
+
+def test_a_fixed_horizon_needs_its_length(library):
+    given = {name: library.asarray(a) for name, a in draw(0).items()}
+    for loss in (PolicyLoss(aggregation="fixed_horizon"), make("dr_grpo").loss):
+        with pytest.raises(ValueError, match=r"needs horizon, .*set it, as in PolicyLoss\(.*horizon=4096"):
+            loss(**given)
 
 
 def test_arrays_of_two_libraries_are_refused():

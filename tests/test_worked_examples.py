@@ -19,8 +19,16 @@ CASES = {
     "rloo": ({}, ONE_IN_FOUR, [[1], [-1 / 3], [-1 / 3], [-1 / 3]]),
     # the mean is 1/4, so a success in four counts three
     "max_rl": ({}, ONE_IN_FOUR, [[3], [-1], [-1], [-1]]),
-    # one row of four earned something: alpha = 4
-    "gpg": ({}, ONE_IN_FOUR, [[3], [-1], [-1], [-1]]),
+    # rewards differ in two of the groups 0, 1, 2 and 4; group 3 has no valid row: alpha = 4 / 2
+    "gpg": (
+        {},
+        {
+            "rewards": [1, 0, 1, 1, 0, 1, np.nan, 7],
+            "groups": [0, 0, 1, 1, 2, 2, 3, 4],
+            "lengths": [1] * 8,
+        },
+        [[1], [-1], [0], [0], [-1], [1], [0], [0]],
+    ),
     # baseline (3 * 1 + 1 * 0) / 4
     "opo": ({}, PAIR | {"lengths": [3, 1]}, [[0.25] * 3, [-0.75, 0, 0]]),
     # batch: mean 1.25, variance (0.0625 + 1.5625 + 3.0625 + 0.0625) / 3

@@ -75,9 +75,10 @@ def _find_hidden_needs(estimator: credit.Estimator, one_group: bool) -> list[str
     """Needs that are not fields: the responses' lengths, or other groups than the one that is given."""
     if estimator.required_fields:
         return []
-    rewards, needs = np.array([0.0, 1.0, 3.0, 4.0]), []
-    lengths = credit.Rollouts(rewards, np.zeros(4, int), np.tri(4, dtype=bool))
-    if not np.allclose(estimator(lengths).advantages[:, 0], _response_advantages(estimator, rewards, 4)):
+    # The last two are equal: what counts the groups whose rewards differ needs the others too.
+    rewards, needs = np.array([0.0, 1.0, 3.0, 4.0, 5.0, 5.0]), []
+    lengths = credit.Rollouts(rewards, np.zeros(6, int), np.tri(6, dtype=bool))
+    if not np.allclose(estimator(lengths).advantages[:, 0], _response_advantages(estimator, rewards, 6)):
         needs.append("the responses' lengths")
     alone = _response_advantages(estimator, rewards[:2], 2)
     if one_group and not np.allclose(_response_advantages(estimator, rewards, 2)[:2], alone):

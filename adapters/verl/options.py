@@ -157,5 +157,9 @@ def report_differences(choice: Choice, config: Any) -> None:
         "use_kl_in_reward": (bool(config.algorithm.use_kl_in_reward), False),
         "policy_loss.loss_mode": (actor.policy_loss.get("loss_mode", "vanilla"), "vanilla"),
     }
+    if FRAMEWORK.aggregations.get(actor.loss_agg_mode) == paper.aggregation == "fixed_horizon":
+        # Left at None, verl divides by the width of each micro-batch, which follows its padding.
+        horizon = paper.horizon or config.data.max_response_length
+        options["loss_scale_factor"] = (actor.loss_scale_factor, horizon)
     aggregation = ("loss_agg_mode", actor.loss_agg_mode)
     loss_report.report_loss_differences(FRAMEWORK, choice.estimator, options, aggregation)

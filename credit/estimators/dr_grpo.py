@@ -28,7 +28,7 @@ class DrGRPO(Estimator):
     name: Literal["dr_grpo"] = "dr_grpo"
     loss: PolicyLoss = PolicyLoss(aggregation="fixed_horizon")
     """The policy loss of the paper: sum over a response's tokens divided by a constant length, `horizon`, so
-    that long wrong responses are not punished less per token."""
+    that long wrong responses are not punished less per token. To call it, set the horizon."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
         return groups.center(require_single_reward(self.name, rollouts), rollouts.groups, rollouts.valid)

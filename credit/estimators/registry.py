@@ -34,8 +34,8 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
 
     Args:
         name: one of `names()`.
-        preset: a framework whose std correction and eps the estimator takes: "trl", "verl" or "openrlhf".
-            The parts of a mix take them too.
+        preset: a framework whose std correction, eps and other constants of group baselines the estimator
+            takes: "trl", "verl" or "openrlhf". The parts of a mix take them too.
         settings: the estimator's settings, which take precedence over the preset. Default: its own. Of
             `loss`, a mapping may name a part, and the rest stays the estimator's own; a `PolicyLoss`
             replaces the whole.

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
-from estimator_study import journal, models, sampling, training
+from estimator_study import journal, models, sampling, tasks, training
 from estimator_study.work import work
 
 import credit
@@ -28,6 +28,15 @@ class NotFinite(credit.Redistributing):
 
     def score(self, rollouts):
         return float("nan") * rollouts.rewards[:, None] * rollouts.mask
+
+
+class Constant(credit.DrGRPO):
+    """The same advantage for all, since an untrained model earns nothing."""
+
+    name: Literal["constant"] = "constant"
+
+    def advantages(self, rollouts):
+        return torch.ones_like(rollouts.rewards)
 
 
 def never():
@@ -86,6 +95,14 @@ def test_estimators_of_a_seed_begin_alike_and_sample_equally_much(make_unit):
     found = training.step(random_state(unit))
     assert len({record["reward"] for record in found}) == 1
     assert len({record["sampled_tokens"] for record in found}) == 1
+
+
+def test_a_fixed_horizon_is_the_longest_answer_unless_it_is_set(make_unit):
+    thousand = {"aggregation": "fixed_horizon", "horizon": 1000}
+    estimators = {"unset": {"name": "constant"}, "set": {"name": "constant", "loss": thousand}}
+    unit = make_unit(estimators=estimators, settings={"updates": 1})
+    unset, known = (record["gradient_norms"][0] for record in training.step(random_state(unit)))
+    assert unset / known == pytest.approx(1000 / tasks.answer_tokens(unit.task, unit.length), rel=1e-3)
 
 
 def test_a_stopped_unit_goes_on_to_the_same_numbers(make_unit, tmp_path):

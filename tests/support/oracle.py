@@ -101,9 +101,14 @@ def over_the_batch(estimator, rollouts):
     return [a / scale for a in per_group(centered)(estimator, rollouts)]
 
 
-def scaled_by_failures(estimator, rollouts):
-    rewards = valid_rewards(rollouts)
-    alpha = len(rewards) / max(sum(r != 0 for r in rewards), 1)
+def scaled_by_share(estimator, rollouts):
+    if estimator.scale_by == "nonzero_rewards":
+        rewards = valid_rewards(rollouts)
+        alpha = len(rewards) / max(sum(r != 0 for r in rewards), 1)
+    else:
+        present = [rows for rows in members(rollouts).values() if rows]
+        teaching = sum(len({float(rollouts.rewards[row]) for row in rows}) > 1 for rows in present)
+        alpha = len(present) / max(teaching, 1)
     return [alpha * a / estimator.f for a in per_group(centered)(estimator, rollouts)]
 
 
@@ -141,7 +146,7 @@ ADVANTAGES = {
     "grpo_s": shares,
     "mt_grpo": per_group(standardized),
     "entropy_shaped": per_group(standardized),
-    "gpg": scaled_by_failures,
+    "gpg": scaled_by_share,
     "lite_ppo": over_the_batch,
     "max_rl": per_group(over_the_mean),
     "opo": weighted_by_length,
@@ -491,11 +496,11 @@ def policy_loss(settings, log_probs, old, advantages, mask, reference=None, roll
         given = float(log_probs[place]), float(old[place]), float(advantage), against
         losses[place], clips[place] = token_loss(settings, *given)
     responses = [[losses[place] for place in places if place[0] == row] for row in rows]
-    loss = aggregate(settings, responses, mask.shape[1], normalizer)
+    loss = aggregate(settings, responses, normalizer)
     return loss, loss_metrics(settings, places, clips, log_probs, old, reference, rollout)
 
 
-def aggregate(settings, responses, width, normalizer):
+def aggregate(settings, responses, normalizer):
     match settings.aggregation:
         case "token_mean":
             return math.fsum(map(math.fsum, responses)) / (normalizer or sum(map(len, responses)) or 1)
@@ -504,7 +509,7 @@ def aggregate(settings, responses, width, normalizer):
         case "sequence_sum":
             each = [math.fsum(losses) for losses in responses]
         case "fixed_horizon":
-            each = [math.fsum(losses) / (settings.horizon or width) for losses in responses]
+            each = [math.fsum(losses) / settings.horizon for losses in responses]
     return math.fsum(each) / (normalizer or len(each) or 1)
 
 

@@ -100,8 +100,9 @@ def test_the_registry_has_every_estimator_and_says_what_one_lacks():
             compute_advantages(name, rewards=rewards, num_generations=2)
 
 
-def test_one_group_does_not_pass_for_a_batch():
-    function = function_registry.get_advantage_estimator("credit/lite_ppo")
+@pytest.mark.parametrize("name", ["lite_ppo", "gdpo", "gpg"])
+def test_one_group_does_not_pass_for_a_batch(name):
+    function = function_registry.get_advantage_estimator(f"credit/{name}")
     with pytest.raises(ValueError, match="the whole batch, but .* .the agentic learner, those of one group"):
         function(rewards=np.array([0.0, 1.0]), num_generations=2)
     assert compute_advantages("grpo", rewards=np.array([0.0, 1.0]), num_generations=2) == pytest.approx(

@@ -13,7 +13,7 @@ PAIRS = [
     ("grpo", {"preset": "verl"}, "compute_grpo_outcome_advantage"),
     ("rloo", {}, "compute_rloo_outcome_advantage"),
     ("opo", {}, "compute_opo_outcome_advantage"),
-    ("gpg", {}, "compute_gpg_outcome_advantage"),
+    ("gpg", {"preset": "verl"}, "compute_gpg_outcome_advantage"),
     ("pass_at_k", {"preset": "verl"}, "compute_grpo_passk_outcome_advantage"),
     ("reinforce_plus_plus", {"gamma": 0.9}, "compute_reinforce_plus_plus_outcome_advantage"),
     ("reinforce_plus_plus_baseline", {}, "compute_reinforce_plus_plus_baseline_outcome_advantage"),
@@ -27,6 +27,7 @@ def batch(seed):
     rng = np.random.default_rng(seed)
     groups = rng.permutation(np.repeat([0, 1, 2, 3], [2, 3, 3, 4]))
     rewards = torch.from_numpy(rng.normal(size=12).astype(np.float32))
+    rewards[0] = 0.0  # gpg counts these
     mask = torch.from_numpy(np.arange(7) < rng.integers(1, 8, 12)[:, None]).float()
     scores = torch.zeros(12, 7)
     scores[torch.arange(12), mask.sum(dim=1).long() - 1] = rewards

@@ -244,6 +244,23 @@ def test_equal_loss_options_are_not_reported(build, caplog):
     assert not [record for record in caplog.records if record.name == "credit"]
 
 
+@pytest.mark.parametrize(
+    ("options", "reported"),
+    [
+        ([], "loss_scale_factor=None (512)"),
+        (["actor_rollout_ref.actor.loss_scale_factor=512"], ""),
+        (["+algorithm.credit.loss={aggregation:fixed_horizon,horizon:64}"], "loss_scale_factor=None (64)"),
+    ],
+    ids=["unset", "set", "asked for"],
+)
+def test_a_horizon_that_follows_the_padding_is_reported(build, caplog, options, reported):
+    fixed = ["algorithm.adv_estimator=credit_dr_grpo", "data.max_response_length=512"]
+    build([*fixed, "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-sum-norm", *options])
+    (record,) = [record for record in caplog.records if record.name == "credit"]
+    assert reported in record.getMessage()
+    assert bool(reported) == ("loss_scale_factor" in record.getMessage())
+
+
 REFERENCE_BATCH = "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1"
 
 
@@ -252,7 +269,7 @@ def test_the_examples_configurations_are_those_of_the_papers(build, caplog, name
     trainer = build([REFERENCE_BATCH], example=name)
     assert trainer.credit_choice.estimator.name == name
     reported = " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
-    for option in ("loss_agg_mode", "clip_ratio_low", "clip_ratio_high", "use_kl"):
+    for option in ("loss_agg_mode", "loss_scale_factor", "clip_ratio_low", "clip_ratio_high", "use_kl"):
         assert option not in reported
 
 

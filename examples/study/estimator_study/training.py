@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import credit
-from estimator_study import models, sampling
+from estimator_study import models, sampling, tasks
 from estimator_study.models import Parameters
 from estimator_study.plan import Unit
 from estimator_study.sampling import Batch
@@ -122,12 +122,20 @@ def _update(
     log_probs = credit.selected_log_probs(logits[:, :, -batch.ids.shape[-1] :], batch.ids)
     total, metrics = 0.0 * log_probs.sum(), {}
     for run, one in judged.items():
-        loss, metrics[run] = one.estimator.loss(
+        loss, metrics[run] = _loss_of(one.estimator, state.unit)(
             log_probs[run], statistics.log_probs[run], one.result.advantages, one.mask
         )
         total = total + loss
     total.backward()
     return metrics
+
+
+def _loss_of(estimator: credit.Estimator, unit: Unit) -> credit.PolicyLoss:
+    """The estimator's own loss, with the longest answer where it divides by a length that is not set."""
+    loss = estimator.loss
+    if loss.aggregation != "fixed_horizon" or loss.horizon is not None:
+        return loss
+    return loss.model_copy(update={"horizon": tasks.answer_tokens(unit.task, unit.length)})
 
 
 def _apply(state: State) -> Tensor:
