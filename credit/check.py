@@ -1,4 +1,4 @@
-"""`python -m credit.check`: Checks every estimator and statistic on every array library and device here.
+"""`python -m credit.check`: Checks estimators, statistics and loss on every array library and device here.
 
 Each is compared with float64 answers from plain loops, within the documented bounds. The exit status is 1
 where a bound is broken or a backend fails. An estimator without loops of its own is compared with itself in
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from credit.selftest.estimators import check_estimators
+from credit.selftest.gradients import check_closed_over_ids, check_loss
 from credit.selftest.places import list_places
 from credit.selftest.statistics import check_statistics
 from credit.selftest.table import Row, write_lines
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_checks() -> Iterator[Row]:
     for place in list_places():
         yield from check_statistics(place)
+        yield from check_closed_over_ids(place)
+        yield from check_loss(place)
         yield from check_estimators(place)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import credit
-from credit import check
+from credit import check, log_ratios, validation
 from credit.backends.numpy import backend as numpy_backend
+from credit.selftest import gradients
 
 
 @pytest.fixture
@@ -18,9 +19,10 @@ def test_every_library_here_is_within_its_bounds(capsys):
     assert check.main([]) == 0
     table = capsys.readouterr().out
     found = {place.library for place in check.list_places()}
-    for library in found | set(credit.names()) | {"token_statistics", "log_probs_and_entropy"}:
+    for library in found | set(credit.names()) | {"token_statistics", "loss at overflowing ratios"}:
         assert library in table
-    assert f"{len(found) * (3 + len(credit.names()))} checks, 0 broken" in table or "cuda" in table
+    count = len(found) * (4 + len(credit.names())) + ("jax" in found)
+    assert f"{count} checks, 0 broken" in table or "cuda" in table
 
 
 @pytest.mark.parametrize("field", range(4))
@@ -56,7 +58,7 @@ def test_a_row_is_printed_before_the_next_check_runs(only_numpy, monkeypatch, ca
         check.main([])
     header, *rows = capsys.readouterr().out.splitlines()
     assert header.startswith("library")
-    assert len(rows) == 3
+    assert len(rows) == 4
 
 
 @pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--libary", 2), ("numpy", 2)])
@@ -67,3 +69,27 @@ def test_help_and_unknown_arguments_check_nothing(monkeypatch, capsys, argument,
     assert ended.value.code == status
     text = capsys.readouterr()
     assert "every array library and device" in text.out if status == 0 else argument in text.err
+
+
+def test_ratios_that_overflow_are_found(monkeypatch):
+    monkeypatch.setattr(log_ratios, "LARGEST_LOG_RATIO", 1e30)
+    with np.errstate(all="ignore"):
+        rows = [row for place in check.list_places() for row in check.check_loss(place)]
+    assert rows
+    assert [row for row in rows if not row.is_broken] == []
+
+
+def test_a_gradient_that_is_nan_is_found(monkeypatch):
+    """Though the loss is right: what a clip holds back has the gradient 0 * inf."""
+    monkeypatch.setattr(gradients, "LOSS", 0.0)
+    monkeypatch.setattr(gradients, "_value_and_grad", lambda *_: (0.0, gradients.GRADIENT * np.nan))
+    rows = [row for place in check.list_places() for row in check.check_loss(place) if not row.note]
+    assert [row for row in rows if not row.is_broken] == []
+
+
+def test_a_check_of_ids_that_is_traced_is_found(monkeypatch):
+    pytest.importorskip("jax")
+    monkeypatch.setattr(validation, "check_token_ids", lambda ids, mask, size: bool((ids < size).all()))
+    rows = [row for place in check.list_places() for row in check.check_closed_over_ids(place)]
+    assert {row.place.library for row in rows} == {"jax"}
+    assert [row for row in rows if not (row.is_broken and "TracerBool" in row.note)] == []
