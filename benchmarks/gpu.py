@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,7 +58,8 @@ def measure(report: Report, cases: list[Case], hidden: list[Case], widths: tuple
         if wrong is not None:  # in what its rows share, such as memory for the logits
             failed += [f"{function.__name__}, {case}: {wrong}"]
         if report.device == "cuda":
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
     return failed
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = "test_on_gpu.py"
@@ -23,8 +24,7 @@ class Record:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.passed = {each["test"] for each in map(json.loads, lines) if each["outcome"] == "passed"}
+        self.passed = {each["test"] for each in read_lines(path) if each["outcome"] == "passed"}
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         known = [item for item in items if item.nodeid in self.passed]

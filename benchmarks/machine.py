@@ -5,8 +5,6 @@ import platform
 import sys
 from importlib import metadata
 
-import torch
-
 PACKAGES = (
     *("torch", "triton", "jax", "numpy", "transformers", "trl", "liger-kernel", "accelerate", "datasets"),
     *("pydantic", "pytest", "hypothesis"),
@@ -24,7 +22,9 @@ def main() -> int:
     """A line for each fact."""
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores")
     for package in PACKAGES:
-        print(f"{package} {find_version(package)}")
+        print(f"{package} {find_version(package)}", flush=True)
+    import torch  # only now, since it takes a while on a machine that has just started
+
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         capability = f"{facts.major}.{facts.minor}"

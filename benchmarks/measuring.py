@@ -1,17 +1,17 @@
 """Times and memory of one run: printed as they come, written at the end with the machine's name."""
 
-import json
 import platform
 import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from records import read_json, write_json
 from timing import time_cpu, time_gpu
 
 RESULTS = Path(__file__).parent / "results"
@@ -67,8 +67,8 @@ class Report:
 
     def resume(self) -> None:
         """Takes the rows that an earlier run on the same device has measured as they are."""
-        found = json.loads(self.path.read_text()) if self.path.exists() else {"device": None}
-        if found["device"] == self.name and found["torch"] == torch.__version__:
+        found = read_json(self.path)
+        if found and found["device"] == self.name and found["torch"] == torch.__version__:
             self.before = {identify(row): row for row in found["rows"] if "ms" in row}
 
     @property
@@ -115,7 +115,8 @@ class Report:
             ] = wrong
             print(wrong.splitlines()[0], flush=True)
             if self.device == "cuda":
-                torch.cuda.empty_cache()
+                with suppress(RuntimeError):  # after some errors of CUDA every call raises the same
+                    torch.cuda.empty_cache()
         if self.facts is not None:
             self.write(**self.facts)
         return row
@@ -152,7 +153,7 @@ class Report:
         # What an earlier run measured and this one has not come to yet stays.
         have = {identify(row) for row in self.rows}
         rows = self.rows + [row for key, row in self.before.items() if key not in have]
-        self.path.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+        write_json(self.path, {**head, "rows": rows})
         return self.path
 
 
@@ -168,9 +169,15 @@ class OutOfTime(Exception):
 def attempt(function: Callable[[], Any], deadline: float, limit: float = float("inf")) -> str | None:
     """Calls the function, unless the deadline has passed; what went wrong, or None."""
     try:
-        if time.monotonic() > deadline:
+        left = deadline - time.monotonic()
+        if left < 0:
             raise OutOfTime("left out, since the time is over")
-        with at_most(limit):
+        late = OutOfTime("the time was over before it ended")
+        with (
+            at_most(limit, TimeoutError(f"took more than {limit:.0f} s"))
+            if limit < left
+            else at_most(left, late)
+        ):
             function()
     except Exception as error:
         # The traceback would keep the function's arrays; they have to go before the next one begins.
@@ -180,11 +187,11 @@ def attempt(function: Callable[[], Any], deadline: float, limit: float = float("
 
 
 @contextmanager
-def at_most(limit: float) -> Iterator[None]:
-    """A TimeoutError, as soon as Python is back, in what takes more than `limit` seconds."""
+def at_most(limit: float, error: Exception) -> Iterator[None]:
+    """Raises the error, as soon as Python is back, in what takes more than `limit` seconds."""
 
     def over(*_: Any) -> None:
-        raise TimeoutError(f"took more than {limit:.0f} s")
+        raise error
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, limit if limit < float("inf") else 0)

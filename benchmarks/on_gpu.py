@@ -10,7 +10,6 @@ The exit status is 1 where something failed, and 0 where at most the time was ov
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -19,22 +18,25 @@ import tarfile
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+from records import read_json, write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds that each part may take; what they leave of the whole is the last one's.
-LIMITS = {"machine": 20.0, "tests": 145.0, "check": 65.0, "table": 195.0, "step": 95.0, "study": 50.0}
-SECONDS = 570.0
-MARGIN = 0.9  # of its limit, after which a part that watches the time begins nothing new
+LIMITS = {"machine": 25.0, "tests": 140.0, "check": 65.0, "table": 190.0, "step": 90.0, "study": 40.0}
+SECONDS = 550.0
+ENDING = 25.0  # seconds of its limit for what a part does before it starts the clock, and after its last row
 GRACE = 5.0  # seconds between asking a part to end and ending it
 UNFINISHED = os.EX_TEMPFAIL  # the exit status of a part that ended because its time was over
 
 
 def make_command(name: str, output: Path, study: Path, limit: float, rehearse: bool) -> list[str]:
     """What Python is to run for a part."""
-    where = ["--output", str(output), "--time-limit", f"{MARGIN * limit:.0f}"]
+    where = ["--output", str(output), "--time-limit", f"{max(limit - ENDING, limit / 2):.0f}"]
     return {
         "machine": ["benchmarks/machine.py"],
         "tests": ["benchmarks/gpu_tests.py", str(output / "gpu_tests.jsonl")],
@@ -42,11 +44,15 @@ def make_command(name: str, output: Path, study: Path, limit: float, rehearse: b
         "table": ["benchmarks/token_statistics.py", "--rehearse" if rehearse else "--gpu", *where],
         "step": [
             *("benchmarks/trl_step.py", "--size", "tiny" if rehearse else "cuda"),
-            *("--rounds", "1", *where),
+            *("--rounds", "1", "--threads", "8", *where),
         ],
         "study": [
             *("examples/study/run.py", "--output", str(study), *where[2:]),
-            *(["--plan", "smoke"] if rehearse else ["--plan", "reduced", "--device", "cuda"]),
+            *(
+                ["--plan", "smoke"]
+                if rehearse
+                else ["--plan", "reduced", "--device", "cuda", "--workers", "2"]
+            ),
         ],
     }[name]
 
@@ -56,13 +62,12 @@ class Call:
 
     def __init__(self, output: Path, rehearse: bool) -> None:
         self.record, self.log = output / "on_gpu.json", output / "on_gpu.log"
-        self.parts: dict[str, dict[str, Any]] = {}
-        if self.record.exists():
-            self.parts = json.loads(self.record.read_text())["parts"]
+        self.parts: dict[str, dict[str, Any]] = read_json(self.record).get("parts", {})
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         self.environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONUNBUFFERED": "1",
+            "HF_HUB_OFFLINE": "1",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # torch needs memory too
         }
         if rehearse:
@@ -94,7 +99,7 @@ class Call:
             "seconds": seconds,
             "limit": round(limit),
         }
-        self.record.write_text(json.dumps({"parts": self.parts}, indent=1) + "\n")
+        write_json(self.record, {"parts": self.parts})
         self.say(f"== {name}: {outcome} after {seconds} s")
 
     def say_lines(self, lines: TextIO) -> None:
@@ -131,27 +136,35 @@ def find_limit(name: str, limits: dict[str, float], left: float) -> float:
     return limits[name] * scale
 
 
-def run_parts(output: Path, limits: dict[str, float], seconds: float, rehearse: bool) -> Call:
-    """Every part that is not done yet, until the time is over."""
-    deadline = time.monotonic() + seconds
+def run_parts(output: Path, limits: dict[str, float], deadline: float, rehearse: bool) -> Call:
+    """Every part that is not done yet, until the deadline by time.monotonic()."""
     call = Call(output, rehearse)
-    packed = output / "study.tar.gz"  # in one file, since a study has many and few may come back
+    for name in limits:
+        if call.parts.get(name, {}).get("outcome") == "done":
+            call.say(f"== {name}: done before")
+    open_parts = {name: limits[name] for name in limits if call.parts.get(name, {}).get("outcome") != "done"}
+    with unpacked(output / "study.tar.gz") as folder:
+        for name in open_parts:
+            limit = round(find_limit(name, open_parts, deadline - time.monotonic()), 1)
+            if limit > 0:
+                call.run(name, make_command(name, output, folder / "study", limit, rehearse), limit)
+    return call
+
+
+@contextmanager
+def unpacked(packed: Path) -> Iterator[Path]:
+    """A temporary folder of what the archive holds, which gets at the end what is in it then."""
     with tempfile.TemporaryDirectory() as folder:
         if packed.exists():
             with tarfile.open(packed) as archive:
                 archive.extractall(folder, filter="data")
-        study = Path(folder, "study")
-        for name in limits:
-            left = deadline - time.monotonic()
-            if call.parts.get(name, {}).get("outcome") == "done":
-                call.say(f"== {name}: done before")
-            elif left > 0:
-                limit = round(find_limit(name, limits, left), 1)
-                call.run(name, make_command(name, output, study, limit, rehearse), limit)
-        if study.exists():
-            with tarfile.open(packed, "w:gz") as archive:
-                archive.add(study, "study")
-    return call
+        try:
+            yield Path(folder)
+        finally:
+            if any(Path(folder).iterdir()):
+                with tarfile.open(packed, "w:gz") as archive:
+                    for path in Path(folder).iterdir():
+                        archive.add(path, path.name)
 
 
 def install(wheels: Path) -> str:
@@ -185,14 +198,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Runs the parts; 1 if one failed."""
-    own = parse()
+    started, own = time.monotonic(), parse()
     own.output = own.output.resolve()
     own.output.mkdir(parents=True, exist_ok=True)
     if own.wheels:
         os.environ["PYTHONPATH"] = os.pathsep.join([install(own.wheels), os.environ.get("PYTHONPATH", "")])
     usual = dict.fromkeys(LIMITS, 3600.0) if own.rehearse else LIMITS
     limits = {name: getattr(own, name) or usual[name] for name in LIMITS if name in own.only}
-    call = run_parts(own.output, limits, sum(limits.values()) if own.rehearse else own.seconds, own.rehearse)
+    seconds = sum(limits.values()) if own.rehearse else own.seconds
+    call = run_parts(own.output, limits, started + seconds, own.rehearse)
     for name in limits:
         call.say(f"{name:10s}{call.parts.get(name, {'outcome': 'not begun: the time was over'})['outcome']}")
     return int(any(part["outcome"] == "failed" for part in call.parts.values()))

@@ -29,7 +29,7 @@ class Size(NamedTuple):
 SIZES = {
     "tiny": Size(64, 64, 64, 1, 4, 8, 8, 4, 1, 1, 4),  # to rehearse
     "cpu": Size(4096, 128, 512, 3, 16, 112, 8, 4, 4, 0, 0),
-    "cuda": Size(151_936, 1024, 4864, 24, 128, 1920, 16, 4, 6, 40, 96),
+    "cuda": Size(151_936, 1024, 4864, 24, 128, 1920, 16, 4, 6, 12, 96),
 }
 ARMS = {
     "GRPO": (GRPOTrainer, GRPOConfig, {}),

@@ -12,7 +12,6 @@ The curve has real generation, and a reward that any model can learn: tokens of 
 
 import argparse
 import gc
-import json
 import os
 import sys
 import tempfile
@@ -27,10 +26,13 @@ import numpy as np
 import random_model
 import torch
 from measuring import MB, RESULTS, attempt, cpu_name
+from records import read_json, write_json
 from transformers import TrainerCallback
 from trl_arms import ARMS, SIZES, Size, given_completions, trainer_of
 
 WARM_UP = 2
+ENDING = 5.0  # seconds before the deadline at which a curve ends, so that it is not lost
+GENERATED = 64  # tokens of each response, where generation alone is timed
 
 
 def clock(device: str) -> Callable[[], float]:
@@ -81,15 +83,15 @@ def timed(arm: str, size: Size, device: str, path: str) -> dict[str, Any]:
 
 
 def generation(size: Size, device: str, path: str) -> float:
-    """Seconds to sample one batch at full length with transformers."""
+    """Seconds to sample a token of each response of one batch with transformers."""
     trainer = trainer_of("GRPO", size, device, path, max_completion_length=size.completion)
     ids = torch.randint(2, size.vocabulary, (size.rows, size.prompt), device=trainer.accelerator.device)
     now = clock(device)
     started = now()
     with torch.no_grad():
-        trainer.model.eval().generate(ids, max_new_tokens=size.completion, do_sample=True, eos_token_id=None)
+        trainer.model.eval().generate(ids, max_new_tokens=GENERATED, do_sample=True, eos_token_id=None)
     memory.highest(device)
-    return now() - started
+    return (now() - started) / GENERATED
 
 
 def curve(arm: str, size: Size, device: str, path: str, deadline: float) -> list[dict[str, float]]:
@@ -97,7 +99,7 @@ def curve(arm: str, size: Size, device: str, path: str, deadline: float) -> list
     settings = {"max_steps": size.curve_steps, "max_completion_length": size.curve_completion}
     weights = {"dtype": "float32"}  # steps this small round away in bfloat16
     trainer = trainer_of(arm, size, device, path, learning_rate=3e-5, model_init_kwargs=weights, **settings)
-    trainer.add_callback(Until(deadline))
+    trainer.add_callback(Until(deadline - ENDING))
     trainer.train()
     names = ("step", "reward", "loss", "step_time", "credit/deviation_mean", "credit/weight_std")
     return [
@@ -111,9 +113,11 @@ class Record:
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
         self.path = path
         self.found: dict[str, Any] = {**facts, "runs": {}, "generation": {}, "curves": {}, "failed": {}}
-        before = json.loads(path.read_text()) if path.exists() else {}
+        before = read_json(path)
         if before.keys() >= self.found.keys() and all(before[name] == facts[name] for name in facts):
-            self.found |= {name: value for name, value in before.items() if name not in ("arms", "failed")}
+            self.found |= {name: before[name] for name in ("runs", "generation")}
+            whole = facts["size"]["curve_steps"]
+            self.found["curves"] = {arm: c for arm, c in before["curves"].items() if len(c) == whole}
 
     def add(self, where: str, name: str, make: Callable[[], Any], deadline: float) -> None:
         """Runs a part, unless an earlier call has."""
@@ -135,7 +139,7 @@ class Record:
             if "GRPO with KL" in table:
                 row["ratio_to_grpo_with_kl"] = row["step_seconds"] / table["GRPO with KL"]["step_seconds"]
             print(arm, row)
-        self.path.write_text(json.dumps({**self.found, "arms": table}, indent=1) + "\n")
+        write_json(self.path, {**self.found, "arms": table})
         print(f"{self.found['parameters'] / 1e6:.0f}M parameters; written to {self.path}", flush=True)
 
 
@@ -158,9 +162,9 @@ def main(label: str, rounds: int, time_limit: float, folder: Path) -> int:
             for arm in ARMS:
                 run = partial(timed, arm, size, device, path)
                 record.add("runs", f"{arm}, round {turn}", run, deadline)
-        record.add("generation", "seconds", partial(generation, size, device, path), deadline)
         for arm in ("GRPO", "DGPO") if size.curve_steps else ():
             record.add("curves", arm, partial(curve, arm, size, device, path, deadline), deadline)
+        record.add("generation", "seconds_per_token", partial(generation, size, device, path), deadline)
     failed = list(record.found["failed"].values())
     over = [wrong for wrong in failed if wrong.startswith("OutOfTime")]
     return 0 if not failed else os.EX_TEMPFAIL if len(over) == len(failed) else 1

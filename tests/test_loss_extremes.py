@@ -11,10 +11,11 @@ from strategies import examples
 
 from credit import PolicyLoss
 
+AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_horizon")
 CHOICES = (
     ({}, {"dual_clip": 3.0}, {"objective": "cispo"}),
-    ({}, {"ratio": "sequence"}),
-    tuple({"aggregation": n} for n in ("token_mean", "sequence_mean", "sequence_sum", "fixed_horizon")),
+    ({}, {"ratio": "sequence", "clip_low": 0.2, "clip_high": 0.2}),
+    tuple({"aggregation": n, "horizon": 7 if n == "fixed_horizon" else None} for n in AGGREGATIONS),
     ({}, *({"kl": kind, "kl_coefficient": 0.1} for kind in ("k1", "k2", "k3"))),
     ({}, {"rollout_cap": 2.0}),
 )

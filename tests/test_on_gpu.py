@@ -173,6 +173,7 @@ def test_cuda_graphs_of_the_gradient_and_of_hidden_states():
         return *torch.autograd.grad(log_probs.sum(), leaves), *statistics
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         step()  # compiles
     torch.cuda.current_stream().wait_stream(stream)
@@ -183,7 +184,8 @@ def test_cuda_graphs_of_the_gradient_and_of_hidden_states():
         hidden.copy_(torch.randn_like(hidden))
     graph.replay()
     for field, fresh in zip(captured, step(), strict=True):
-        torch.testing.assert_close(field, fresh, rtol=1e-5, atol=1e-5)
+        rounding = torch.finfo(field.dtype).eps  # a matmul within a graph may take another algorithm
+        torch.testing.assert_close(field, fresh, rtol=4 * rounding, atol=1e-5)
 
 
 @needs_gpu

@@ -20,8 +20,12 @@ class Place(NamedTuple):
     get: Callable[[Array], Any]
 
 
-def list_places() -> Iterator[Place]:
-    """Every library that is installed, on each of its devices."""
+def list_places() -> list[Place]:
+    """Every library that is installed, on each of its devices; accelerators come first."""
+    return sorted(_list_libraries(), key=lambda place: place.device.endswith("cpu"))
+
+
+def _list_libraries() -> Iterator[Place]:
     yield Place("numpy", np.__version__, "cpu", np.asarray, np.asarray)
     if find_spec("array_api_strict"):
         strict = import_module("array_api_strict")
