@@ -49,7 +49,7 @@ from credit.validation import validate as validate
 from credit.version import find_version as _find_version
 
 # The imports above are the one list of what is public; of modules, only these two are among it.
-__all__ = ["groups", "tokens"]
+__all__: list[str] = ["groups", "tokens"]
 __all__ += [n for n, value in globals().items() if n[0] != "_" and not isinstance(value, _Module)]
 
 __version__ = _find_version()

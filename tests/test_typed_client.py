@@ -7,15 +7,31 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CLIENT = """\
+RIGHT = """\
 import credit
 
 mixed = credit.Mix(parts=[(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.1))])
-found: credit.Estimator = credit.get("dgpo", tau=0.1)
+nested = credit.Mix(parts=((1, mixed), (2, credit.DAPO())))
+kept = [(0.7, credit.GRPO()), (0.3, credit.RLOO())]
+of_a_list = credit.Mix(parts=kept)
+found: credit.Estimator = credit.get("dgpo", tau=0.1, loss={"kl_coefficient": 0.1})
+parsed: credit.Estimator = credit.parse({"name": "dgpo", "tau": 0.1})
 scheduled = credit.DGPO(tau=credit.Schedule(start=1.0, end=0.1), kappa=2)
+of_integers = credit.DGPO(kappa=credit.Schedule(start=0, end=1, kind="cosine"), effective_fraction=None)
+aimed = credit.DGPO(effective_fraction=credit.Schedule(start=0.9, end=0.5), tau_min=1)
+with_loss = credit.DAPO(eps=0, loss=credit.PolicyLoss(kl_coefficient=0, horizon=None, dual_clip=3))
+weighed = credit.GDPO(reward_weights=(1, 2.0))
 everything: list[str] = credit.__all__
-wrong = credit.DGPO(tau="hot")
 """
+WRONG = {
+    'credit.DGPO(tau="hot")': "tau",
+    'credit.DGPO(kappa="2")': "kappa",
+    'credit.Mix(parts=[(0.7, "hot", 3)])': "Estimator",
+    'credit.Mix(parts=[("hot", credit.GRPO())])': "float",
+    'credit.PolicyLoss(ratio="row")': "ratio",
+    'credit.Schedule(start="a", end=1)': "start",
+}
+CLIENT = RIGHT + "".join(f"wrong_{k} = {line}\n" for k, line in enumerate(WRONG))
 CHECKERS = {
     "mypy": ("-m", "mypy", "--strict", "client.py"),
     # The package index has pyright only as a downloader; basedpyright is the same checker as a wheel.
@@ -24,16 +40,17 @@ CHECKERS = {
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_a_wrong_setting_is_the_only_error_of_a_client(checker, tmp_path, monkeypatch):
+def test_wrong_settings_are_the_only_errors_of_a_client(checker, tmp_path, monkeypatch):
     (tmp_path / "client.py").write_text(CLIENT)
     config = (
-        f'{{"extraPaths": ["{ROOT.as_posix()}"], "typeCheckingMode": "standard", "include": ["client.py"]}}'
+        f'{{"extraPaths": ["{ROOT.as_posix()}"], "typeCheckingMode": "strict", "include": ["client.py"]}}'
     )
     (tmp_path / "pyrightconfig.json").write_text(config)
     monkeypatch.setenv("MYPYPATH", str(ROOT))
     command = [sys.executable, *CHECKERS[checker]]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     errors = [line for line in done.stdout.splitlines() if "client.py:" in line and "error" in line]
-    assert len(errors) == 1, done.stdout + done.stderr
-    assert "client.py:7" in errors[0]
-    assert "tau" in errors[0]
+    assert len(errors) == len(WRONG), done.stdout + done.stderr
+    for line, (error, word) in enumerate(zip(errors, WRONG.values(), strict=True), RIGHT.count("\n") + 1):
+        assert f"client.py:{line}" in error
+        assert word in done.stdout
