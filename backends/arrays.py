@@ -9,6 +9,9 @@ from array_api_compat import array_namespace, device, is_jax_array, is_numpy_arr
 
 Array = Any
 _BITS = {4: "int32", 8: "int64"}  # by bytes per number
+INTEGERS = frozenset(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64))
+FLOATS = frozenset(("float16", "bfloat16", "float32", "float64"))
+_READ = FLOATS | INTEGERS | {"bool"}
 
 
 def namespace(*arrays: Array) -> Any:
@@ -16,8 +19,43 @@ def namespace(*arrays: Array) -> Any:
     return array_namespace(*arrays)
 
 
+def find_fault(array: Array) -> str | None:
+    """What is wrong with an array that cannot be read as plain numbers, completing "it is "; else None.
+
+    Libraries are listed: what follows the standard may still be lazy, of unknown shape, or not copied to
+    numpy, and each of the listed ones runs all tests.
+    """
+    if is_torch_array(array):
+        from credit.backends.torch import tensors
+
+        fault = tensors.find_fault(array)
+    else:
+        masked = isinstance(array, np.ma.MaskedArray | np.matrix)
+        read = is_numpy_array(array) or is_jax_array(array) or _package(array) == "array_api_strict"
+        fault = None if read and not masked else _name_type(array)
+    if fault is None and dtype_name(array) not in _READ:
+        return f"an array of {dtype_name(array)}"
+    return fault
+
+
+def dtype_name(array: Array) -> str:
+    """The dtype's name by the standard, whatever the byte order: "float32", say."""
+    return getattr(array.dtype, "name", None) or str(array.dtype).rpartition(".")[2]
+
+
+def _package(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _name_type(value: object) -> str:
+    package = _package(value)
+    return f"a {type(value).__name__}" if package == "builtins" else f"a {package} {type(value).__name__}"
+
+
 def is_in_range(ids: Array, count: int) -> Array:
     """Which ids lie in 0..count-1."""
+    if is_torch_array(ids) and dtype_name(ids) in ("uint16", "uint32", "uint64"):
+        ids = ids.long()  # torch does not compare these; what is beyond int64 turns negative
     return (ids >= 0) & (ids < count)
 
 

@@ -1,22 +1,18 @@
 """Checks of what the token statistics are computed from: one path, with a sharded vocabulary or not."""
 
+from math import isfinite
 from numbers import Real
 from typing import Any
 
+from array_api_compat import is_array_api_obj
+
 from credit import validation
 from credit.backends import choose_sharded_backend
-from credit.backends.arrays import namespace
+from credit.backends.arrays import FLOATS, dtype_name
 from credit.backends.protocol import Shard
 from credit.backends.vocab.sources import LinearHead, Logits, Source
 from credit.backends.vocab.tiles import UNREAD
 from credit.types import Array
-
-_NOT_FLOATING = (
-    "bool",
-    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
-    "complex64",
-    "complex128",
-)
 
 
 def prepare_logits(name: str, logits: Array, vocab_size: int | None, sharded: bool) -> Logits:
@@ -46,6 +42,8 @@ def prepare_head(
 ) -> LinearHead:
     """The linear head, checked and without padding rows, as in `prepare_logits`."""
     _check_head_shapes(prefix, hidden, head, bias)
+    if not isfinite(scale):
+        raise ValueError(f"scale is {scale}; expected a finite number")
     if soft_cap is not None and not 0 < soft_cap < float("inf"):
         raise ValueError(f"soft_cap is {soft_cap}; expected a positive number")
     if not sharded:
@@ -87,10 +85,8 @@ def check_vocab_size(name: str, size: int, vocab_size: int | None) -> None:
 
 
 def check_floating(name: str, array: Array) -> None:
-    """A ValueError for bool, integers and complex numbers."""
-    xp = namespace(array)
-    # By exclusion: numpy does not know ml_dtypes.bfloat16 as floating.
-    if any(array.dtype == getattr(xp, kind) for kind in _NOT_FLOATING if hasattr(xp, kind)):
+    """A ValueError for bool and integers."""
+    if dtype_name(array) not in FLOATS:  # numpy does not know ml_dtypes.bfloat16 as floating
         raise ValueError(f"{name} is {array.dtype}; expected floating point")
 
 
@@ -118,7 +114,7 @@ def prepare_token_ids(
     like: Array, token_ids: Array, temperature: Array | float, mask: Array | None, size: int
 ) -> tuple[Array, Array | None]:
     """Ids that are safe to read, UNREAD where the mask is 0, and the mask as bool."""
-    given = None if isinstance(temperature, Real) else temperature
+    given = temperature if is_array_api_obj(temperature) and not isinstance(temperature, Real) else None
     xp = validation.check_same_library(logits=like, token_ids=token_ids, mask=mask, temperature=given)
     tokens = tuple(like.shape[:-1])
     validation.check_shape("token_ids", token_ids, tokens, "as the logits without their last axis")

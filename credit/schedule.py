@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import pi
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, FiniteFloat
+from pydantic import AfterValidator, Field
 
 from credit.backends.arrays import namespace
 from credit.settings import Settings
@@ -29,9 +29,9 @@ class Schedule(Settings):
         'linear'
     """
 
-    start: FiniteFloat
+    start: float
     """Value at progress 0."""
-    end: FiniteFloat
+    end: float
     """Value at progress 1."""
     kind: Literal["linear", "cosine"] = "linear"
     """How the value goes from start to end."""
@@ -57,7 +57,8 @@ def _require(holds: Callable[[float], bool], expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Positive = Annotated[float | Schedule, _require(lambda x: x > 0.0, "greater than 0")]
+_Infinite = Annotated[float, Field(allow_inf_nan=True)]  # what follows refuses NaN
+Positive = Annotated[_Infinite | Schedule, _require(lambda x: x > 0.0, "greater than 0")]
 NonNegative = Annotated[float | Schedule, _require(lambda x: x >= 0.0, "greater than or equal to 0")]
 Share = Annotated[float | Schedule, _require(lambda x: 0.0 < x < 1.0, "greater than 0 and less than 1")]
 

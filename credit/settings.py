@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from inspect import cleandoc
 from textwrap import fill
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
@@ -13,12 +13,23 @@ class Settings(BaseModel):
     """Frozen, hashable settings, each described by the string below it.
 
     The descriptions appear in `model_json_schema()` and in `help()`. A setting that the class does not have
-    is an error that lists those that it has.
+    is an error that lists those that it has. A number is finite unless its field says allow_inf_nan=True.
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, ser_json_inf_nan="strings"
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="strings",
     )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are validated; pydantic's own takes any."""
+        if not update:
+            return super().model_copy(deep=deep)
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate(given | dict(update))
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

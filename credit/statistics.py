@@ -44,7 +44,7 @@ def token_statistics(
         own token and model.
 
     Raises:
-        ValueError: shapes, devices, dtypes or libraries do not fit, T <= 0, an id outside the
+        ValueError: shapes, devices, dtypes or libraries do not fit, T < 1e-30, an id outside the
             vocabulary, or a process group with a library other than torch and JAX. Ids on an
             accelerator or under tracing are not checked: there the log-probs become NaN.
 

@@ -25,9 +25,9 @@ def document_fields(kind: Kind) -> Kind:
 class Rollouts(NamedTuple):
     """N sampled responses of at most T tokens; rows with the same group id answer the same prompt.
 
-    All arrays are of one library and on one device. Values at tokens outside the mask are never read,
-    so they may be anything, NaN included. The fields from log_probs on are optional: an estimator lists
-    those that it reads in `needs`.
+    All arrays are of one library, numpy, torch or JAX, and on one device. Values at tokens outside the
+    mask are never read, so they may be anything, NaN included. The fields from log_probs on are optional:
+    an estimator lists those that it reads in `needs`.
 
     Attributes:
         rewards: [N] or [N, K], integer or float, in any unit: one reward, or K of them, per response.

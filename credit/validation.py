@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array
 
-from credit.backends.arrays import is_in_range, is_inspectable, to_numpy
+from credit.backends.arrays import INTEGERS, dtype_name, find_fault, is_in_range, is_inspectable, to_numpy
 from credit.types import FIELDS, TOKEN_FIELDS, Array, Rollouts
 
+_PLAIN = (
+    "expected an array of numpy, torch, JAX or array_api_strict that is dense, whole and without a mask of "
+    "its own, and holds bool, integers or floats of 16 to 64 bits; numpy.asarray, torch.from_dlpack, "
+    ".float(), .filled(numpy.nan), .to_dense() and .full_tensor() make one"
+)
+_SMALLEST_TEMPERATURE = 1e-30  # below, a logit over it, or its inverse, may leave float32
 _DIMENSIONS = {"[N] or [N, K]": (1, 2), "[N]": (1,), "[N, T]": (2,), "[]": (0,)}
 
 
@@ -20,11 +26,9 @@ def check_same_library(**arrays: Array) -> Any:
     """The arrays' common namespace; a ValueError names the odd one out."""
     given = {name: array for name, array in arrays.items() if array is not None}
     for name, array in given.items():
-        if not _is_array(array):
-            raise ValueError(
-                f"{name} is a {type(array).__name__}; expected an array of numpy, torch, JAX or "
-                "another library of the array API standard"
-            )
+        fault = find_fault(array)
+        if fault is not None:
+            raise ValueError(f"{name} is {fault}; {_PLAIN}")
     try:
         xp = array_namespace(*given.values())
     except TypeError:
@@ -45,11 +49,22 @@ def check_shape(name: str, array: Array, expected: tuple[int, ...], why: str) ->
 
 def check_rollout_shapes(rollouts: Rollouts) -> None:
     """A ValueError unless every field is an array of one library, on one device, of its shape."""
+    if not isinstance(rollouts, Rollouts):
+        raise ValueError(
+            f"the rollouts are a {type(rollouts).__name__}; expected credit.Rollouts, which takes the "
+            "fields by name"
+        )
     fields = {n: array for n, array in rollouts._asdict().items() if array is not None}
     for name in ("rewards", "groups", "mask"):
         if name not in fields:
             raise ValueError(f"rollouts need {name}; it is None")
-    xp = check_same_library(**fields)
+    groups = fields["groups"]
+    if is_array_api_obj(groups) and dtype_name(groups) not in INTEGERS:
+        raise ValueError(
+            f"groups are {groups.dtype}; expected integers in 0..N-1, which "
+            "np.unique(ids, return_inverse=True)[1] makes of ids of any kind"
+        )
+    check_same_library(**fields)
     for name, array in fields.items():
         if array.ndim not in _DIMENSIONS[FIELDS[name].shape]:
             raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {FIELDS[name].shape}")
@@ -63,11 +78,6 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
             )
         if FIELDS[name].shape == "[N, T]":
             check_shape(name, array, (rows, tokens), "the mask's [N, T]")
-    if not xp.isdtype(fields["groups"].dtype, "integral"):
-        raise ValueError(
-            f"groups are {fields['groups'].dtype}; expected integers in 0..N-1, which "
-            "np.unique(ids, return_inverse=True)[1] makes of ids of any kind"
-        )
 
 
 def check_group_ids(groups: Array) -> None:
@@ -99,17 +109,19 @@ def check_token_ids(token_ids: Array, mask: Array | None, size: int) -> None:
 
 def check_temperature(value: Any, tokens: tuple[int, ...]) -> None:
     """A ValueError unless it is positive and finite, a number or an array of the tokens' shape."""
+    expected = f"a positive number, at least {_SMALLEST_TEMPERATURE:g}"
     if isinstance(value, Real):
-        if not 0.0 < float(value) < float("inf"):
-            raise ValueError(f"temperature is {value}; expected a positive number")
+        if not _SMALLEST_TEMPERATURE <= float(value) < float("inf"):
+            raise ValueError(f"temperature is {value}; expected {expected}")
         return
-    if not _is_array(value):
+    if not is_array_api_obj(value):
         raise ValueError(f"temperature is a {type(value).__name__}; expected a number or an array")
     if tuple(value.shape) not in ((), tokens):
         check_shape("temperature", value, tokens, "the shape of token_ids, or a number")
     if is_inspectable(value):
         values = to_numpy(value)
-        _require("temperature", (values > 0) & np.isfinite(values), values, "a positive number")
+        good = (values >= _SMALLEST_TEMPERATURE) & np.isfinite(values)
+        _require("temperature", good, values, expected)
 
 
 def check_needs(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
@@ -189,7 +201,3 @@ def _require(name: str, good: Any, values: Any, expected: str) -> None:
 def _device_of(array: Array) -> Any:
     # JAX spreads one array over many devices, each differently, and refuses itself what does not fit.
     return None if is_jax_array(array) else device(array)
-
-
-def _is_array(value: Any) -> bool:
-    return is_array_api_obj(value)

@@ -138,6 +138,7 @@ class Config(Mapping):
         Config(name="dgpo", tau=0.3, kappa=2, loss=Config(clip_low=0.2)),
         {"name": "dgpo", "tau": 0.3, "kappa": 2, "loss": '{"clip_high": 0.2}'},
         {"name": "dgpo", "tau": 0.3, "kappa": 2, "preset": "verl"},
+        '{"name": "dgpo", "tau": 0.3, "kappa": "2"}',
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -194,6 +195,9 @@ def test_a_preset_leaves_alone_what_an_estimator_lacks():
         ({"name": "grpo", "eps": -1e-6}, "eps"),
         ({"name": "grpo", "correction": 2}, "correction"),
         ({"name": "grpo", "loss": {"clip_hihg": 0.3}}, "clip_hihg"),
+        ('{"name": "dgpo", "tau": -1}', "tau"),
+        ('{"tau": 0.5}', "name is missing; known: .*dgpo"),
+        ("[1]", r"unknown estimator '\[1\]'; known: .*dgpo"),
         (3, "cannot make an estimator of int"),
         (None, "cannot make an estimator of NoneType"),
         ([], "cannot make an estimator of list"),
@@ -218,6 +222,57 @@ def test_an_unknown_setting_lists_the_known_ones(name):
 def test_the_name_of_a_class_is_fixed(name):
     with pytest.raises(ValidationError, match="name"):
         type(make(name))(name="other", **REQUIRED.get(name, {}))
+
+
+CLASSES_OF_SETTINGS = {name: (type(make(name)), REQUIRED.get(name, {})) for name in NAMES} | {
+    "loss": (PolicyLoss, {}),
+    "fixed horizon": (PolicyLoss, {"aggregation": "fixed_horizon"}),
+    "schedule": (credit.Schedule, {"start": 1.0, "end": 0.5}),
+}
+MAY_BE_INFINITE = [("dgpo", "tau")]  # which its docstring says
+
+
+@pytest.mark.parametrize("name", CLASSES_OF_SETTINGS)
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_no_setting_takes_what_is_not_finite(name, number):
+    kind, required = CLASSES_OF_SETTINGS[name]
+    for field in kind.model_fields:
+        for value in (float(number), number, [float(number)], {"start": 1.0, "end": float(number)}):
+            if (name, field) in MAY_BE_INFINITE and value in (float("inf"), "inf"):
+                assert getattr(kind(**{field: value}), field) == float("inf")
+                continue
+            with pytest.raises(ValidationError, match=field):
+                kind(**required | {field: value})
+
+
+def test_no_factor_of_a_mix_takes_what_is_not_finite():
+    with pytest.raises(ValidationError, match="finite number"):
+        credit.Mix(parts=[(float("nan"), GRPO())])
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong"),
+    [
+        (DGPO(tau=0.3), {"tau": -1.0}),
+        (DGPO(tau=0.3), {"tau": float("nan")}),
+        (DGPO(tau=0.3), {"tua": 0.5}),
+        (PolicyLoss(), {"horizon": 32}),
+        (credit.Mix(parts=[(1.0, GRPO())]), {"parts": []}),
+        (credit.Schedule(start=1.0, end=0.5), {"kind": "step"}),
+    ],
+    ids=repr,
+)
+def test_a_copy_is_validated_as_well(settings, wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        settings.model_copy(update=wrong)
+
+
+def test_a_copy_has_what_is_changed_and_keeps_the_rest():
+    given = DGPO(tau=0.3, loss=PolicyLoss(clip_high=0.3))
+    assert given.model_copy() == given.model_copy(deep=True) == given
+    changed = given.model_copy(update={"kappa": "2"})
+    assert changed == DGPO(tau=0.3, kappa=2.0, loss=PolicyLoss(clip_high=0.3))
+    assert changed.model_fields_set == {"tau", "kappa", "loss"}
 
 
 # --- values ----------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ ARRAYS = {
     "temperature 0": ("temperature", np.eye(2, 3, dtype=np.float32), r"temperature\[0, 1\] is 0.0"),
     "temperature NaN": ("temperature", zeros(2, 3) + np.nan, r"temperature\[0, 0\] is nan"),
     "temperature infinite": ("temperature", zeros() + np.inf, "temperature is inf"),
+    "temperature too small": ("temperature", zeros(2, 3) + 1e-40, r"temperature\[0, 0\] is .*at least 1e-30"),
 }
 
 
@@ -74,6 +75,7 @@ SETTINGS = {
     "temperature below 0": ({"temperature": -1}, "temperature is -1; expected a positive number"),
     "temperature NaN": ({"temperature": float("nan")}, "temperature is nan"),
     "temperature infinite": ({"temperature": float("inf")}, "temperature is inf"),
+    "temperature too small": ({"temperature": 1e-40}, "temperature is 1e-40; expected .* at least 1e-30"),
     "temperature text": ({"temperature": "hot"}, "temperature is a str"),
     "temperature list": ({"temperature": [1.0]}, "temperature is a list"),
     "vocab_size 0": ({"vocab_size": 0}, f"vocab_size is 0; expected 1..{SIZE}"),
@@ -95,6 +97,8 @@ HEADS = {
     "soft_cap below 0": ({"soft_cap": -30.0}, "soft_cap is -30.0"),
     "soft_cap NaN": ({"soft_cap": float("nan")}, "soft_cap is nan"),
     "soft_cap infinite": ({"soft_cap": float("inf")}, "soft_cap is inf"),
+    "scale NaN": ({"scale": float("nan")}, "scale is nan; expected a finite number"),
+    "scale infinite": ({"scale": float("inf")}, "scale is inf"),
     "chunk 0": ({"chunk": 0}, "chunk is 0"),
     "vocab_size": ({"vocab_size": SIZE + 1}, "vocab_size is 21"),
     "head transposed": ({"policy_head": zeros(4, SIZE)}, "policy_hidden has shape .* and policy_head"),

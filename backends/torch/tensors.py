@@ -21,6 +21,17 @@ def is_plain(tensor: Tensor) -> bool:
     )
 
 
+def find_fault(tensor: Tensor) -> str | None:
+    """As `arrays.find_fault`: a tensor that is no dense array of its own numbers on this process."""
+    if type(tensor).__name__ in ("DTensor", "MaskedTensor"):
+        return f"a torch {type(tensor).__name__}"
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.layout != torch.strided:
+        return f"a tensor of layout {tensor.layout}"
+    return "a quantized tensor" if tensor.is_quantized else None
+
+
 def is_inspectable(tensor: Tensor) -> bool:
     """Whether values can be read at no cost: plain, and on a CPU."""
     return tensor.device.type == "cpu" and is_plain(tensor)

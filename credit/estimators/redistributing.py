@@ -42,7 +42,8 @@ class Redistributing(GroupRelative):
     """
 
     tau: Positive = 0.5
-    """Temperature of the softmax in the unit of the score, a number or a Schedule."""
+    """Temperature of the softmax in the unit of the score, a number or a Schedule; if it is infinite, all
+    weights are 1."""
     effective_fraction: Share | None = None
     """Target in (0, 1) for (sum w)^2 / (T sum w^2), a number or a Schedule: each response gets the tau
     that reaches it, as far as `tau_min` and `floor` let it; the metrics `target_fraction` and

@@ -71,8 +71,8 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
 
     Args:
         value: an estimator, a name, or a mapping such as {"name": "dgpo", "tau": 0.5} from JSON, YAML or
-            OmegaConf, which may also hold a `preset`. Values that are strings of JSON, as command lines
-            pass them, are read as JSON.
+            OmegaConf, which may also hold a `preset`. A mapping, or a value in it, that is a string of
+            JSON, as command lines pass them, is read as JSON.
 
     Raises:
         ValueError: the value is none of these, or as `get` raises it.
@@ -85,7 +85,9 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
     if isinstance(value, Estimator):
         return value
     if isinstance(value, str):
-        return get(value)
+        name, value = value, _to_plain(value)
+        if not isinstance(value, Mapping):
+            return get(name)
     if not isinstance(value, Mapping):
         raise ValueError(f"cannot make an estimator of {type(value).__name__}; expected a mapping")
     settings = {key: _to_plain(setting) for key, setting in value.items()}
