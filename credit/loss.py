@@ -56,8 +56,8 @@ class PolicyLoss(Settings):
 
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
     """The ratio rho is clipped from below at 1 - clip_low."""
-    clip_high: Annotated[float, Field(ge=0)] = 0.2
-    """The ratio rho is clipped from above at 1 + clip_high."""
+    clip_high: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.2
+    """The ratio rho is clipped from above at 1 + clip_high; not at all where that is infinite."""
     ratio: Literal["token", "sequence"] = "token"
     """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response, which the
     GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""

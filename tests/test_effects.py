@@ -11,7 +11,8 @@ import credit
 from credit import PolicyLoss
 from credit.selftest.estimators import make_rollouts
 
-VALUES = (0, 1, 2, 3, 0.3, 0.9, 7.5, float("inf"), 40, 2.5e-3, "uniform", "inverse", "turn", "tokens", (2.0,))
+NUMBERS = (0, 1, 2, 3, 0.3, 0.9, 7.5, float("inf"), 40, 2.5e-3)
+VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "nonzero_rewards", (2.0,))
 GIVEN = make_rollouts()._replace(rewards=np.linspace(-1, 2, 8))
 # What turns a setting on or off, so that others lose their effect.
 SWITCHES = {
@@ -24,7 +25,7 @@ LOSS_SWITCHES = [
     {},
     {"objective": "cispo"},
     {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
-    {"aggregation": "fixed_horizon"},
+    {"aggregation": "fixed_horizon", "horizon": 7},
     {"kl_coefficient": 0.1},
 ]
 

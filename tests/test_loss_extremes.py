@@ -12,9 +12,10 @@ from strategies import examples
 from credit import PolicyLoss
 
 AGGREGATIONS = ("token_mean", "sequence_mean", "sequence_sum", "fixed_horizon")
+SEQUENCE = {"ratio": "sequence", "clip_low": 0.2, "clip_high": 0.2}
 CHOICES = (
     ({}, {"dual_clip": 3.0}, {"objective": "cispo"}),
-    ({}, {"ratio": "sequence", "clip_low": 0.2, "clip_high": 0.2}),
+    ({}, SEQUENCE),
     tuple({"aggregation": n, "horizon": 7 if n == "fixed_horizon" else None} for n in AGGREGATIONS),
     ({}, *({"kl": kind, "kl_coefficient": 0.1} for kind in ("k1", "k2", "k3"))),
     ({}, {"rollout_cap": 2.0}),
@@ -100,7 +101,7 @@ def test_all_settings_are_finite_on_all_pairs_of_extremes(library):
         check_finite(library, loss, limit(make_grid(), kind))
 
 
-@pytest.mark.parametrize("settings", [{}, {"dual_clip": 3.0}, {"ratio": "sequence"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"dual_clip": 3.0}, SEQUENCE], ids=str)
 @pytest.mark.parametrize("library", ["torch", "jax"], indirect=True)
 def test_a_token_that_is_held_back_has_gradient_exactly_zero(library, settings):
     """And every other token that of -rho A; each token is a response, so both ratios are its own."""
