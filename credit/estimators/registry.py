@@ -33,7 +33,9 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
     Args:
         name: one of `names()`.
         preset: a framework whose std correction, eps and other constants of group baselines the estimator
-            takes: "trl", "verl" or "openrlhf".
+            takes: "trl", "verl" or "openrlhf". The result is the framework's where a group's rewards differ.
+            A group of one, and one of equal rewards, get 0, where verl keeps the reward of a group of one
+            and all three divide the rounding of equal rewards by eps.
         settings: the estimator's settings, which take precedence over the preset. Default: its own.
 
     Raises:
