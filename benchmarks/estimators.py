@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import cpu_name
+from measurements import cpu_name
 
 import credit
 from credit.estimators.prepare import prepare_rows

@@ -13,7 +13,7 @@ import hidden_gpu
 import peers_gpu
 import torch
 import tuning_gpu
-from measuring import Case, Report, attempt
+from measurements import Case, Report, attempt
 
 HIDDEN = [Case(f"from hidden, D {width},", 8192, 151_936, torch.bfloat16) for width in (3584, 1024)]
 CASES = [  # those with a figure to reach come first

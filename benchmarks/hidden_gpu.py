@@ -7,7 +7,7 @@ from typing import Any
 
 import peers
 import torch
-from measuring import Case, Lazy, Report
+from measurements import Case, Lazy, Report
 from workloads import check
 
 import credit

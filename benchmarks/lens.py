@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measuring import cpu_name
+from measurements import cpu_name
 
 import credit
 from credit import lens

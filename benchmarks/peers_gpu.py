@@ -8,7 +8,7 @@ from typing import Any
 
 import peers
 import torch
-from measuring import MB, Case, Lazy, Report
+from measurements import MB, Case, Lazy, Report
 from timing import time_cpu
 from workloads import check, draw, errors
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from measuring import Report
+from measurements import Report
 
 
 def plot(report: Report, peers: tuple[str, ...]) -> None:

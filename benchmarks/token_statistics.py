@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import peers
 import torch
-from measuring import MB, RESULTS, Case, Report, cpu_name
+from measurements import MB, RESULTS, Case, Report, cpu_name
 from plotting import plot
 from workloads import draw, errors, nats
 

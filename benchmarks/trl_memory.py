@@ -19,7 +19,7 @@ from typing import Any
 import memory
 import peers
 import torch
-from measuring import MB, RESULTS, cpu_name
+from measurements import MB, RESULTS, cpu_name
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 PROMPT, COMPLETION, VOCABULARY = 128, 896, 151_936

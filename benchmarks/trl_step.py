@@ -25,7 +25,7 @@ import memory
 import numpy as np
 import random_model
 import torch
-from measuring import MB, RESULTS, attempt, cpu_name
+from measurements import MB, RESULTS, attempt, cpu_name
 from records import read_json, write_json
 from transformers import TrainerCallback
 from trl_arms import ARMS, SIZES, Size, given_completions, trainer_of

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from measuring import Case, Report
+from measurements import Case, Report
 from workloads import draw
 
 import credit

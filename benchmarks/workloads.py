@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import peers
 import torch
-from measuring import Case
+from measurements import Case
 
 import credit
 

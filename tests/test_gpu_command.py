@@ -11,12 +11,12 @@ import pytest
 
 pytest.importorskip("torch")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.append(str(BENCHMARKS))
 import gpu  # noqa: E402
-import measuring  # noqa: E402
+import measurements  # noqa: E402
 import on_gpu  # noqa: E402
 
-ROW = measuring.Case("", 2, 3, measuring.torch.float32)
+ROW = measurements.Case("", 2, 3, measurements.torch.float32)
 STUBBORN = """
 import pathlib, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -91,7 +91,7 @@ def test_an_early_part_leaves_its_time_to_the_last():
 
 def test_rows_are_measured_once_and_wrong_ones_again(tmp_path):
     def measure(function):
-        report = measuring.Report("cpu", "this", tmp_path)
+        report = measurements.Report("cpu", "this", tmp_path)
         report.resume()
         report.keep()
         report.measure(ROW, "one", lambda: None)
@@ -114,7 +114,7 @@ def test_rows_are_measured_once_and_wrong_ones_again(tmp_path):
 
 
 def test_rows_left_out_are_no_failure_but_the_table_is_not_done(tmp_path):
-    report = measuring.Report("cpu", "this", tmp_path)
+    report = measurements.Report("cpu", "this", tmp_path)
     report.deadline = 0.0
     report.measure(ROW, "one", lambda: None)
     assert gpu.conclude(report, []) == os.EX_TEMPFAIL
@@ -125,7 +125,7 @@ def test_wrong_numbers_fail_their_row():
 
     import credit
 
-    x, y, ids = workloads.draw(measuring.Case("", 4, 50, measuring.torch.float32), "cpu")
+    x, y, ids = workloads.draw(measurements.Case("", 4, 50, measurements.torch.float32), "cpu")
     found = credit.token_statistics(x, y, ids)
     workloads.check(found, x, y, ids, 50)
     with pytest.raises(AssertionError, match="allowed"):

@@ -1,6 +1,7 @@
 """Mixtures of estimators."""
 
 import json
+from types import FunctionType
 from typing import Literal
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_wrong_parts_are_refused(parts, message):
             lambda preset: credit.Mix(parts=[(1, credit.get("grpo", preset=preset))]),
         ),
     ],
-    ids=str,
+    ids=lambda value: "as alone" if isinstance(value, FunctionType) else str(value),
 )
 def test_a_preset_gives_a_part_what_it_gives_it_alone(preset, part, expected):
     mix = credit.Mix(parts=[(0.5, expected(preset))])

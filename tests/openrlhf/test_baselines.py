@@ -47,6 +47,20 @@ def test_equals_openrlhfs_own(parse, theirs, seed):
             assert (b.advantages[~differ] == 0).all()
 
 
+def test_of_equal_rewards_openrlhf_makes_advantages_of_rounding(parse, monkeypatch):
+    """Its eps of 1e-9 is below the rounding of a mean; docs/openrlhf.md tells it."""
+    monkeypatch.setattr(cases, "N", 8)
+    of_eight = ("--rollout.n_samples_per_prompt", 8)
+    largest = 0.0
+    for seed in range(5):
+        made = both(parse, "group_norm", PAIRS["group_norm"], seed, *of_eight, sizes=(8,) * 5)
+        for a, b in zip(*made, strict=True):
+            equal = torch.tensor(a.index) < cases.N
+            assert (b.advantages[equal] == 0).all()
+            largest = max([largest, *a.advantages[equal].abs().flatten().tolist()])
+    assert largest > 1.0
+
+
 @pytest.mark.parametrize("clip", [(-0.5, 0.3), (-2.0, 0.0)])
 def test_the_clip_range_acts_on_a_i_as_openrlhfs(parse, clip):
     made = both(parse, "group_norm", PAIRS["group_norm"], 3, "--reward.clip_range", *clip)

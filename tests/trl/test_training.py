@@ -72,6 +72,7 @@ def test_advantages_equal_trls_where_rewards_differ_and_are_zero_elsewhere(train
     assert not flat.all()
     assert abs(advantages(ours) - advantages(theirs))[~flat].max() <= 1e-6
     assert (advantages(ours)[flat] == 0).all()
+    assert abs(advantages(theirs))[flat].max() < 1e-3  # a rounding, as docs/trl.md says
     assert log[0]["credit/zero_variance_groups"] == pytest.approx(flat.mean())
 
 

@@ -49,3 +49,21 @@ def test_equals_verls_own(name, settings, function, seed):
     ours = credit.get(name, **settings)(rollouts).advantages
     assert ours.abs().max() > 0.1
     torch.testing.assert_close(ours, theirs * mask, rtol=1e-5, atol=3e-6)
+
+
+def test_elsewhere_ours_is_zero_and_verls_keeps_the_reward_or_a_rounding():
+    """In groups of one, and of equal rewards, as docs/verl.md says."""
+    rewards = torch.tensor([0.5, *[2.1] * 8, 1.0, 0.0])
+    groups, mask = np.array([0, *[1] * 8, 2, 2]), torch.ones(11, 1)
+    alpha = 11 / 10
+    for name, kept in {"grpo": 0.5 / (1 + 1e-6), "rloo": 0.5, "opo": 0.5, "gpg": alpha * 0.5}.items():
+        function = getattr(core_algos, f"compute_{name}_outcome_advantage")
+        index = groups.astype(str).astype(object)
+        theirs, _ = function(
+            token_level_rewards=rewards[:, None].clone(), response_mask=mask, index=index, config=CONFIG
+        )
+        ours = credit.get(name, preset="verl")(credit.Rollouts(rewards, torch.from_numpy(groups), mask))
+        assert theirs[0].item() == pytest.approx(kept, rel=1e-6)
+        assert (theirs[1:9].abs().max() > 0.1) == (name == "grpo")
+        assert (ours.advantages[:9] == 0).all()
+        torch.testing.assert_close(ours.advantages[9:], theirs[9:], rtol=1e-5, atol=3e-6)
