@@ -31,9 +31,8 @@ class PolicyLoss(Settings):
     one advantage for all its tokens, and stays correct where each token has its own.
 
     Loss, metrics and gradient are finite for all finite log-probs, and for -inf: before exp, a log-ratio
-    above 20 (a ratio of 4.9e8) counts as 20, and a log-prob below -1e12 as -1e12; neither has a gradient
-    beyond. So the gradient is 0 where a clip holds a token back, and also where A < 0 and the log-ratio
-    exceeds 20: `ratio_max` is then 4.9e8. (Float16 log-probs, whose gradient is float16, hold ratios to 6e4.)
+    above 20 counts as 20 (`ratio_max` is then 4.9e8), a log-prob below -1e12 as -1e12, and neither has a
+    gradient beyond, also where A < 0. Float16 log-probs, whose gradient is float16, hold ratios to 6e4.
 
     The losses l [N, T] of the mask's tokens are reduced to one number by `aggregation`:
 
@@ -164,8 +163,7 @@ class PolicyLoss(Settings):
         if self.aggregation == "fixed_horizon" and self.horizon is None:
             raise ValueError(
                 "aggregation is 'fixed_horizon', so the loss needs horizon, the longest response that the "
-                "sampler allows, in tokens; set it, as in "
-                "PolicyLoss(aggregation='fixed_horizon', horizon=4096)"
+                "sampler allows, in tokens: PolicyLoss(aggregation='fixed_horizon', horizon=4096)"
             )
 
     def _ratio(self, new: Array, old: Array, mask: Array) -> Array:

@@ -44,7 +44,8 @@ def parts(monkeypatch, tmp_path):
     return run
 
 
-def test_a_part_that_does_not_end_is_ended_with_its_children_and_keeps_its_rows(parts, tmp_path):
+def test_a_part_that_does_not_end_is_ended_with_its_children_and_keeps_its_rows(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(on_gpu, "GRACE", 0.5)
     assert parts({"table": 5.0, "step": 60.0}, table=STUBBORN, step="pass") == {
         "table": "stopped",
         "step": "done",

@@ -87,7 +87,8 @@ def _refuse_resampling(args: Any, train_dataset: Any) -> None:
 
 
 def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
-    follows = estimator.redistributes and estimator.row_local and estimator.is_product
+    parts = [part.estimator for part in traits.list_parts(estimator)]
+    follows = all(part.redistributes and part.row_local and part.is_product for part in parts)
     if not (needs_statistics(estimator) and follows):
         raise ValueError(
             f"reweight_with_current_policy has no use with {estimator.name}: it is for estimators such as "

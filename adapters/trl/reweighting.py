@@ -5,21 +5,32 @@ from typing import Any
 import torch
 
 import credit
+from credit.adapters import traits
 from credit.adapters.trl import rollouts
 
 Tensor = torch.Tensor
-ROWS = "credit_advantages"  # in TRL's batch: A_i [B]
+ROWS = "credit_advantages"  # in TRL's batch: A_i [B, K] of the K parts of a mix; another estimator is one
+
+
+def row_advantages(trainer: Any, given: credit.Rollouts) -> Tensor:
+    """A_i [N, K] of the estimator's parts, as `recompute_advantages` takes them."""
+    parts = traits.list_parts(trainer.credit.estimator)
+    return torch.stack([part.estimator.factors(given)[0] for part in parts], dim=1)
 
 
 def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
     """A_i w_{i,t} [B, T] of a micro-batch: A_i from when it was sampled, w by the current policy."""
-    estimator, given, mask = trainer.credit.estimator, inputs[ROWS], rollouts.token_mask(inputs)
+    parts, mask = traits.list_parts(trainer.credit.estimator), rollouts.token_mask(inputs)
+    each = inputs[ROWS].reshape(len(mask), -1).unbind(dim=1)  # [B] in a checkpoint of release 0.1
     now = credit.Rollouts(
-        rewards=given,
-        groups=torch.zeros_like(given, dtype=torch.long),
+        rewards=each[0],
+        groups=torch.zeros_like(each[0], dtype=torch.long),
         mask=mask,
         progress=rollouts.training_progress(trainer),
         **rollouts.token_fields(trainer, inputs, mask, "train"),
     )
-    advantages, weights = estimator.factors(now, given)
-    return advantages[:, None] * weights
+    total = torch.zeros_like(mask, dtype=each[0].dtype)
+    for part, given in zip(parts, each, strict=True):
+        advantages, weights = part.estimator.factors(now._replace(rewards=given), given)
+        total = total + part.factor * advantages[:, None] * weights
+    return total

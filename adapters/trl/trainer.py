@@ -138,7 +138,7 @@ class CreditMixin(Trainer):
         # Rows that were filtered are not counted here, although they are not valid.
         result.metrics["invalid_rows"] = (~rollouts.has_finite_rewards(given.rewards)).sum()
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
-        self._set_advantages(output, result.advantages, of_rows, stays, mode)
+        self._set_advantages(output, result.advantages, given, stays, mode)
         self._warn_of_another_reference(given, mode)
         self._log_credit(result, mode)
         completions_table.set_advantages(self._logs, of_rows.tolist())
@@ -147,14 +147,15 @@ class CreditMixin(Trainer):
         return output
 
     def _set_advantages(
-        self, output: dict[str, Any], advantages: Tensor, of_rows: Tensor, stays: Tensor, mode: str
+        self, output: dict[str, Any], advantages: Tensor, given: credit.Rollouts, stays: Tensor, mode: str
     ) -> None:
-        """Puts this process' rows of the advantages [N, T], and of their means [N], into TRL's batch."""
+        """Puts this process' rows of the advantages [N, T], and of A_i if need be, into TRL's batch."""
         rows, width = output["completion_ids"].shape
         scale = sampling.row_mean_correction(self.loss_type, stays)
         output["advantages"] = scale * sampling.own_rows(self.accelerator, advantages, rows)[:, :width]
         if mode == "train" and self.args.reweight_with_current_policy:
-            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, of_rows, rows)
+            alone = reweighting.row_advantages(self, given)
+            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, alone, rows)
             self.credit.weights_step = self.state.global_step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:

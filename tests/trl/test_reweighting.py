@@ -10,16 +10,18 @@ import credit
 SETTINGS = {"num_iterations": 3, "max_steps": 3, "learning_rate": 3e-2}
 
 
-def spied(make_trainer, monkeypatch, **settings):
+def spied(
+    make_trainer, monkeypatch, chosen=("dgpo", {"tau": 0.01}), spread=lambda weights: weights, **settings
+):
     """Trains three steps on one batch; their advantages, and those by a plain forward of that moment."""
-    trainer = make_trainer("dgpo", {"tau": 0.01}, **(SETTINGS | settings))
+    trainer = make_trainer(*chosen, **(SETTINGS | settings))
     used, expected = [], []
     plain = trainer._get_per_token_logps_and_entropies
 
     def recorded(model, ids, *arguments, **named):
         if torch.is_grad_enabled():
             batch = trainer._buffered_inputs[0]
-            expected.append(by_plain_forwards(trainer, batch, ids))
+            expected.append(by_plain_forwards(trainer, batch, ids, spread))
         return plain(model, ids, *arguments, **named)
 
     monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", recorded)
@@ -34,7 +36,8 @@ def spied(make_trainer, monkeypatch, **settings):
 
 
 @torch.no_grad()
-def by_plain_forwards(trainer, batch, ids):
+def by_plain_forwards(trainer, batch, ids, spread):
+    """The mean advantage of each row, spread over its tokens by a function of the softmax's weights."""
     mask = batch["completion_mask"]
     seen = torch.cat([batch["prompt_mask"], mask], dim=1)
     logits = [m(input_ids=ids, attention_mask=seen).logits[:, -mask.shape[1] - 1 : -1] for m in
@@ -43,7 +46,7 @@ def by_plain_forwards(trainer, batch, ids):
     score = statistics.deviation * statistics.normalized_entropy
     weights = credit.tokens.redistribute(score, mask.bool(), 0.01)
     rows = batch["advantages"].sum(dim=1) / mask.sum(dim=1)
-    return rows[:, None] * weights
+    return rows[:, None] * spread(weights)
 
 
 def test_later_steps_on_a_batch_use_the_policy_of_their_time(make_trainer, monkeypatch):
@@ -54,6 +57,22 @@ def test_later_steps_on_a_batch_use_the_policy_of_their_time(make_trainer, monke
     assert (used[1] - used[0]).abs().max() > 1e-2
     assert (used[2] - used[1]).abs().max() > 1e-2
     assert "credit/statistics_seconds" in log[2]
+
+
+def test_each_part_of_a_mix_keeps_its_own_a_i(make_trainer, monkeypatch):
+    parts = [[-0.25, {"name": "grpo", "correction": 0}], [0.75, {"name": "dgpo", "tau": 0.01}]]
+    size = make_trainer().args.num_generations
+    larger = (size / (size - 1)) ** 0.5  # A_i by the population's standard deviation, for one of the sample's
+    mean = 0.75 - 0.25 * larger
+
+    def spread(weights):
+        return (0.75 * weights - 0.25 * larger * (weights > 0)) / mean
+
+    chosen = ("mix", {"parts": parts})
+    used, expected, _ = spied(make_trainer, monkeypatch, chosen, spread, reweight_with_current_policy=True)
+    for ours, theirs in zip(used, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+    assert (used[2] - used[0]).abs().max() > 1e-2
 
 
 def test_by_default_the_weights_of_the_first_step_stay(make_trainer, monkeypatch):
@@ -79,6 +98,10 @@ def test_weights_that_are_not_the_whole_of_an_estimator_are_refused(make_trainer
     [
         ({"estimator": "grpo", "num_iterations": 2}, "no use with grpo"),
         ({"estimator": "top_entropy", "num_iterations": 2}, "no use with top_entropy"),
+        (
+            {"estimator": "mix", "kwargs": {"parts": [[1, "dgpo"], [1, "gtpo"]]}, "num_iterations": 2},
+            "no use with mix",
+        ),
         ({"estimator": "dgpo"}, "each batch serves a single step"),
     ],
 )
