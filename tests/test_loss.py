@@ -372,7 +372,7 @@ def test_the_penalty_needs_its_reference(library):
 def test_a_fixed_horizon_needs_its_length(library):
     given = {name: library.asarray(a) for name, a in draw(0).items()}
     for loss in (PolicyLoss(aggregation="fixed_horizon"), make("dr_grpo").loss):
-        with pytest.raises(ValueError, match=r"needs horizon, .*set it, as in PolicyLoss\(.*horizon=4096"):
+        with pytest.raises(ValueError, match=r"needs horizon, .*PolicyLoss\(.*horizon=4096"):
             loss(**given)
 
 
