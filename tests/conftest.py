@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from running import quick_jit
 
+from credit.estimators.base import CLASSES
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests go first, so that no worker is left alone with one at the end."""
@@ -57,6 +59,15 @@ def strict_library() -> Iterator[Library]:
 
 
 LIBRARIES = {"numpy": numpy_library, "torch": torch_library, "jax": jax_library, "strict": strict_library}
+
+
+@pytest.fixture
+def own_registry() -> Iterator[None]:
+    """Classes that a test defines are forgotten after it."""
+    before = dict(CLASSES)
+    yield
+    CLASSES.clear()
+    CLASSES.update(before)
 
 
 @pytest.fixture(params=LIBRARIES)

@@ -8,16 +8,11 @@ import pytest
 
 import credit
 from credit import PolicyLoss, hints
-from credit.estimators.base import CLASSES
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
+def nothing_said(monkeypatch, own_registry):
     monkeypatch.setattr(hints, "_SAID", set())
-    before = dict(CLASSES)
-    yield
-    CLASSES.clear()
-    CLASSES.update(before)
 
 
 @pytest.mark.parametrize(

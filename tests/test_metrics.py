@@ -7,7 +7,6 @@ import pytest
 
 import credit
 from credit.estimators import metrics
-from credit.estimators.base import CLASSES
 
 FIELD = np.array([[0.5, 0.25, 7.0], [0.5, 1.0, 0.75]], np.float32)
 ROLLOUTS = credit.Rollouts(
@@ -19,12 +18,7 @@ ROLLOUTS = credit.Rollouts(
 )
 
 
-@pytest.fixture(autouse=True)
-def own_registry():
-    before = dict(CLASSES)
-    yield
-    CLASSES.clear()
-    CLASSES.update(before)
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def define(chosen, observed_name):

@@ -10,7 +10,6 @@ from pydantic import Field
 
 import credit
 from credit import GRPO, PolicyLoss
-from credit.estimators.base import CLASSES
 
 CHANGES = (
     {"kl_coefficient": 0.1},
@@ -25,14 +24,6 @@ class Scaled(PolicyLoss):
     """A user's loss with a setting of its own."""
 
     scale: float = 1.0
-
-
-@pytest.fixture
-def own_registry():
-    before = dict(CLASSES)
-    yield
-    CLASSES.clear()
-    CLASSES.update(before)
 
 
 def from_omegaconf(value):

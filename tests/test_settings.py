@@ -14,16 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 import credit
 from credit import DGPO, GRPO, Estimator, PolicyLoss, Rollouts
-from credit.estimators.base import CLASSES
-
-
-@pytest.fixture
-def own_registry():
-    """Classes that a test defines are forgotten after it."""
-    before = dict(CLASSES)
-    yield
-    CLASSES.clear()
-    CLASSES.update(before)
 
 
 def define(chosen, factor=1.0):
