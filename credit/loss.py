@@ -30,9 +30,9 @@ class PolicyLoss(Settings):
     sg stops the gradient. With ratio="sequence", the gradient is that of the GSPO paper where a response has
     one advantage for all its tokens, and stays correct where each token has its own.
 
-    Loss, metrics and gradient are finite for all finite log-probs, and for -inf: before exp, a log-ratio
-    above 20 counts as 20 (`ratio_max` is then 4.9e8), a log-prob below -1e12 as -1e12, and neither has a
-    gradient beyond, also where A < 0. Float16 log-probs, whose gradient is float16, hold ratios to 6e4.
+    Loss, metrics and gradient are finite for all finite log-probs, for -inf, and for A below 1e18: before
+    exp, a log-ratio above 20 counts as 20 (`ratio_max` is then 4.9e8), a log-prob below -1e12 as -1e12, and
+    neither has a gradient beyond, also where A < 0. Gradients in float16 hold ratios to 6e4.
 
     The losses l [N, T] of the mask's tokens are reduced to one number by `aggregation`:
 
@@ -74,8 +74,7 @@ class PolicyLoss(Settings):
     kl: KL = "k3"
     """Estimator of the KL divergence from the log-probs of the sampled tokens."""
     rollout_cap: Annotated[float, Field(gt=0)] | None = None
-    """Largest importance weight p_old / p_rollout that corrects for a rollout engine whose log-probs
-    differ from the trainer's; None: no correction."""
+    """Largest weight p_old / p_rollout, which corrects for a rollout engine's own log-probs; None: none."""
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
@@ -122,8 +121,9 @@ class PolicyLoss(Settings):
             reference_log_probs=reference_log_probs,
             rollout_log_probs=rollout_log_probs,
         )
-        if log_probs.ndim != 2:
-            raise ValueError(f"log_probs has shape {tuple(log_probs.shape)}; expected [N, T]")
+        if log_probs.ndim != 2 or 0 in log_probs.shape:
+            shape = tuple(log_probs.shape)
+            raise ValueError(f"log_probs has shape {shape}; expected [N, T], at least one row and one token")
         advantages = _repeat_for_tokens(advantages, log_probs)
         self._check_needs(reference_log_probs, rollout_log_probs)
         mask, clean = _make_cleaner(log_probs, mask)

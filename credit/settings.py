@@ -39,10 +39,10 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_settings(cls, values: Any) -> Any:
-        unknown = sorted(set(values) - set(cls.model_fields)) if isinstance(values, dict) else []
+        unknown = set(values) - set(cls.model_fields) if isinstance(values, dict) else set()
         if unknown:
             raise ValueError(
-                f"unknown setting {', '.join(map(repr, unknown))}; "
+                f"unknown setting {', '.join(sorted(map(repr, unknown)))}; "
                 f"{cls.__name__} has {', '.join(sorted(cls.model_fields))}"
             )
         return values

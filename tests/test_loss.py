@@ -363,6 +363,13 @@ def test_a_wrong_argument_is_named(library, wrong, message):
         PolicyLoss(kl_coefficient=0.1)(**given | replaced)
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_an_empty_batch_is_refused(library, shape):
+    empty = [library.asarray(np.zeros(shape, np.float32)) for _ in range(4)]
+    with pytest.raises(ValueError, match="at least one row and one token"):
+        PolicyLoss()(*empty)
+
+
 def test_the_penalty_needs_its_reference(library):
     given = {name: library.asarray(a) for name, a in draw(0).items() if name != "reference_log_probs"}
     with pytest.raises(ValueError, match="needs reference_log_probs"):

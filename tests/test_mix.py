@@ -91,6 +91,7 @@ def test_wrong_parts_are_refused(parts, message):
         ("grpo", lambda preset: credit.get("grpo", preset=preset)),
         (credit.GRPO(), lambda preset: credit.get("grpo", preset=preset)),
         ({"name": "dgpo", "tau": 0.1}, lambda preset: credit.get("dgpo", preset=preset, tau=0.1)),
+        ('{"name": "dgpo", "tau": 0.1}', lambda preset: credit.get("dgpo", preset=preset, tau=0.1)),
         (credit.DGPO(tau=0.1), lambda preset: credit.get("dgpo", preset=preset, tau=0.1)),
         ("reinforce_plus_plus", lambda preset: credit.get("reinforce_plus_plus", preset=preset)),
         ({"name": "grpo", "eps": 0.5}, lambda preset: credit.get("grpo", preset=preset, eps=0.5)),

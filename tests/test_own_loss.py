@@ -72,16 +72,23 @@ def test_a_loss_replaces_the_whole():
 )
 def test_a_dump_is_read_as_the_same_loss(loss):
     for name in NAMES:
-        estimator, needed = credit.parse(settings_of(name, loss)), settings_of(name, {})
-        assert credit.parse(estimator.model_dump(exclude_unset=True)) == estimator
-        assert (
-            credit.parse(needed | estimator.model_dump(exclude_defaults=True, exclude={"parts"})) == estimator
-        )
+        estimator = credit.parse(settings_of(name, loss))
+        for left_out in ("exclude_unset", "exclude_defaults", "exclude_none"):
+            assert credit.parse(estimator.model_dump(**{left_out: True})) == estimator
         assert credit.parse(json.loads(estimator.model_dump_json())) == estimator
 
 
 def test_a_default_loss_is_left_out_of_a_dump_without_defaults():
-    assert credit.DAPO(eps=0.5).model_dump(exclude_defaults=True) == {"eps": 0.5}
+    estimator = credit.DAPO(eps=0.5)
+    assert estimator.model_dump(exclude_defaults=True) == {"name": "dapo", "eps": 0.5}
+    assert estimator.model_dump(exclude_defaults=True, exclude={"name"}) == {"eps": 0.5}
+    mix = credit.Mix(parts=[(0.5, estimator), (0.5, credit.DGPO(tau=0.1))])
+    assert credit.parse(mix.model_dump(exclude_defaults=True)) == mix
+
+
+def test_the_schema_of_a_dump_lists_the_settings():
+    properties = credit.DAPO.model_json_schema(mode="serialization")["properties"]
+    assert set(properties) == set(credit.DAPO.model_fields)
 
 
 def test_a_users_own_loss_is_changed_however_it_is_given(own_registry):
@@ -102,7 +109,10 @@ def test_a_users_own_loss_is_changed_however_it_is_given(own_registry):
     for name in ("default", "factory", "of_others"):
         estimator = credit.get(name, eps=0.0, loss={"clip_high": 0.3})
         assert estimator.loss == Scaled(clip_low=0.1, clip_high=0.3, scale=2.0)
-        assert credit.parse(json.loads(estimator.model_dump_json())) == estimator
+        other = credit.get(name, loss=Scaled(scale=5.0))
+        for each in (estimator, other):
+            assert credit.parse(json.loads(each.model_dump_json())) == each
+            assert credit.parse(each.model_dump()).loss == each.loss
 
 
 def test_without_a_loss_of_its_own_the_mapping_is_the_whole(own_registry):

@@ -168,10 +168,20 @@ def test_a_preset_leaves_alone_what_an_estimator_lacks():
 # --- wrong settings --------------------------------------------------------------------------------------
 
 
+def test_a_string_that_json_cannot_read_is_an_unknown_name():
+    with pytest.raises(ValueError, match=r"unknown estimator '\[+'"):
+        credit.parse("[" * 100_000)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
         ("gppo", "unknown estimator 'gppo'; known: .*dgpo, .*grpo"),
+        ("123", "unknown estimator '123'; known: .*dgpo"),
+        ({"name": ["grpo"]}, r"unknown estimator \['grpo'\]; known"),
+        ({"name": "grpo", "preset": {"trl": 1}}, r"unknown preset \{'trl': 1\}; known"),
+        ({"name": "grpo", 5: 1}, "a setting is named 5; expected names that are strings"),
+        ({"name": "dapo", "loss": {1: 1, "x": 2}}, "unknown setting 'x', 1; PolicyLoss has"),
         ({"name": "gppo"}, "unknown estimator 'gppo'; known: .*dgpo, .*grpo"),
         ({"tau": 0.5}, "name is missing; known: .*dgpo"),
         ({"name": "dgpo", "tua": 0.5}, "unknown setting 'tua'; DGPO has .*kappa.*tau"),

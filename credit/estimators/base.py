@@ -77,15 +77,21 @@ class Estimator(Settings):
         named = {name: getattr(own, name) for name in own.model_fields_set} | dict(given)
         return named if type(own) is field.annotation else type(own)(**named)
 
+    # Without a return type, for which pydantic would replace the JSON schema of what is dumped.
     @model_serializer(mode="wrap")
-    def _dump_whole_loss(
+    def _dump_what_is_read(  # type: ignore[no-untyped-def]
         self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        """A loss with all settings, since those left out would be read as the estimator's own."""
+    ):
+        """The name, by which `parse` knows the class, and a loss with all settings of its own class.
+
+        Settings of the loss that are left out would be read as the estimator's own.
+        """
         found: dict[str, Any] = dump(self)
-        if "loss" in found and (info.exclude_unset or info.exclude_defaults):
+        partial = info.exclude_unset or info.exclude_defaults or info.exclude_none
+        if "loss" in found and (partial or type(self.loss) is not PolicyLoss):
             found["loss"] = self.loss.model_dump(mode=info.mode)
-        return found
+        named = info.exclude_defaults and info.include is None and "name" not in (info.exclude or ())
+        return {"name": self.name, **found} if named else found
 
     @model_validator(mode="after")
     def _count_name_as_set(self) -> Self:

@@ -54,7 +54,7 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
         >>> credit.get("dapo", loss={"kl_coefficient": 0.1}).loss.clip_high
         0.28
     """
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise ValueError(f"unknown estimator {name!r}; known: {', '.join(names())}")
     return _make(CLASSES[name], preset, settings)
 
@@ -62,7 +62,7 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
 def _make(kind: type[Estimator], preset: str | None, settings: Mapping[str, Any]) -> Estimator:
     if preset is None:
         return kind(**settings)
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
     constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
     return kind.model_validate({**constants, **settings}, context={"preset": preset})
@@ -86,13 +86,7 @@ def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:
     """
     if isinstance(value, Estimator):
         return value
-    if isinstance(value, str):
-        name, value = value, _to_plain(value)
-        if not isinstance(value, Mapping):
-            return get(name)
-    if not isinstance(value, Mapping):
-        raise ValueError(f"cannot make an estimator of {type(value).__name__}; expected a mapping")
-    settings = {key: _to_plain(setting) for key, setting in value.items()}
+    settings = _read_mapping(value)
     if "name" not in settings:
         raise ValueError(f"the estimator's name is missing; known: {', '.join(names())}")
     return get(**settings)
@@ -106,9 +100,20 @@ def parse_part(value: Any, info: ValidationInfo) -> Estimator:
     if isinstance(value, Estimator):
         named = {name: each for name, each in value if name in value.model_fields_set}
         return _make(type(value), preset, named)
-    if isinstance(value, str):
-        return get(value, preset=preset)
-    return parse({"preset": preset, **value} if isinstance(value, Mapping) else value)
+    return parse({"preset": preset, **_read_mapping(value)})
+
+
+def _read_mapping(value: Any) -> dict[str, Any]:
+    """The mapping, or the one that a string of JSON or a bare name stands for, with plain values."""
+    found = _to_plain(value)
+    if isinstance(value, str) and not isinstance(found, dict):
+        return {"name": value}
+    if not isinstance(found, dict):
+        raise ValueError(f"cannot make an estimator of {type(value).__name__}; expected a mapping")
+    strange = [key for key in found if not isinstance(key, str)]
+    if strange:
+        raise ValueError(f"a setting is named {strange[0]!r}; expected names that are strings")
+    return found
 
 
 def _to_plain(value: Any) -> Any:
@@ -116,7 +121,7 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return value
     if isinstance(value, Mapping):
         return {key: _to_plain(item) for key, item in value.items()}
