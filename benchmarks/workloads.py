@@ -49,7 +49,7 @@ ALLOWED = {"log_p": 1e-4, "H": 1e-4, "d_rel": 1e-3}
 
 def check(
     found: credit.TokenStatistics, x: torch.Tensor, y: torch.Tensor, ids: torch.Tensor, size: int
-) -> Any:
+) -> dict[str, float]:
     """The errors of ours; an AssertionError where one is larger than any rounding explains."""
     known = errors(nats(found, size), x, y, ids)
     assert all(known[name] <= most for name, most in ALLOWED.items()), f"{known}, allowed {ALLOWED}"

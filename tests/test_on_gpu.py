@@ -105,7 +105,6 @@ def test_statistics_of_16_bit_hidden_states(kind):
 def test_more_logits_than_32_bits_can_count():
     """2.3e9 logits a model: the last row lies beyond 2^31 entries."""
     rows, size = (15_000, 151_936) if ON_GPU else (15, 1519)
-    assert rows * size > 2**31 or not ON_GPU
     x, y, ids = draw_logits(rows, size)
     found = credit.token_statistics(x, y, ids)
     last = slice(-3, None)
