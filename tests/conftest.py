@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from running import quick_jit
 
+from credit import hints
 from credit.estimators.base import CLASSES
 
 
@@ -59,6 +60,12 @@ def strict_library() -> Iterator[Library]:
 
 
 LIBRARIES = {"numpy": numpy_library, "torch": torch_library, "jax": jax_library, "strict": strict_library}
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hint that one test has provoked is given to the next test too, whichever worker runs it."""
+    monkeypatch.setattr(hints, "_SAID", set())
 
 
 @pytest.fixture

@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 
 import credit
-from credit import PolicyLoss, hints
+from credit import PolicyLoss
 
-
-@pytest.fixture(autouse=True)
-def nothing_said(monkeypatch, own_registry):
-    monkeypatch.setattr(hints, "_SAID", set())
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 @pytest.mark.parametrize(

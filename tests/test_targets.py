@@ -16,11 +16,6 @@ MARKS = ("target_fraction", "reached_fraction", "within_floor", "at_tau_min")
 pytestmark = pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 
 
-@pytest.fixture(autouse=True)
-def nothing_said(monkeypatch):
-    monkeypatch.setattr(hints, "_SAID", set())
-
-
 def batch(scale, rows=4, width=40, seed=0, turns=None):
     """One group whose deviations are of that order of magnitude."""
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from credit import lens
 
 N, T = 6, 40
 FIELDS = ("log_probs", "reference_log_probs", "deviation", "normalized_entropy")
+pytestmark = pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 
 
 def rollouts(seed=0, **more):
