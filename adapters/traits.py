@@ -6,7 +6,11 @@ import numpy as np
 
 from credit.estimators.base import Estimator
 from credit.estimators.mix import Mix
-from credit.types import FIELDS, Rollouts
+from credit.fields import EXTRAS, replace_arrays
+from credit.types import FIELDS, FieldRule, Rollouts
+
+OWN = FieldRule("extra", "[N, T]", "float")
+"""What an array of the user's own is tried with."""
 
 
 class Part(NamedTuple):
@@ -68,6 +72,9 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
         ("[N]", "float"): torch.zeros(3),
         ("[]", "float"): torch.tensor(0.5),
     }
-    needed = {name: values[FIELDS[name].shape, FIELDS[name].kind] for name in estimator.required_fields}
-    rewards, mask = torch.tensor([0.0, 1.0, 3.0]), torch.ones((3, 4), dtype=torch.bool)
-    return estimator(Rollouts(rewards, torch.tensor(groups), mask, **needed)).advantages.numpy()
+    mask = torch.ones((3, 4), dtype=torch.bool)
+    rollouts = Rollouts(torch.tensor([0.0, 1.0, 3.0]), torch.tensor(groups), mask)
+    rules = FIELDS | EXTRAS
+    needed = {name: rules.get(name, OWN) for name in estimator.required_fields}
+    arrays = {name: values[rule.shape, rule.kind] for name, rule in needed.items()}
+    return estimator(replace_arrays(rollouts, arrays)).advantages.numpy()

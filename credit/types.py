@@ -53,6 +53,9 @@ class Rollouts(NamedTuple):
             reward is finite.
         progress: 0-d, float in [0, 1]: the fraction of training that is done, which scheduled settings
             read.
+        extra: further arrays by name, each [N], [N, T] or [N, K], of floats, integers or bool, such as
+            values, a teacher's log-probs or scores of your own. An estimator lists those that it reads in
+            `needs`, as "extra.name". An array as wide as the mask holds one value per token.
 
     Example:
         >>> import numpy as np
@@ -79,13 +82,15 @@ class Rollouts(NamedTuple):
     baseline_rewards: Array = None
     valid: Array = None
     progress: Array = None
+    # A mapping, but Any to type checkers, for clients that spread a dict of arrays over the fields.
+    extra: Any = None
 
 
 class FieldRule(NamedTuple):
-    """What one field of `Rollouts` holds; everything that treats the fields alike reads it here."""
+    """What one array of `Rollouts` holds; everything that treats the fields alike reads it here."""
 
     name: str
-    shape: Literal["[N] or [N, K]", "[N]", "[N, T]", "[]"]
+    shape: Literal["[N] or [N, K]", "[N]", "[N, T]", "[N, K]", "[]", "[N], [N, T] or [N, K]"]
     kind: Literal["float", "integer", "bool"]
     values: str = ""
     """The values that `validate` expects, for its error; empty where it accepts any."""
@@ -121,10 +126,8 @@ _RULES = (
     FieldRule("progress", "[]", "float", _FRACTION, 0, 1),
 )
 FIELDS = {rule.name: rule for rule in _RULES}
-"""A rule for each field of `Rollouts`, by name. A new field is one more there and one more here."""
-
-TOKEN_FIELDS = tuple(name for name, rule in FIELDS.items() if rule.shape == "[N, T]" and name != "mask")
-"""The fields [N, T] beside the mask."""
+"""A rule for each field of `Rollouts` but `extra`, by name. A new field is one more there and one more here.
+`credit.fields` has the rules of what is in `extra`."""
 
 
 @document_fields

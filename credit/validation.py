@@ -4,6 +4,7 @@ Values are checked by numpy, on what the caller gave: JAX traces even what is co
 as ids that a jitted function closes over, so that no value of an array that was made here is known there.
 """
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_array
 
 from credit.backends.arrays import INTEGERS, dtype_name, find_fault, is_in_range, is_inspectable, to_numpy
-from credit.types import FIELDS, TOKEN_FIELDS, Array, Rollouts
+from credit.fields import EXTRA, EXTRAS, find_rule, get_array, list_arrays
+from credit.types import FIELDS, Array, FieldRule, Rollouts
 
 _PLAIN = (
     "expected an array of numpy, torch, JAX or array_api_strict that is dense, whole and without a mask of "
@@ -19,7 +21,7 @@ _PLAIN = (
     ".float(), .filled(numpy.nan), .to_dense() and .full_tensor() make one"
 )
 _SMALLEST_TEMPERATURE = 1e-30  # below, a logit over it, or its inverse, may leave float32
-_DIMENSIONS = {"[N] or [N, K]": (1, 2), "[N]": (1,), "[N, T]": (2,), "[]": (0,)}
+_DIMENSIONS = {"[N] or [N, K]": (1, 2), "[N]": (1,), "[N, T]": (2,), "[N, K]": (2,), "[]": (0,)}
 
 
 def check_same_library(**arrays: Array) -> Any:
@@ -54,7 +56,9 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
             f"the rollouts are a {type(rollouts).__name__}; expected credit.Rollouts, which takes the "
             "fields by name"
         )
-    fields = {n: array for n, array in rollouts._asdict().items() if array is not None}
+    if not isinstance(rollouts.extra, Mapping | None):
+        raise ValueError(f"extra is a {type(rollouts.extra).__name__}; expected a mapping of arrays by name")
+    fields = list_arrays(rollouts)
     for name in ("rewards", "groups", "mask"):
         if name not in fields:
             raise ValueError(f"rollouts need {name}; it is None")
@@ -65,9 +69,10 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
             "np.unique(ids, return_inverse=True)[1] makes of ids of any kind"
         )
     check_same_library(**fields)
+    rules = {name: find_rule(name, array, fields["mask"]) for name, array in fields.items()}
     for name, array in fields.items():
-        if array.ndim not in _DIMENSIONS[FIELDS[name].shape]:
-            raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {FIELDS[name].shape}")
+        if array.ndim not in _DIMENSIONS.get(rules[name].shape, ()):
+            raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {rules[name].shape}")
     rows, tokens = fields["mask"].shape
     if not (rows and tokens):
         raise ValueError(f"the mask is [N, T] = {rows, tokens}; expected at least one row and one token")
@@ -76,21 +81,21 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
             raise ValueError(
                 f"{name} has shape {tuple(array.shape)}, but the mask is [N, T] = {rows, tokens}"
             )
-        if FIELDS[name].shape == "[N, T]":
+        if rules[name].shape == "[N, T]":
             check_shape(name, array, (rows, tokens), "the mask's [N, T]")
 
 
 def check_group_ids(groups: Array) -> None:
     """A ValueError for an id outside 0..N-1, on host arrays outside tracing."""
     if is_inspectable(groups):
-        _check_values("groups", to_numpy(groups))
+        _check_values(FIELDS["groups"], to_numpy(groups))
 
 
 def check_valid_rewards(rollouts: Rollouts) -> None:
     """A ValueError for a reward that is not finite and said to be valid, on host arrays outside tracing."""
     rewards, valid = rollouts.rewards, rollouts.valid
     if valid is not None and is_inspectable(rewards) and is_inspectable(valid):
-        _check_values("rewards", to_numpy(rewards), to_numpy(valid).astype(bool))
+        _check_values(FIELDS["rewards"], to_numpy(rewards), to_numpy(valid).astype(bool))
 
 
 def check_token_ids(token_ids: Array, mask: Array | None, size: int) -> None:
@@ -125,8 +130,14 @@ def check_temperature(value: Any, tokens: tuple[int, ...]) -> None:
 
 
 def check_needs(name: str, needs: tuple[str, ...], rollouts: Rollouts) -> None:
-    """A ValueError for statistics that an estimator needs and that are None."""
-    absent = [field for field in needs if getattr(rollouts, field) is None]
+    """A ValueError for arrays that an estimator needs and that are not given."""
+    for need in needs:
+        if need not in FIELDS and not need.startswith(EXTRA):
+            raise ValueError(
+                f"{name} needs {need!r}, which is no field of Rollouts; an array of your own goes into "
+                f"extra, and its name into needs as {EXTRA + need!r}"
+            )
+    absent = [need for need in needs if get_array(rollouts, need) is None]
     if absent:
         raise ValueError(
             f"{name} needs {' and '.join(needs)}; {' and '.join(absent)} of the rollouts "
@@ -145,8 +156,11 @@ def require_single_reward(name: str, rollouts: Rollouts) -> Array:
 
 
 def _hint_at_source(absent: list[str]) -> str:
-    computed = any(FIELDS[name].source in ("policy", "reference") for name in absent)
-    return " (credit.token_statistics computes them)" if computed else ""
+    sources = {name: (FIELDS.get(name) or EXTRAS.get(name)) for name in absent}
+    computed = [n for n, rule in sources.items() if rule and rule.source in ("policy", "reference")]
+    also = [name.removeprefix(EXTRA) for name in computed if name.startswith(EXTRA)]
+    asked = f" with also={tuple(also)}" if also else ""
+    return f" (credit.token_statistics{asked} computes them)" if computed else ""
 
 
 def validate(rollouts: Rollouts) -> None:
@@ -154,8 +168,9 @@ def validate(rollouts: Rollouts) -> None:
 
     It copies to the host and so synchronises a device; it cannot run under jit. What it accepts:
     groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
-    entropy and deviation in [0, 1], turns in 0..T-1 and finite token rewards. A non-finite reward is
-    no error unless `valid` says that it counts: it makes its row invalid.
+    entropy and deviation in [0, 1], turns in 0..T-1, finite token rewards, and in `extra` what the names
+    that the library knows allow. A non-finite reward is no error unless `valid` says that it counts: it
+    makes its row invalid.
 
     Example:
         >>> import numpy as np
@@ -165,18 +180,20 @@ def validate(rollouts: Rollouts) -> None:
         ValueError: groups[0] is 7; expected an integer in 0..0 (N rows)
     """
     check_rollout_shapes(rollouts)
-    values = {name: to_numpy(array) for name, array in rollouts._asdict().items() if array is not None}
+    values = {name: to_numpy(array) for name, array in list_arrays(rollouts).items()}
+    rules = {name: find_rule(name, array, values["mask"]) for name, array in values.items()}
     finite = np.isfinite(values["rewards"]).reshape(len(values["mask"]), -1).all(axis=1)
     valid = values.get("valid", finite).astype(bool)
     chosen = (values["mask"] != 0) & valid[:, None]
-    counted = dict.fromkeys(TOKEN_FIELDS, chosen) | {"rewards": valid}
     for name, array in values.items():
-        _check_values(name, array, counted.get(name))
+        counted = {"rewards": valid, "mask": None}.get(
+            name, chosen if rules[name].shape == "[N, T]" else None
+        )
+        _check_values(rules[name], array, counted)
 
 
-def _check_values(name: str, values: Any, counted: Any = None) -> None:
+def _check_values(rule: FieldRule, values: Any, counted: Any = None) -> None:
     """A ValueError for the first value, among the counted ones, that breaks the field's rule."""
-    rule = FIELDS[name]
     if not rule.values:
         return
     last = rule.largest(values.shape)
@@ -189,7 +206,7 @@ def _check_values(name: str, values: Any, counted: Any = None) -> None:
         good &= values <= last
     if counted is not None:
         good |= ~counted.reshape(counted.shape + (1,) * (values.ndim - counted.ndim))
-    _require(name, good, values, rule.values.format(last=last))
+    _require(rule.name, good, values, rule.values.format(last=last))
 
 
 def _require(name: str, good: Any, values: Any, expected: str) -> None:

@@ -7,8 +7,9 @@ from running import arrays, on_numpy, quick_jit, run
 
 import credit
 from credit import DGPO, GRPO, Rollouts, validate
-from credit.selftest.estimators import draw_field
-from credit.types import FIELDS, TOKEN_FIELDS
+from credit.fields import EXTRAS, get_array, list_arrays, map_arrays, replace_arrays
+from credit.selftest.estimators import GIVEN, draw_field
+from credit.types import FIELDS
 
 N, T = 4, 3
 
@@ -35,6 +36,10 @@ def right():
         baseline_rewards=np.zeros(N, np.float32),
         valid=np.ones(N, bool),
         progress=np.array(0.5, np.float32),
+        extra={
+            **{name.removeprefix("extra."): draw_field(rule, rng, N, T) for name, rule in EXTRAS.items()},
+            **{"own_rows": np.zeros(N), "own_tokens": token(), "own_features": np.zeros((N, 2), np.int32)},
+        },
     )
     unset = [name for name in Rollouts._fields if getattr(rollouts, name) is None]
     assert not unset, f"add {', '.join(unset)} to right() in this file"
@@ -63,6 +68,13 @@ WRONG_SHAPES = {
     "valid, [N, T]": ({"valid": zeros(N, T, dtype=bool)}, r"valid has shape \(4, 3\); expected \[N\]"),
     "baseline, too few": ({"baseline_rewards": zeros(1)}, r"baseline_rewards has shape \(1,\)"),
     "progress, [1]": ({"progress": zeros(1)}, r"progress has shape \(1,\); expected \[\]"),
+    "extra, 0-d": (
+        {"extra": {"own": zeros()}},
+        r"extra\.own has shape \(\); expected \[N\], \[N, T\] or \[N, K\]",
+    ),
+    "extra, 3-d": ({"extra": {"own": zeros(N, T, 1)}}, r"extra\.own has shape \(4, 3, 1\); expected \[N\], "),
+    "extra, rows": ({"extra": {"own": zeros(3, T)}}, r"extra\.own has shape \(3, 3\), but the mask is"),
+    "extra, values": ({"extra": {"values": zeros(N)}}, r"extra\.values has shape \(4,\); expected \[N, T\]"),
     "rewards, None": ({"rewards": None}, "rollouts need rewards; it is None"),
     "mask, None": ({"mask": None}, "rollouts need mask; it is None"),
 }
@@ -81,7 +93,7 @@ def test_a_wrong_shape_is_named(library, right, case):
 
 @pytest.mark.parametrize(("rows", "tokens"), [(0, 3), (4, 0), (0, 0)])
 def test_nothing_to_credit_is_said(library, right, rows, tokens):
-    cut = Rollouts(*(f[:rows, :tokens] if f.ndim == 2 else f[:rows] if f.ndim else f for f in right))
+    cut = map_arrays(lambda f: f[:rows, :tokens] if f.ndim == 2 else f[:rows] if f.ndim else f, right)
     for function in (GRPO(), GRPO().keep, validate):
         with pytest.raises(ValueError, match=rf"the mask is \[N, T\] = \({rows}, {tokens}\)"):
             function(arrays(library, cut))
@@ -118,7 +130,7 @@ def test_arrays_of_two_libraries_are_refused(right, name):
 
 def test_arrays_on_two_devices_are_refused(right):
     torch = pytest.importorskip("torch")
-    given = Rollouts(*map(torch.from_numpy, right))
+    given = map_arrays(torch.from_numpy, right)
     given = given._replace(mask=given.mask.to("meta"))
     with pytest.raises(ValueError, match="must be on one device; got .*rewards: cpu.*mask: meta"):
         GRPO()(given)
@@ -153,9 +165,9 @@ def test_missing_statistics_are_named(library, right, estimator, absent, message
 def test_what_an_estimator_does_not_need_may_be_missing(library, right, name):
     estimator = make(name)
     needed = {"rewards", "groups", "mask", *estimator.needs}
-    rest = dict.fromkeys(set(Rollouts._fields) - needed)
+    rest = dict.fromkeys(list_arrays(right).keys() - needed)
     np.testing.assert_array_equal(
-        run(library, estimator, right._replace(**rest)).advantages,
+        run(library, estimator, replace_arrays(right, rest)).advantages,
         run(library, estimator, right).advantages,
     )
 
@@ -193,12 +205,13 @@ def test_under_jit_a_group_id_out_of_range_spoils_its_own_row(right, name, bad):
 
 
 def test_every_field_has_a_rule_and_every_rule_a_case():
-    without = [name for name in Rollouts._fields if name not in FIELDS]
+    without = [name for name in Rollouts._fields if name not in (*FIELDS, "extra")]
     assert not without, f"add a rule for {', '.join(without)} to the list behind FIELDS in credit/types.py"
-    assert tuple(FIELDS) == Rollouts._fields, (
-        "FIELDS has the fields of Rollouts in the same order, and no others"
+    assert (*FIELDS, "extra") == Rollouts._fields, (
+        "FIELDS has the fields of Rollouts but extra in the same order, and no others"
     )
-    checked = {name for name in TOKEN_FIELDS if FIELDS[name].values}
+    rules = (FIELDS | EXTRAS).items()
+    checked = {name for name, rule in rules if rule.values and rule.shape == "[N, T]"} - {"mask"}
     cases = WRONG_VALUES.keys() - {"mask"}
     assert checked <= cases, f"add {', '.join(sorted(checked - cases))} to WRONG_VALUES in this file"
     assert cases <= checked, f"the rules of {', '.join(sorted(cases - checked))} name no values to expect"
@@ -211,10 +224,12 @@ def test_the_table_tells_the_statistics_from_the_models():
 
 def test_a_field_drawn_by_its_rule_is_valid(right):
     rng = np.random.default_rng(0)
-    for name in FIELDS.keys() - {"rewards", "groups", "mask", "valid"}:
-        drawn = draw_field(FIELDS[name], rng, N, T)
-        assert drawn.shape == getattr(right, name).shape
-        assert validate(right._replace(**{name: drawn})) is None
+    for name, rule in (FIELDS | EXTRAS).items():
+        if name in GIVEN:
+            continue
+        drawn = draw_field(rule, rng, N, T)
+        assert drawn.shape == get_array(right, name).shape
+        assert validate(replace_arrays(right, {name: drawn})) is None
 
 
 # --- validate --------------------------------------------------------------------------------------------
@@ -234,17 +249,24 @@ WRONG_VALUES = {
     "deviation": (-0.25, r"deviation\[1, 2\] is -0\.25; expected a number in \[0, 1\]"),
     "token_rewards": (np.inf, r"token_rewards\[1, 2\] is inf; expected a finite number"),
     "turns": (3, r"turns\[1, 2\] is 3; expected an integer in 0\.\.2"),
+    "extra.token_ids": (-1, r"extra\.token_ids\[1, 2\] is -1; expected an id, at least 0"),
+    "extra.values": (np.nan, r"extra\.values\[1, 2\] is nan; expected a finite number"),
+    "extra.teacher_log_probs": (0.5, r"extra\.teacher_log_probs\[1, 2\] is 0\.5; expected a log-probability"),
+    "extra.sum_squares": (1.5, r"extra\.sum_squares\[1, 2\] is 1\.5; expected a number in \[0, 1\]"),
+    "extra.entropy": (-0.5, r"extra\.entropy\[1, 2\] is -0\.5; expected a number of nats, at least 0"),
+    "extra.kl": (-0.5, r"extra\.kl\[1, 2\] is -0\.5; expected a number of nats, at least 0"),
+    "extra.reverse_kl": (np.nan, r"extra\.reverse_kl\[1, 2\] is nan; expected a number of nats"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)
 def test_validate_names_the_place_of_a_wrong_value(library, right, name):
     value, message = WRONG_VALUES[name]
-    array = getattr(right, name)
+    array = get_array(right, name)
     array = array.astype(np.int64) if name == "mask" else array.copy()
     array[1, 2] = value
     with pytest.raises(ValueError, match=message):
-        validate(arrays(library, right._replace(**{name: array})))
+        validate(arrays(library, replace_arrays(right, {name: array})))
 
 
 @pytest.mark.parametrize("name", ["deviation", "normalized_entropy", "log_probs"])
@@ -263,10 +285,10 @@ def test_validate_checks_the_progress(library, right, value):
 
 def test_validate_does_not_look_under_the_mask_or_at_invalid_rows(library, right):
     for name in WRONG_VALUES.keys() - {"mask"}:
-        array = getattr(right, name).copy()
-        array[0, 2] = np.nan if name != "turns" else -1
-        array[1] = 7.0 if name != "token_rewards" else np.inf
-        given = right._replace(valid=np.array([True, False, True, True]), **{name: array})
+        array = get_array(right, name).copy()
+        array[0, 2] = -1 if array.dtype.kind == "i" else np.nan
+        array[1] = -7 if array.dtype.kind == "i" else np.inf
+        given = replace_arrays(right, {"valid": np.array([True, False, True, True]), name: array})
         assert validate(arrays(library, given)) is None
         by_reward = given._replace(valid=None, rewards=np.array([1, np.nan, 1, 0], np.float32))
         assert validate(arrays(library, by_reward)) is None
@@ -274,7 +296,7 @@ def test_validate_does_not_look_under_the_mask_or_at_invalid_rows(library, right
 
 def test_validate_reads_low_precision(right):
     torch = pytest.importorskip("torch")
-    given = Rollouts(*map(torch.from_numpy, right))
+    given = map_arrays(torch.from_numpy, right)
     given = given._replace(deviation=given.deviation.bfloat16() + 2)
     with pytest.raises(ValueError, match=r"deviation\[0, 0\] is 2\."):
         validate(given)

@@ -9,6 +9,7 @@ from strategies import examples
 
 import credit
 from credit import GRPO, PolicyLoss, Rollouts, validate
+from credit.fields import list_arrays, replace_arrays
 from credit.selftest.estimators import draw_field
 from credit.types import FIELDS
 
@@ -79,6 +80,7 @@ ROLLOUTS = Rollouts(
     np.array([0, 0, 3, 3]),
     np.ones((N, T), bool),
     valid=np.ones(N, bool),
+    extra={"own": np.ones((N, T), np.float32)},
     **{
         name: draw_field(rule, RNG, N, T)
         for name, rule in FIELDS.items()
@@ -106,9 +108,9 @@ LOSS = {
     for name in ("log_probs", "old_log_probs", "advantages", "reference_log_probs", "rollout_log_probs")
 }
 CALLS = {
-    "estimator": (lambda **fields: GRPO()(Rollouts(**fields)), ROLLOUTS._asdict()),
-    "keep": (lambda **fields: credit.DAPO().keep(Rollouts(**fields)), ROLLOUTS._asdict()),
-    "validate": (lambda **fields: validate(Rollouts(**fields)), ROLLOUTS._asdict()),
+    "estimator": (lambda **arrays: GRPO()(replace_arrays(ROLLOUTS, arrays)), list_arrays(ROLLOUTS)),
+    "keep": (lambda **arrays: credit.DAPO().keep(replace_arrays(ROLLOUTS, arrays)), list_arrays(ROLLOUTS)),
+    "validate": (lambda **arrays: validate(replace_arrays(ROLLOUTS, arrays)), list_arrays(ROLLOUTS)),
     "factors": (lambda advantages: GRPO().factors(ROLLOUTS, advantages), {"advantages": ROLLOUTS.rewards}),
     "statistics": (credit.token_statistics, LOGITS),
     "hidden": (credit.token_statistics_from_hidden, HIDDEN),

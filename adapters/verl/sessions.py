@@ -6,6 +6,7 @@ import torch
 
 import credit
 from credit.adapters import traits
+from credit.fields import map_arrays
 
 
 def assign_credit(
@@ -56,9 +57,5 @@ def find_last_outputs(keys: Sequence[str]) -> list[int]:
 
 def select_rows(rollouts: credit.Rollouts, chosen: torch.Tensor) -> credit.Rollouts:
     """The chosen rows [M] of rollouts, with group ids renumbered from 0."""
-    fields = {
-        name: array if array is None or array.ndim == 0 else array[chosen.to(array.device)]
-        for name, array in rollouts._asdict().items()
-    }
-    fields["groups"] = torch.unique(fields["groups"], return_inverse=True)[1]
-    return credit.Rollouts(**fields)
+    found = map_arrays(lambda array: array if array.ndim == 0 else array[chosen.to(array.device)], rollouts)
+    return found._replace(groups=torch.unique(found.groups, return_inverse=True)[1])

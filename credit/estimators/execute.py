@@ -18,6 +18,7 @@ from credit.backends.arrays import (
 from credit.backends.row_batching import map_row_blocks
 from credit.estimators import metrics
 from credit.estimators.prepare import (
+    drop_tokens,
     prepare_rollouts,
     prepare_rows,
     prepare_tokens,
@@ -25,7 +26,7 @@ from credit.estimators.prepare import (
     view_as_numpy,
 )
 from credit.estimators.targets import warn_of_missed_targets
-from credit.types import TOKEN_FIELDS, Array, Credit, Rollouts
+from credit.types import Array, Credit, Rollouts
 
 # Named here, since torch.compile cannot evaluate such an annotation of a function within a function.
 _Arrays = dict[tuple[str, ...], Array]
@@ -144,8 +145,7 @@ def _prepare_batch(estimator: Formula, rollouts: Rollouts, advantages: Array | N
     if advantages is not None:
         advantages = _check_advantages(advantages, rollouts, rows)
     elif estimator.is_product:
-        without_tokens = rows._replace(**dict.fromkeys(TOKEN_FIELDS)) if in_blocks else rows
-        advantages = estimator.advantages(without_tokens)
+        advantages = estimator.advantages(drop_tokens(rows) if in_blocks else rows)
     return _Batch(rows, in_blocks, advantages, _find_lost_rows(rollouts))
 
 

@@ -1,5 +1,7 @@
 """Rollouts as estimators see them: checked, without gradient, as floats, and 0 outside the mask."""
 
+from typing import Any
+
 from array_api_compat import is_torch_array
 
 from credit import validation
@@ -13,13 +15,12 @@ from credit.backends.arrays import (
     to_numpy,
 )
 from credit.backends.row_batching import has_several_blocks
-from credit.types import FIELDS, TOKEN_FIELDS, Array, Rollouts
-
-_ROW_FLOATS = [name for name, rule in FIELDS.items() if rule.kind == "float" and name not in TOKEN_FIELDS]
+from credit.fields import find_rule, is_per_token, list_arrays, map_arrays, replace_arrays
+from credit.types import Array, Rollouts
 
 
 def prepare_rollouts(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Validates and converts all fields.
+    """Validates and converts all arrays.
 
     Raises:
         ValueError: one of the needs is None; shapes, devices or libraries differ; or, on host arrays
@@ -29,50 +30,54 @@ def prepare_rollouts(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> R
 
 
 def prepare_rows(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollouts:
-    """Validates and converts the fields of all rows and the mask; the other [N, T] fields are untouched."""
+    """Validates and converts the arrays of all rows and the mask; the other arrays [N, T] are untouched."""
     validation.check_rollout_shapes(rollouts)
     validation.check_needs(name, needs, rollouts)
     validation.check_group_ids(rollouts.groups)
     validation.check_valid_rewards(rollouts)
-    rollouts = Rollouts(*(None if field is None else stop_gradient(field) for field in rollouts))
+    rollouts = map_arrays(stop_gradient, rollouts)
     xp = namespace(rollouts.rewards)
     dtype = xp.float64 if rollouts.rewards.dtype == xp.float64 else xp.float32
-
-    floats = {name: getattr(rollouts, name) for name in _ROW_FLOATS}
-    floats = {name: as_type(array, dtype) for name, array in floats.items() if array is not None}
-    finite = xp.isfinite(floats["rewards"])
+    known = is_in_range(rollouts.groups, rollouts.groups.shape[0])
+    rollouts = replace_arrays(
+        rollouts,
+        {
+            name: _convert(name, array, rollouts.mask, dtype)
+            for name, array in list_arrays(rollouts).items()
+            if not is_per_token(name, array, rollouts.mask)
+        },
+    )
+    finite = xp.isfinite(rollouts.rewards)
     if finite.ndim == 2:
         finite = xp.all(finite, axis=1)
-    known = is_in_range(rollouts.groups, rollouts.groups.shape[0])
-    valid = (finite if rollouts.valid is None else as_type(rollouts.valid, xp.bool)) & known
-    groups, mask = _as_index_type(rollouts.groups), as_type(rollouts.mask, xp.bool)
+    valid = (finite if rollouts.valid is None else rollouts.valid) & known
+    groups, mask = rollouts.groups, rollouts.mask
     return rollouts._replace(
         groups=xp.where(known, groups, xp.zeros_like(groups)),
         mask=mask if is_inspectable(valid) and to_numpy(valid).all() else mask & valid[:, None],
         valid=valid,
-        **floats,
     )
 
 
 def prepare_tokens(rows: Rollouts) -> Rollouts:
-    """Converts the other [N, T] fields of the given rows, with 0 on every token outside the mask."""
+    """Converts the other arrays [N, T] of the given rows, with 0 on every token outside the mask."""
     dtype, inside = rows.rewards.dtype, make_masker(rows.mask)
-
-    def convert(name: str, array: Array) -> Array:
-        is_float = FIELDS[name].kind == "float"
-        return inside(as_type(array, dtype) if is_float else _as_index_type(array))
-
-    fields = {name: getattr(rows, name) for name in TOKEN_FIELDS}
-    return rows._replace(
-        **{name: convert(name, array) for name, array in fields.items() if array is not None}
+    arrays = _token_arrays(rows)
+    return replace_arrays(
+        rows, {name: inside(_convert(name, array, rows.mask, dtype)) for name, array in arrays.items()}
     )
+
+
+def drop_tokens(rows: Rollouts) -> Rollouts:
+    """The rollouts without their arrays [N, T] other than the mask."""
+    return replace_arrays(rows, dict.fromkeys(_token_arrays(rows)))
 
 
 def slice_rows(rollouts: Rollouts, part: slice) -> Rollouts:
     """Those rows of the rollouts, as views."""
     if part == slice(None):
         return rollouts
-    return Rollouts(*(f if f is None or f.ndim == 0 else f[part, ...] for f in rollouts))
+    return map_arrays(lambda array: array if array.ndim == 0 else array[part, ...], rollouts)
 
 
 def view_as_numpy(rows: Rollouts) -> Rollouts:
@@ -81,12 +86,19 @@ def view_as_numpy(rows: Rollouts) -> Rollouts:
     Threads take whole blocks of numpy arrays, but share each operation on torch tensors, which is slower.
     Other rollouts are returned as they are.
     """
-    given = [field for field in rows if field is not None]
+    given = list_arrays(rows).values()
     if not (is_torch_array(rows.mask) and has_several_blocks(rows.mask) and all(map(is_inspectable, given))):
         return rows
-    return Rollouts(*(None if field is None else to_numpy(field) for field in rows))
+    return map_arrays(to_numpy, rows)
 
 
-def _as_index_type(array: Array) -> Array:
-    """As integers that can count every token."""
-    return as_type(array, namespace(array).__array_namespace_info__().default_dtypes()["indexing"])
+def _token_arrays(rows: Rollouts) -> dict[str, Array]:
+    arrays = list_arrays(rows)
+    return {name: array for name, array in arrays.items() if is_per_token(name, array, rows.mask)}
+
+
+def _convert(name: str, array: Array, mask: Array, dtype: Any) -> Array:
+    """In `dtype` if it holds floats, as integers that can count every token, or as bool."""
+    xp = namespace(array)
+    kinds = {"float": dtype, "integer": xp.__array_namespace_info__().default_dtypes()["indexing"]}
+    return as_type(array, kinds.get(find_rule(name, array, mask).kind, xp.bool))

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 import credit
+from credit.fields import EXTRAS, map_arrays, replace_arrays
 from credit.selftest.advantages_oracle import ORACLES
 from credit.selftest.places import Place
 from credit.selftest.table import Row
 from credit.types import FIELDS, FieldRule
 
 Array = Any
+GIVEN = ("rewards", "groups", "mask", "valid")
 TOLERANCE = 2e-5  # of an advantage in float32
 
 REQUIRED: dict[str, dict[str, Any]] = {"mix": {"parts": ((0.7, "grpo"), (0.3, {"name": "dgpo", "tau": 0.1}))}}
@@ -23,7 +25,7 @@ REQUIRED: dict[str, dict[str, Any]] = {"mix": {"parts": ((0.7, "grpo"), (0.3, {"
 def check_estimators(place: Place) -> Iterator[Row]:
     """The advantages [N, T] of every registered estimator with its default settings."""
     rollouts = make_rollouts()
-    wide = _map_arrays(rollouts, lambda a: np.asarray(a, "f8") if a.dtype.kind == "f" else a)
+    wide = map_arrays(lambda a: np.asarray(a, "f8") if a.dtype.kind == "f" else a, rollouts)
     for name in credit.names():
         loops, start = ORACLES.get(name), time.perf_counter()
         note = "" if loops else "against itself in float64 numpy"
@@ -31,7 +33,7 @@ def check_estimators(place: Place) -> Iterator[Row]:
             estimator = credit.get(name, **REQUIRED.get(name, {}))
             expected = loops(estimator, wide) if loops else estimator(wide).advantages
             start = time.perf_counter()
-            actual = place.get(estimator(_map_arrays(rollouts, place.put)).advantages)
+            actual = place.get(estimator(map_arrays(place.put, rollouts)).advantages)
             scale = np.maximum(1.0, np.abs(expected))
             error = float(np.max(np.abs(actual - expected) / scale)) / TOLERANCE
         except Exception:  # the table shows the error, and the exit status is 1
@@ -45,10 +47,9 @@ def make_rollouts() -> credit.Rollouts:
     rewards, groups = rng.normal(size=8).astype("f4"), np.asarray([0, 0, 1, 0, 1, 2, 3, 3], np.int32)
     rewards[6:] = 0.3
     mask = np.arange(10) < rng.integers(1, 11, size=(8, 1))
-    optional = [name for name in FIELDS if name not in ("rewards", "groups", "mask", "valid")]
-    return credit.Rollouts(
-        rewards, groups, mask, **{name: draw_field(FIELDS[name], rng, 8, 10) for name in optional}
-    )
+    optional = {name: rule for name, rule in (FIELDS | EXTRAS).items() if name not in GIVEN}
+    arrays = {name: draw_field(rule, rng, 8, 10) for name, rule in optional.items()}
+    return replace_arrays(credit.Rollouts(rewards, groups, mask), arrays)
 
 
 def draw_field(rule: FieldRule, rng: np.random.Generator, rows: int, tokens: int) -> Array:
@@ -59,7 +60,3 @@ def draw_field(rule: FieldRule, rng: np.random.Generator, rows: int, tokens: int
         return np.sort(rng.integers(0, int(most or 0) + 1, size=shape), axis=-1).astype(np.int32)
     low, high = -3.0 if low is None else low, 1.0 if most is None else most
     return np.asarray(rng.uniform(low, high, size=shape), "f4")
-
-
-def _map_arrays(rollouts: credit.Rollouts, function: Any) -> credit.Rollouts:
-    return credit.Rollouts(*(None if field is None else function(field) for field in rollouts))

@@ -7,6 +7,7 @@ import pytest
 
 import credit
 from credit import lens
+from credit.fields import map_arrays
 
 N, T = 4, 6
 
@@ -40,7 +41,7 @@ def write(path, rollouts, estimator, tokens=None, **more):
 
 
 def test_every_number_comes_back(library, rollouts, tmp_path):
-    given = credit.Rollouts(*(None if f is None else library.asarray(f) for f in rollouts))
+    given = map_arrays(library.asarray, rollouts)
     estimator = credit.DGPO(tau=0.1)
     path = tmp_path / "made" / "samples.jsonl"
     result = write(path, given, estimator, prompts=["a", "b", "c", "d"], step=7)

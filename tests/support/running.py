@@ -2,7 +2,8 @@
 
 import pytest
 
-from credit import Credit, Rollouts
+from credit import Credit
+from credit.fields import map_arrays
 
 LIBRARIES = ("numpy", "torch", "jax", "strict")  # the parameters of the fixture `library`
 
@@ -40,7 +41,7 @@ def quick_jit(function):
 
 def arrays(library, rollouts):
     """The same rollouts as arrays of the library."""
-    return Rollouts(*(None if field is None else library.asarray(field) for field in rollouts))
+    return map_arrays(library.asarray, rollouts)
 
 
 def run(library, estimator, rollouts, *, quick=True):

@@ -5,12 +5,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from credit import Rollouts
-from credit.selftest.estimators import draw_field
-from credit.types import FIELDS, TOKEN_FIELDS
+from credit.fields import EXTRA, EXTRAS, is_per_token, list_arrays, map_arrays, replace_arrays
+from credit.selftest.estimators import GIVEN, draw_field
+from credit.types import FIELDS
 
 N, T = 8, 6
-GARBAGE = np.array([np.nan, np.inf, -np.inf, -5.0, 1e30], np.float32)
-NO_TURN = np.array([-7, 99, 2**31 - 1])
+GARBAGE = {
+    "f": np.array([np.nan, np.inf, -np.inf, -5.0, 1e30], np.float32),
+    "i": np.array([-7, 99, 2**31 - 1]),
+    "b": np.array([False, True]),
+}
 
 examples = settings(
     max_examples=10,
@@ -51,35 +55,42 @@ def rollouts(draw, *, offsets=(0.0, 0.7, -3.0, 100.0, 1e4), invalid=True, by_fie
 def token_fields(seed):
     """Every optional field but `valid`, in its range; scores from tiny to 1, some exactly 0."""
     rng = np.random.default_rng(seed)
-    optional = [name for name in FIELDS if name not in ("rewards", "groups", "mask", "valid")]
-    fields = {name: draw_field(FIELDS[name], rng, N, T) for name in optional}
+    optional = {name: rule for name, rule in FIELDS.items() if name not in GIVEN}
+    fields = {name: draw_field(rule, rng, N, T) for name, rule in optional.items()}
+    extra = {name.removeprefix(EXTRA): draw_field(rule, rng, N, T) for name, rule in EXTRAS.items()}
+    extra |= {
+        "own": rng.normal(size=(N, T)),
+        "own_flags": rng.random((N, T)) < 0.5,
+        "own_features": rng.normal(size=(N, 3)),
+    }
     scores = {
         "normalized_entropy": rng.uniform(size=(N, T)) * rng.integers(0, 4, (N, T)).clip(0, 1),
         "deviation": 10 ** rng.uniform(-6, 0, size=(N, T)) * rng.integers(0, 8, (N, T)).clip(0, 1),
     }
     turns = np.sort(rng.integers(0, 3, size=(N, T)), axis=1)
-    return fields | {name: array.astype(np.float32) for name, array in scores.items()} | {"turns": turns}
+    return (
+        fields
+        | {name: array.astype(np.float32) for name, array in scores.items()}
+        | {"turns": turns, "extra": extra}
+    )
 
 
 def fill(batch, keep, seed):
     """The batch with garbage, NaN and infinities among it, on the tokens that `keep` [N, T] leaves out."""
     rng = np.random.default_rng(seed)
-    fields = {
-        name: (getattr(batch, name), GARBAGE if FIELDS[name].kind == "float" else NO_TURN)
-        for name in TOKEN_FIELDS
-    }
-    return batch._replace(
-        **{
-            name: np.where(keep, array, rng.choice(garbage, size=array.shape))
-            for name, (array, garbage) in fields.items()
-            if array is not None
-        }
+    arrays = {n: a for n, a in list_arrays(batch).items() if is_per_token(n, a, batch.mask)}
+    return replace_arrays(
+        batch,
+        {
+            name: np.where(keep, array, rng.choice(GARBAGE[array.dtype.kind], size=array.shape))
+            for name, array in arrays.items()
+        },
     )
 
 
 def take(batch, rows):
     """Those rows of the batch, in that order; labels are kept."""
-    return type(batch)(*(field if field is None or field.ndim == 0 else field[rows] for field in batch))
+    return map_arrays(lambda array: array if array.ndim == 0 else array[rows], batch)
 
 
 def dense(batch):
