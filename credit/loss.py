@@ -1,18 +1,21 @@
 """The policy loss that an estimator's paper prescribes, as settings that compute it."""
 
-from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from credit import tokens, validation
-from credit.backends.arrays import namespace, stop_gradient
-from credit.log_ratios import KL, bound_log_probs, bound_log_ratios, estimate_kl
-from credit.loss_checks import check_effects
+from credit.backends.arrays import as_type, stop_gradient
+from credit.log_ratios import KL, bound_log_probs, estimate_kl
+from credit.losses.aggregation import Aggregation as Aggregation
+from credit.losses.aggregation import aggregate_losses
+from credit.losses.checks import check_effects
+from credit.losses.inputs import LossInputs, check_log_probs, make_cleaner, repeat_for_tokens
+from credit.losses.objectives import OBJECTIVES, SETTINGS
+from credit.losses.ratios import Ratio, summarize_ratio
+from credit.losses.rollouts import weigh_rollouts
 from credit.settings import Settings
 from credit.types import Array
-
-Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_horizon"]
 
 
 class PolicyLoss(Settings):
@@ -57,7 +60,7 @@ class PolicyLoss(Settings):
     """The ratio rho is clipped from below at 1 - clip_low."""
     clip_high: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.2
     """The ratio rho is clipped from above at 1 + clip_high; not at all where that is infinite."""
-    ratio: Literal["token", "sequence"] = "token"
+    ratio: Ratio = "token"
     """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response, which the
     GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
     objective: Literal["clip", "cispo"] = "clip"
@@ -113,7 +116,7 @@ class PolicyLoss(Settings):
             ValueError: shapes do not fit, log-probs are missing that the KL penalty or the rollout
                 correction needs, or fixed_horizon has no horizon.
         """
-        xp = validation.check_same_library(
+        validation.check_same_library(
             log_probs=log_probs,
             old_log_probs=old_log_probs,
             advantages=advantages,
@@ -121,32 +124,31 @@ class PolicyLoss(Settings):
             reference_log_probs=reference_log_probs,
             rollout_log_probs=rollout_log_probs,
         )
-        if log_probs.ndim != 2 or 0 in log_probs.shape:
-            shape = tuple(log_probs.shape)
-            raise ValueError(f"log_probs has shape {shape}; expected [N, T], at least one row and one token")
-        advantages = _repeat_for_tokens(advantages, log_probs)
+        check_log_probs(log_probs)
+        advantages = repeat_for_tokens(advantages, log_probs)
         self._check_needs(reference_log_probs, rollout_log_probs)
-        mask, clean = _make_cleaner(log_probs, mask)
+        mask, clean = make_cleaner(log_probs, mask)
         new = bound_log_probs(clean("log_probs", log_probs))
         old = stop_gradient(bound_log_probs(clean("old_log_probs", old_log_probs)))
         advantages = stop_gradient(clean("advantages", advantages))
-        ratio = self._ratio(new, old, mask)
-        losses, metrics = self._token_losses(ratio, new, advantages, mask)
-        metrics |= _ratio_metrics("ratio", ratio, mask)
-        moved = bound_log_ratios(new - old)
-        metrics["approx_kl"] = tokens.mean(xp.exp(moved) - 1.0 - moved, mask)
+        settings = {name: getattr(self, name) for name in SETTINGS[self.objective]}
+        result = OBJECTIVES[self.objective](LossInputs(new, old, advantages, mask), **settings)
+        losses = result.losses
+        metrics = {
+            name: tokens.mean(as_type(chosen, losses.dtype), mask) for name, chosen in result.shares.items()
+        }
+        metrics |= summarize_ratio("ratio", result.ratio, mask)
+        metrics["approx_kl"] = tokens.mean(estimate_kl(new - old, "k3"), mask)
         if rollout_log_probs is not None:
             rollout = stop_gradient(bound_log_probs(clean("rollout_log_probs", rollout_log_probs)))
-            mismatch = xp.exp(bound_log_ratios(old - rollout))
-            metrics |= _ratio_metrics("rollout_ratio", mismatch, mask)
-            if self.rollout_cap is not None:
-                losses = losses * xp.clip(mismatch, max=self.rollout_cap)
+            weights, more = weigh_rollouts(old - rollout, mask, self.rollout_cap)
+            losses, metrics = losses * weights, metrics | more
         if self.kl_coefficient:
             reference = bound_log_probs(clean("reference_log_probs", reference_log_probs))
             kl = estimate_kl(stop_gradient(reference) - new, self.kl)
             losses = losses + self.kl_coefficient * kl
             metrics["kl"] = tokens.mean(kl, mask)
-        loss = self._aggregate(losses, mask, normalizer)
+        loss = aggregate_losses(losses, mask, self.aggregation, self.horizon, normalizer)
         return loss, {name: stop_gradient(value) for name, value in metrics.items()}
 
     def _check_needs(self, reference_log_probs: Array | None, rollout_log_probs: Array | None) -> None:
@@ -165,86 +167,3 @@ class PolicyLoss(Settings):
                 "aggregation is 'fixed_horizon', so the loss needs horizon, the longest response that the "
                 "sampler allows, in tokens: PolicyLoss(aggregation='fixed_horizon', horizon=4096)"
             )
-
-    def _ratio(self, new: Array, old: Array, mask: Array) -> Array:
-        xp = namespace(new)
-        if self.ratio == "token":
-            return xp.exp(bound_log_ratios(new - old))
-        length = xp.clip(tokens.length(mask, new.dtype), min=1.0)
-        mean = xp.sum(xp.where(mask, new - old, 0.0), axis=-1, keepdims=True) / length
-        return xp.exp(bound_log_ratios(stop_gradient(mean) + (new - stop_gradient(new))))
-
-    def _token_losses(
-        self, ratio: Array, new: Array, advantages: Array, mask: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        """The token losses [N, T], and the fraction of tokens clipped at each bound."""
-        xp = namespace(ratio)
-        plain = -ratio * advantages
-        bounded = xp.clip(ratio, min=1.0 - self.clip_low, max=1.0 + self.clip_high)
-        clipped = -bounded * advantages
-        losses = xp.where(clipped > plain, clipped, plain)
-        cut = clipped > plain
-        fraction = {
-            "clip_fraction_low": cut & (advantages < 0.0),
-            "clip_fraction_high": cut & (advantages > 0.0),
-        }
-        if self.objective == "cispo":
-            losses = -stop_gradient(bounded) * advantages * new
-            fraction = {
-                "clip_fraction_low": ratio < 1.0 - self.clip_low,
-                "clip_fraction_high": ratio > 1.0 + self.clip_high,
-            }
-        elif self.dual_clip is not None:
-            bound = -self.dual_clip * advantages
-            capped = (advantages < 0.0) & (losses > bound)
-            losses = xp.where(capped, bound, losses)
-            fraction["clip_fraction_dual"] = capped
-        return losses, {
-            name: tokens.mean(xp.astype(flag, losses.dtype), mask) for name, flag in fraction.items()
-        }
-
-    def _aggregate(self, losses: Array, mask: Array, normalizer: Array | float | None) -> Array:
-        xp = namespace(losses)
-        losses = xp.where(mask, losses, 0.0)
-        lengths = tokens.length(mask, losses.dtype)[:, 0]
-        if self.aggregation == "token_mean":
-            count = xp.clip(xp.sum(lengths), min=1.0) if normalizer is None else normalizer
-            return xp.sum(losses) / count
-        sums = xp.sum(losses, axis=-1)
-        if self.aggregation == "sequence_mean":
-            sums = sums / xp.clip(lengths, min=1.0)
-        elif self.horizon is not None:  # fixed_horizon alone has one
-            sums = sums / self.horizon
-        if normalizer is None:
-            normalizer = xp.clip(xp.sum(xp.astype(lengths > 0.0, losses.dtype)), min=1.0)
-        return xp.sum(sums) / normalizer
-
-
-def _repeat_for_tokens(advantages: Array, log_probs: Array) -> Array:
-    """Advantages [N, T], from those or from one number per response."""
-    if advantages.ndim != 1:
-        return advantages
-    validation.check_shape("advantages", advantages, log_probs.shape[:1], "[N] of log_probs")
-    return advantages[:, None] + namespace(log_probs).zeros_like(log_probs, dtype=advantages.dtype)
-
-
-def _make_cleaner(log_probs: Array, mask: Array) -> tuple[Array, Callable[[str, Array], Array]]:
-    """The mask as bool, and a function that checks an array and makes it float and 0 outside the mask."""
-    xp = namespace(log_probs)
-    chosen = xp.astype(mask, xp.bool)
-    dtype = xp.float64 if log_probs.dtype == xp.float64 else xp.float32
-    validation.check_shape("mask", chosen, log_probs.shape, "as log_probs")
-
-    def clean(name: str, array: Array) -> Array:
-        validation.check_shape(name, array, log_probs.shape, "as log_probs")
-        return xp.where(chosen, xp.astype(array, dtype), 0.0)
-
-    return chosen, clean
-
-
-def _ratio_metrics(name: str, ratio: Array, mask: Array) -> dict[str, Array]:
-    return {
-        f"{name}_mean": tokens.mean(ratio, mask),
-        f"{name}_min": tokens.extreme(ratio, mask, largest=False),
-        f"{name}_max": tokens.extreme(ratio, mask, largest=True),
-    }

@@ -3,6 +3,7 @@
 from typing import Any
 
 from credit.hints import warn_once
+from credit.losses.objectives import SETTINGS
 from credit.settings import refuse_without_effect
 
 TOKEN_CLIP = 0.2  # PolicyLoss's default, which is PPO's
@@ -15,9 +16,10 @@ SEQUENCE_CLIPS = (
 
 def check_effects(loss: Any) -> None:
     """For a PolicyLoss: a ValueError for a setting without effect, a warning for clips that never act."""
-    unclipped, unbounded = loss.objective != "clip", loss.aggregation != "fixed_horizon"
+    reads, others = SETTINGS[loss.objective], sorted({name for read in SETTINGS.values() for name in read})
+    unbounded = loss.aggregation != "fixed_horizon"
     reasons = {
-        "dual_clip": f"with objective={loss.objective!r}" if unclipped else None,
+        **{name: None if name in reads else f"with objective={loss.objective!r}" for name in others},
         "horizon": f"with aggregation={loss.aggregation!r}" if unbounded else None,
         "kl": None if loss.kl_coefficient else "without kl_coefficient",
     }

@@ -1,0 +1,17 @@
+"""The objectives by name. The keyword arguments of each are the settings of PolicyLoss that it reads."""
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+
+from credit.losses.clipped import cispo, clip
+from credit.losses.token_losses import TokenLosses
+
+OBJECTIVES: Mapping[str, Callable[..., TokenLosses]] = {
+    "clip": clip,
+    "cispo": cispo,
+}
+
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    name: tuple(signature(function).parameters)[1:] for name, function in OBJECTIVES.items()
+}
+"""By objective, the settings that it reads: the others have no effect with it."""
