@@ -1,6 +1,6 @@
 """The policy loss that an estimator's paper prescribes, as settings that compute it."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,26 +12,37 @@ from credit.losses.aggregation import aggregate_losses
 from credit.losses.checks import check_effects
 from credit.losses.inputs import LossInputs, check_log_probs, make_cleaner, repeat_for_tokens
 from credit.losses.objectives import OBJECTIVES, SETTINGS
+from credit.losses.papers import find_paper
 from credit.losses.ratios import Ratio, summarize_ratio
-from credit.losses.rollouts import weigh_rollouts
+from credit.losses.rollouts import RolloutLevel, RolloutRule, weigh_rollouts
 from credit.settings import Settings
 from credit.types import Array
+
+Objective = Literal["clip", "cispo", "sapo", "gmpo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov"]
 
 
 class PolicyLoss(Settings):
     """Policy-gradient loss with an optional KL penalty; calling it computes the loss.
 
         rho = exp(log p - log p_old)                                  (ratio="token")
-        rho = sg(exp(mean_t(log p - log p_old))) p / sg(p)            (ratio="sequence", GSPO)
+        rho = sg(exp(mean_t(log p - log p_old))) p / sg(p)            (ratio="sequence", GSPO-token)
         l = max(-rho A, -clip(rho, 1 - clip_low, 1 + clip_high) A)    (objective="clip")
         l = min(l, -dual_clip A)  where A < 0                         (only with dual_clip)
-        l = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log p       (objective="cispo")
+        l = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log p       ("cispo")
+        l = -4 / tau sigmoid(tau (rho - 1)) A                         ("sapo")
+        l = -sg(exp(mean_t(c))) exp(c) / sg(exp(c)) A                 ("gmpo", c: clipped log rho)
+        l = -sg(min(rho, ratio_cap) [D <= clip]) A p / sg(p)          ("dppo_tv", "dppo_kl", D: divergence)
+        l = as "clip", but 0 for a few tokens of high covariance      ("clip_cov")
+        l = -rho A, and a penalty for a few of the highest            ("kl_cov")
         l = l min(p_old / p_rollout, rollout_cap)                     (only with rollout_cap)
         l = l + kl_coefficient KL,   x = log q - log p
             k1: -x    k2: x^2 / 2    k3: exp(x) - x - 1
 
-    sg stops the gradient. With ratio="sequence", the gradient is that of the GSPO paper where a response has
-    one advantage for all its tokens, and stays correct where each token has its own.
+    sg stops the gradient. With ratio="sequence", which the GSPO paper calls GSPO-token, each token has its
+    own advantage; where a response has one for all its tokens, value and gradient are those of GSPO. The
+    objectives are functions of `credit.losses`, whose docstrings have the whole formulas; `from_paper` sets
+    what a paper has. Clip-Cov and KL-Cov compare the tokens of the arrays that the loss is called with: where
+    these are one part of several, `normalizer` cannot make the parts add up to the whole.
 
     Loss, metrics and gradient are finite for all finite log-probs, for -inf, and for A below 1e18: before
     exp, a log-ratio above 20 counts as 20 (`ratio_max` is then 4.9e8), a log-prob below -1e12 as -1e12, and
@@ -44,8 +55,9 @@ class PolicyLoss(Settings):
         sequence_sum    sum over a response's tokens, then mean over responses
         fixed_horizon   sum over a response's tokens / horizon, then mean over responses
 
-    Responses without a token are not counted. Sources: PPO arXiv 1707.06347, dual clip 1912.09729,
-    clip-higher 2503.14476, fixed horizon 2503.20783, GSPO 2507.18071, CISPO 2506.13585.
+    Responses without a token are not counted; tokens whose loss is 0 are. Sources: PPO arXiv 1707.06347, dual
+    clip 1912.09729, clip-higher 2503.14476, fixed horizon 2503.20783, GSPO 2507.18071, CISPO 2506.13585,
+    SAPO 2511.20347, GMPO 2507.20673, DPPO 2602.04879, Clip-Cov and KL-Cov 2505.22617, IcePop 2510.18855.
 
     Example:
         >>> import numpy as np
@@ -57,16 +69,34 @@ class PolicyLoss(Settings):
     """
 
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """The ratio rho is clipped from below at 1 - clip_low."""
+    """The ratio rho is clipped from below at 1 - clip_low; in gmpo the log-ratio at -clip_low, and in dppo_tv
+    and dppo_kl the divergence at clip_low, where a token becomes less likely."""
     clip_high: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.2
-    """The ratio rho is clipped from above at 1 + clip_high; not at all where that is infinite."""
+    """The ratio rho is clipped from above at 1 + clip_high, not at all where that is infinite; in gmpo the
+    log-ratio at clip_high, and in dppo_tv and dppo_kl the divergence, where a token becomes more likely."""
     ratio: Ratio = "token"
-    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response, which the
-    GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
-    objective: Literal["clip", "cispo"] = "clip"
-    """PPO's clipped objective, or CISPO's, which clips the ratio but keeps the gradient of every token."""
+    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response (GSPO and
+    GSPO-token), which the GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
+    objective: Objective = "clip"
+    """PPO's clipped objective; CISPO's, which clips the ratio but keeps the gradient of every token; SAPO's
+    smooth gate; GMPO's geometric mean; DPPO's bound on a divergence; or Clip-Cov's and KL-Cov's, which treat
+    tokens of high covariance apart."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     """A token with a negative advantage costs at most -dual_clip A; None: no such bound."""
+    temperature_positive: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """tau of sapo's gate for tokens with a positive advantage."""
+    temperature_negative: Annotated[float, Field(ge=0.01, le=100)] = 1.05
+    """tau of sapo's gate for the other tokens."""
+    ratio_cap: Annotated[float, Field(gt=0)] | None = None
+    """Largest weight rho of a token in dppo_tv and dppo_kl, which keeps its gradient; None: no such cap."""
+    covariance_fraction: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Share of the tokens that clip_cov and kl_cov treat apart, at least one token."""
+    covariance_low: float = 1.0
+    """clip_cov chooses among the tokens whose covariance is above this."""
+    covariance_high: float = 5.0
+    """clip_cov chooses among the tokens whose covariance is below this."""
+    covariance_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on abs(log p - log p_old) of the tokens that kl_cov chooses."""
     aggregation: Aggregation = "sequence_mean"
     """How the losses of the tokens become one number."""
     horizon: Annotated[int, Field(ge=1)] | None = None
@@ -78,11 +108,31 @@ class PolicyLoss(Settings):
     """Estimator of the KL divergence from the log-probs of the sampled tokens."""
     rollout_cap: Annotated[float, Field(gt=0)] | None = None
     """Largest weight p_old / p_rollout, which corrects for a rollout engine's own log-probs; None: none."""
+    rollout_floor: Annotated[float, Field(gt=0)] | None = None
+    """Smallest weight p_old / p_rollout, beside rollout_cap; None: none."""
+    rollout_rule: RolloutRule = "truncate"
+    """What becomes of a weight beyond rollout_cap or rollout_floor: truncate sets it to the bound, mask to 0
+    (IcePop, masked importance sampling), and the token still counts in the mean."""
+    rollout_level: RolloutLevel = "token"
+    """Whether each token has its own weight, or all tokens of a response the product of theirs."""
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
         check_effects(self)
         return self
+
+    @classmethod
+    def from_paper(cls, name: str, **settings: Any) -> Self:
+        """The loss of a paper: gspo, gspo_token, sapo, gmpo, dppo_tv, dppo_kl, clip_cov, kl_cov or icepop.
+
+        Settings that are given replace the paper's; any other name is a ValueError.
+
+        Example:
+            >>> import credit
+            >>> credit.PolicyLoss.from_paper("gspo_token", kl_coefficient=0.1).clip_high
+            0.0004
+        """
+        return cls(**{**find_paper(name), **settings})
 
     def __call__(
         self,
@@ -141,7 +191,8 @@ class PolicyLoss(Settings):
         metrics["approx_kl"] = tokens.mean(estimate_kl(new - old, "k3"), mask)
         if rollout_log_probs is not None:
             rollout = stop_gradient(bound_log_probs(clean("rollout_log_probs", rollout_log_probs)))
-            weights, more = weigh_rollouts(old - rollout, mask, self.rollout_cap)
+            bounds = self.rollout_floor, self.rollout_cap
+            weights, more = weigh_rollouts(old - rollout, mask, bounds, self.rollout_rule, self.rollout_level)
             losses, metrics = losses * weights, metrics | more
         if self.kl_coefficient:
             reference = bound_log_probs(clean("reference_log_probs", reference_log_probs))

@@ -1,8 +1,8 @@
-"""Objectives that clip the importance ratio: PPO's and CISPO's."""
+"""Objectives that clip the importance ratio: PPO's, CISPO's and GMPO's."""
 
 from credit.backends.arrays import namespace, stop_gradient
 from credit.losses.inputs import LossInputs
-from credit.losses.ratios import Ratio, compute_ratio
+from credit.losses.ratios import Ratio, compute_ratio, geometric_mean
 from credit.losses.token_losses import TokenLosses
 
 
@@ -44,3 +44,28 @@ def cispo(inputs: LossInputs, *, ratio: Ratio, clip_low: float, clip_high: float
     bounded = stop_gradient(xp.clip(rho, min=1.0 - clip_low, max=1.0 + clip_high))
     shares = {"clip_fraction_low": rho < 1.0 - clip_low, "clip_fraction_high": rho > 1.0 + clip_high}
     return TokenLosses(-bounded * inputs.advantages * inputs.log_probs, rho, shares)
+
+
+def gmpo(inputs: LossInputs, *, clip_low: float, clip_high: float) -> TokenLosses:
+    """GMPO's objective: the geometric mean over a response of ratios that are clipped token by token.
+
+        x = log p - log p_old
+        c = min(x, clip_high)  where A > 0,   max(x, -clip_low)  where A < 0,   0  where A = 0
+        rho = sg(exp(mean_t(c))) exp(c) / sg(exp(c))
+        l = -rho A
+
+    The clips are in nats, of the log-ratio: the paper's range is exp(-0.4) to exp(0.4). The paper has one
+    advantage for all tokens of a response, and with aggregation="sequence_mean" its loss and its gradient
+    are these. Where each token has its own, the value is the paper's at their mean, and the gradient of each
+    token follows its own advantage, as GSPO-token's does, where the mean would cancel token weights.
+
+    Source: arXiv 2507.20673.
+    """
+    xp, advantages = namespace(inputs.log_probs), inputs.advantages
+    x = inputs.log_probs - inputs.old_log_probs
+    high = (advantages > 0.0) & (x > clip_high)
+    low = (advantages < 0.0) & (x < -clip_low)
+    held = xp.where(high, clip_high, xp.where(low, -clip_low, x))
+    held = xp.where(advantages == 0.0, 0.0, held)
+    rho = geometric_mean(held, inputs.mask)
+    return TokenLosses(-rho * advantages, rho, {"clip_fraction_low": low, "clip_fraction_high": high})
