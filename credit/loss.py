@@ -18,7 +18,8 @@ from credit.losses.rollouts import RolloutLevel, RolloutRule, weigh_rollouts
 from credit.settings import Settings
 from credit.types import Array
 
-Objective = Literal["clip", "cispo", "sapo", "gmpo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov"]
+KernelNumber = Annotated[float, Field(gt=0, le=100)]
+Objective = Literal["clip", "cispo", "sapo", "vespo", "gmpo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov"]
 
 
 class PolicyLoss(Settings):
@@ -30,6 +31,7 @@ class PolicyLoss(Settings):
         l = min(l, -dual_clip A)  where A < 0                         (only with dual_clip)
         l = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log p       ("cispo")
         l = -4 / tau sigmoid(tau (rho - 1)) A                         ("sapo")
+        l = -sg(W^k exp(lambda (1 - W))) A log p                      ("vespo", W: product of ratios)
         l = -sg(exp(mean_t(c))) exp(c) / sg(exp(c)) A                 ("gmpo", c: clipped log rho)
         l = -sg(min(rho, ratio_cap) [D <= clip]) A p / sg(p)          ("dppo_tv", "dppo_kl", D: divergence)
         l = as "clip", but 0 for a few tokens of high covariance      ("clip_cov")
@@ -57,7 +59,8 @@ class PolicyLoss(Settings):
 
     Responses without a token are not counted; tokens whose loss is 0 are. Sources: PPO arXiv 1707.06347, dual
     clip 1912.09729, clip-higher 2503.14476, fixed horizon 2503.20783, GSPO 2507.18071, CISPO 2506.13585,
-    SAPO 2511.20347, GMPO 2507.20673, DPPO 2602.04879, Clip-Cov and KL-Cov 2505.22617, IcePop 2510.18855.
+    SAPO 2511.20347, VESPO 2602.10693, GMPO 2507.20673, DPPO 2602.04879, Clip-Cov and KL-Cov 2505.22617,
+    IcePop 2510.18855.
 
     Example:
         >>> import numpy as np
@@ -79,14 +82,18 @@ class PolicyLoss(Settings):
     GSPO-token), which the GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
     objective: Objective = "clip"
     """PPO's clipped objective; CISPO's, which clips the ratio but keeps the gradient of every token; SAPO's
-    smooth gate; GMPO's geometric mean; DPPO's bound on a divergence; or Clip-Cov's and KL-Cov's, which treat
-    tokens of high covariance apart."""
+    and VESPO's smooth gates; GMPO's geometric mean; DPPO's bound on a divergence; or Clip-Cov's and
+    KL-Cov's, which treat tokens of high covariance apart."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     """A token with a negative advantage costs at most -dual_clip A; None: no such bound."""
     temperature_positive: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     """tau of sapo's gate for tokens with a positive advantage."""
     temperature_negative: Annotated[float, Field(ge=0.01, le=100)] = 1.05
     """tau of sapo's gate for the other tokens."""
+    kernel_positive: tuple[KernelNumber, KernelNumber] = (2.0, 3.0)
+    """k and lambda of vespo's W^k exp(lambda (1 - W)) for tokens with a positive advantage."""
+    kernel_negative: tuple[KernelNumber, KernelNumber] = (3.0, 2.0)
+    """k and lambda of vespo's kernel for the other tokens."""
     ratio_cap: Annotated[float, Field(gt=0)] | None = None
     """Largest weight rho of a token in dppo_tv and dppo_kl, which keeps its gradient; None: no such cap."""
     covariance_fraction: Annotated[float, Field(gt=0, le=1)] = 2e-4
@@ -123,9 +130,12 @@ class PolicyLoss(Settings):
 
     @classmethod
     def from_paper(cls, name: str, **settings: Any) -> Self:
-        """The loss of a paper: gspo, gspo_token, sapo, gmpo, dppo_tv, dppo_kl, clip_cov, kl_cov or icepop.
+        """The loss of a paper, where settings that are given replace the paper's.
 
-        Settings that are given replace the paper's; any other name is a ValueError.
+        Args:
+            name: gspo, gspo_token, sapo, vespo, gmpo, dppo_tv, dppo_kl, clip_cov, kl_cov or icepop; any other
+                is a ValueError that lists these.
+            **settings: of the class.
 
         Example:
             >>> import credit

@@ -28,6 +28,7 @@ LOSS_SWITCHES = [
     {"aggregation": "fixed_horizon", "horizon": 7},
     {"kl_coefficient": 0.1},
     {"objective": "sapo"},
+    {"objective": "vespo"},
     {"objective": "gmpo", "clip_low": 0.4, "clip_high": 0.4},
     {"objective": "dppo_kl", "clip_low": 0.05, "clip_high": 0.05},
     {"objective": "clip_cov", "covariance_fraction": 0.3, "covariance_low": -1.0},
@@ -88,7 +89,7 @@ def loss_results(loss):
 
 @pytest.mark.parametrize("switch", LOSS_SWITCHES, ids=str)
 def test_an_accepted_setting_changes_the_loss(switch):
-    further = ("sequence", "cispo", "token_mean", "k1", 0.1, 4, "mask")
+    further = ("sequence", "cispo", "token_mean", "k1", 0.1, 4, "mask", (2, 2))
     plain = loss_results(PolicyLoss(**switch))
     for field in set(PolicyLoss.model_fields) - set(switch):
         clips = {"clip_low": 0.1, "clip_high": 0.1} if field == "ratio" else {}

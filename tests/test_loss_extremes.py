@@ -26,6 +26,8 @@ FURTHER = (
     (
         *({"objective": "sapo", "ratio": kind} for kind in ("token", "sequence")),
         {"objective": "sapo", "temperature_positive": 100.0, "temperature_negative": 0.01},
+        {"objective": "vespo"},
+        {"objective": "vespo", "kernel_positive": (100.0, 0.01), "kernel_negative": (0.01, 100.0)},
         {"objective": "gmpo", **CLIPS},
         {"objective": "gmpo", "clip_low": 1.0, "clip_high": float("inf")},
         {"objective": "dppo_tv", **CLIPS},

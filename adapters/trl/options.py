@@ -11,7 +11,7 @@ from credit.adapters.trl import recipes
 from credit.adapters.trl.hooks import FRAMEWORK
 
 # The loss types of TRL that are objectives of their own, named as in PolicyLoss, and how each aggregates.
-AGGREGATIONS = {"cispo": "token_mean", "sapo": "sequence_mean"}
+AGGREGATIONS = {"cispo": "token_mean", "sapo": "sequence_mean", "vespo": "token_mean"}
 
 
 def needs_statistics(estimator: credit.Estimator | None) -> bool:
@@ -152,6 +152,11 @@ def _named_objective(
         high, low = args.sapo_temperature_pos, args.sapo_temperature_neg
         options["temperature_positive"] = ("sapo_temperature_pos", high, paper.temperature_positive)
         options["temperature_negative"] = ("sapo_temperature_neg", low, paper.temperature_negative)
+    if paper.objective == "vespo":
+        positive = (args.vespo_k_pos, args.vespo_lambda_pos)
+        negative = (args.vespo_k_neg, args.vespo_lambda_neg)
+        options["kernel_positive"] = ("vespo_k_pos and lambda_pos", positive, paper.kernel_positive)
+        options["kernel_negative"] = ("vespo_k_neg and lambda_neg", negative, paper.kernel_negative)
     if paper.objective == "cispo":  # TRL bounds the ratio by epsilon_high itself, and not from below
         options["clip_low"] = ("the lower clip of loss_type cispo", 1.0, paper.clip_low)
         options["clip_high"] = ("epsilon_high", epsilon_high, 1.0 + paper.clip_high)

@@ -6,13 +6,14 @@ from inspect import signature
 from credit.losses.clipped import cispo, clip, gmpo
 from credit.losses.covariances import clip_cov, kl_cov
 from credit.losses.divergences import dppo_kl, dppo_tv
-from credit.losses.gates import sapo
+from credit.losses.gates import sapo, vespo
 from credit.losses.token_losses import TokenLosses
 
 OBJECTIVES: Mapping[str, Callable[..., TokenLosses]] = {
     "clip": clip,
     "cispo": cispo,
     "sapo": sapo,
+    "vespo": vespo,
     "gmpo": gmpo,
     "dppo_tv": dppo_tv,
     "dppo_kl": dppo_kl,

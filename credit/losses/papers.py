@@ -9,6 +9,7 @@ PAPERS: Mapping[str, Mapping[str, Any]] = {
     "gspo": GSPO,
     "gspo_token": GSPO,  # the same formula: it carries an advantage of each token
     "sapo": {"objective": "sapo"},
+    "vespo": {"objective": "vespo", "aggregation": "token_mean"},
     "gmpo": {"objective": "gmpo", "clip_low": 0.4, "clip_high": 0.4},
     # The thresholds, fractions and clips below are those of the authors' scripts.
     "dppo_tv": {"objective": "dppo_tv", "clip_low": 0.15, "clip_high": 0.15},

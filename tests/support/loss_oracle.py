@@ -115,6 +115,16 @@ def sapo(settings, new, old, credit):
     return made
 
 
+def vespo(settings, new, old, credit):
+    made = {}
+    for place, a in credit.items():
+        product = math.prod(math.exp(new[p] - old[p]) for p in new if p[0] == place[0])
+        k, rate = settings.kernel_positive if a > 0 else settings.kernel_negative
+        slope = -math.exp(rate) * product**k * math.exp(-rate * product) * a
+        made[place] = slope * new[place], slope, set()
+    return made
+
+
 def gmpo(settings, new, old, credit):
     held, flags = {}, {}
     for place, a in credit.items():
@@ -187,6 +197,7 @@ OBJECTIVES = {
     "clip": clip,
     "cispo": cispo,
     "sapo": sapo,
+    "vespo": vespo,
     "gmpo": gmpo,
     "dppo_tv": partial(dppo, total_variation),
     "dppo_kl": partial(dppo, binary_kl),
@@ -218,6 +229,7 @@ def aggregate(settings, losses, normalizer):
 CLIPS = {"clip_fraction_low": "low", "clip_fraction_high": "high"}
 FLAGS = {
     "sapo": {},
+    "vespo": {},
     "kl_cov": {"penalized_fraction": "penalized"},
     "clip_cov": CLIPS | {"clip_fraction_covariance": "covariance"},
 }
@@ -228,6 +240,8 @@ def loss_metrics(settings, made, log_probs, old, reference, rollout):
     values = logs
     if settings.objective == "gmpo":
         values = {place: gmpo_log_ratio(settings, made, logs, place) for place in made}
+    elif settings.objective == "vespo":
+        values = {place: math.fsum(x for (row, _), x in logs.items() if row == place[0]) for place in made}
     elif settings.ratio == "sequence":
         values = {place: row_mean(logs, place[0]) for place in made}
     result = summary("ratio", [math.exp(x) for x in values.values()])

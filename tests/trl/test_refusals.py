@@ -140,6 +140,11 @@ def test_equal_loss_options_are_not_reported(make_trainer, caplog):
             ["epsilon_high=4.0 (5.0)", "lower clip of loss_type cispo=1.0 (0.2)"],
         ),
         (
+            {"objective": "vespo", "kernel_positive": [1, 3], "aggregation": "token_mean"},
+            {"loss_type": "vespo"},
+            ["vespo_k_pos and lambda_pos=(2.0, 3.0) ((1.0, 3.0))"],
+        ),
+        (
             {"objective": "gmpo", "clip_low": 0.4, "clip_high": 0.4},
             {},
             ["no option is known for objective='gmpo'"],
