@@ -48,7 +48,8 @@ class PolicyLoss(Settings):
 
     Loss, metrics and gradient are finite for all finite log-probs, for -inf, and for A below 1e18: before
     exp, a log-ratio above 20 counts as 20 (`ratio_max` is then 4.9e8), a log-prob below -1e12 as -1e12, and
-    neither has a gradient beyond, also where A < 0. Gradients in float16 hold ratios to 6e4.
+    neither has a gradient beyond, also where A < 0. Where sg stops that of the ratio, as in cispo, dppo_tv
+    and vespo, the log-prob of the token keeps its own. Gradients in float16 hold ratios to 6e4.
 
     The losses l [N, T] of the mask's tokens are reduced to one number by `aggregation`:
 
@@ -170,7 +171,10 @@ class PolicyLoss(Settings):
                 number in this batch.
 
         Returns:
-            The loss and the metrics, float32, or float64 for float64 log_probs.
+            The loss and the metrics, float32, or float64 for float64 log_probs: `ratio_mean`, `_min`, `_max`
+            and `approx_kl`, the share of tokens that each clip of the objective holds (`clip_fraction_low`,
+            `_high`, `_dual`, `_cap`, `_covariance`), `penalized_fraction` of kl_cov,
+            `rollout_masked_fraction` of rollout_rule="mask", and `kl`.
 
         Raises:
             ValueError: shapes do not fit, log-probs are missing that the KL penalty or the rollout
