@@ -1,38 +1,55 @@
 """The policy loss that an estimator's paper prescribes, as settings that compute it."""
 
-from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from credit import tokens, validation
-from credit.backends.arrays import namespace, stop_gradient
-from credit.log_ratios import KL, bound_log_probs, bound_log_ratios, estimate_kl
-from credit.loss_checks import check_effects
+from credit.backends.arrays import as_type, stop_gradient
+from credit.log_ratios import KL, bound_log_probs, estimate_kl
+from credit.losses.aggregation import Aggregation as Aggregation
+from credit.losses.aggregation import aggregate_losses
+from credit.losses.checks import check_effects
+from credit.losses.inputs import LossInputs, check_log_probs, make_cleaner, repeat_for_tokens
+from credit.losses.objectives import OBJECTIVES, SETTINGS
+from credit.losses.papers import find_paper
+from credit.losses.ratios import Ratio, summarize_ratio
+from credit.losses.rollouts import RolloutLevel, RolloutRule, weigh_rollouts
 from credit.settings import Settings
 from credit.types import Array
 
-Aggregation = Literal["token_mean", "sequence_mean", "sequence_sum", "fixed_horizon"]
+KernelNumber = Annotated[float, Field(gt=0, le=100)]
+Objective = Literal["clip", "cispo", "sapo", "vespo", "gmpo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov"]
 
 
 class PolicyLoss(Settings):
     """Policy-gradient loss with an optional KL penalty; calling it computes the loss.
 
         rho = exp(log p - log p_old)                                  (ratio="token")
-        rho = sg(exp(mean_t(log p - log p_old))) p / sg(p)            (ratio="sequence", GSPO)
+        rho = sg(exp(mean_t(log p - log p_old))) p / sg(p)            (ratio="sequence", GSPO-token)
         l = max(-rho A, -clip(rho, 1 - clip_low, 1 + clip_high) A)    (objective="clip")
         l = min(l, -dual_clip A)  where A < 0                         (only with dual_clip)
-        l = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log p       (objective="cispo")
+        l = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log p       ("cispo")
+        l = -4 / tau sigmoid(tau (rho - 1)) A                         ("sapo")
+        l = -sg(W^k exp(lambda (1 - W))) A log p                      ("vespo", W: product of ratios)
+        l = -sg(exp(mean_t(c))) exp(c) / sg(exp(c)) A                 ("gmpo", c: clipped log rho)
+        l = -sg(min(rho, ratio_cap) [D <= clip]) A p / sg(p)          ("dppo_tv", "dppo_kl", D: divergence)
+        l = as "clip", but 0 for a few tokens of high covariance      ("clip_cov")
+        l = -rho A, and a penalty for a few of the highest            ("kl_cov")
         l = l min(p_old / p_rollout, rollout_cap)                     (only with rollout_cap)
         l = l + kl_coefficient KL,   x = log q - log p
             k1: -x    k2: x^2 / 2    k3: exp(x) - x - 1
 
-    sg stops the gradient. With ratio="sequence", the gradient is that of the GSPO paper where a response has
-    one advantage for all its tokens, and stays correct where each token has its own.
+    sg stops the gradient. With ratio="sequence", which the GSPO paper calls GSPO-token, each token has its
+    own advantage; where a response has one for all its tokens, value and gradient are those of GSPO. The
+    objectives are functions of `credit.losses`, whose docstrings have the whole formulas; `from_paper` sets
+    what a paper has. Clip-Cov and KL-Cov compare the tokens of the arrays that the loss is called with: where
+    these are one part of several, `normalizer` cannot make the parts add up to the whole.
 
     Loss, metrics and gradient are finite for all finite log-probs, for -inf, and for A below 1e18: before
     exp, a log-ratio above 20 counts as 20 (`ratio_max` is then 4.9e8), a log-prob below -1e12 as -1e12, and
-    neither has a gradient beyond, also where A < 0. Gradients in float16 hold ratios to 6e4.
+    neither has a gradient beyond, also where A < 0. Where sg stops that of the ratio, as in cispo, dppo_tv
+    and vespo, the log-prob of the token keeps its own. Gradients in float16 hold ratios to 6e4.
 
     The losses l [N, T] of the mask's tokens are reduced to one number by `aggregation`:
 
@@ -41,8 +58,10 @@ class PolicyLoss(Settings):
         sequence_sum    sum over a response's tokens, then mean over responses
         fixed_horizon   sum over a response's tokens / horizon, then mean over responses
 
-    Responses without a token are not counted. Sources: PPO arXiv 1707.06347, dual clip 1912.09729,
-    clip-higher 2503.14476, fixed horizon 2503.20783, GSPO 2507.18071, CISPO 2506.13585.
+    Responses without a token are not counted; tokens whose loss is 0 are. Sources: PPO arXiv 1707.06347, dual
+    clip 1912.09729, clip-higher 2503.14476, fixed horizon 2503.20783, GSPO 2507.18071, CISPO 2506.13585,
+    SAPO 2511.20347, VESPO 2602.10693, GMPO 2507.20673, DPPO 2602.04879, Clip-Cov and KL-Cov 2505.22617,
+    IcePop 2510.18855.
 
     Example:
         >>> import numpy as np
@@ -54,16 +73,38 @@ class PolicyLoss(Settings):
     """
 
     clip_low: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """The ratio rho is clipped from below at 1 - clip_low."""
+    """The ratio rho is clipped from below at 1 - clip_low; in gmpo the log-ratio at -clip_low, and in dppo_tv
+    and dppo_kl the divergence at clip_low, where a token becomes less likely."""
     clip_high: Annotated[float, Field(ge=0, allow_inf_nan=True)] = 0.2
-    """The ratio rho is clipped from above at 1 + clip_high; not at all where that is infinite."""
-    ratio: Literal["token", "sequence"] = "token"
-    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response, which the
-    GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
-    objective: Literal["clip", "cispo"] = "clip"
-    """PPO's clipped objective, or CISPO's, which clips the ratio but keeps the gradient of every token."""
+    """The ratio rho is clipped from above at 1 + clip_high, not at all where that is infinite; in gmpo the
+    log-ratio at clip_high, and in dppo_tv and dppo_kl the divergence, where a token becomes more likely."""
+    ratio: Ratio = "token"
+    """Whether rho is the ratio of a token's probabilities, or the geometric mean over its response (GSPO and
+    GSPO-token), which the GSPO paper clips at 1 - 3e-4 and 1 + 4e-4."""
+    objective: Objective = "clip"
+    """PPO's clipped objective; CISPO's, which clips the ratio but keeps the gradient of every token; SAPO's
+    and VESPO's smooth gates; GMPO's geometric mean; DPPO's bound on a divergence; or Clip-Cov's and
+    KL-Cov's, which treat tokens of high covariance apart."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     """A token with a negative advantage costs at most -dual_clip A; None: no such bound."""
+    temperature_positive: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """tau of sapo's gate for tokens with a positive advantage."""
+    temperature_negative: Annotated[float, Field(ge=0.01, le=100)] = 1.05
+    """tau of sapo's gate for the other tokens."""
+    kernel_positive: tuple[KernelNumber, KernelNumber] = (2.0, 3.0)
+    """k and lambda of vespo's W^k exp(lambda (1 - W)) for tokens with a positive advantage."""
+    kernel_negative: tuple[KernelNumber, KernelNumber] = (3.0, 2.0)
+    """k and lambda of vespo's kernel for the other tokens."""
+    ratio_cap: Annotated[float, Field(gt=0)] | None = None
+    """Largest weight rho of a token in dppo_tv and dppo_kl, which keeps its gradient; None: no such cap."""
+    covariance_fraction: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """Share of the tokens that clip_cov and kl_cov treat apart, at least one token."""
+    covariance_low: float = 1.0
+    """clip_cov chooses among the tokens whose covariance is above this."""
+    covariance_high: float = 5.0
+    """clip_cov chooses among the tokens whose covariance is below this."""
+    covariance_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on abs(log p - log p_old) of the tokens that kl_cov chooses."""
     aggregation: Aggregation = "sequence_mean"
     """How the losses of the tokens become one number."""
     horizon: Annotated[int, Field(ge=1)] | None = None
@@ -75,11 +116,34 @@ class PolicyLoss(Settings):
     """Estimator of the KL divergence from the log-probs of the sampled tokens."""
     rollout_cap: Annotated[float, Field(gt=0)] | None = None
     """Largest weight p_old / p_rollout, which corrects for a rollout engine's own log-probs; None: none."""
+    rollout_floor: Annotated[float, Field(gt=0)] | None = None
+    """Smallest weight p_old / p_rollout, beside rollout_cap; None: none."""
+    rollout_rule: RolloutRule = "truncate"
+    """What becomes of a weight beyond rollout_cap or rollout_floor: truncate sets it to the bound, mask to 0
+    (IcePop, masked importance sampling), and the token still counts in the mean."""
+    rollout_level: RolloutLevel = "token"
+    """Whether each token has its own weight, or all tokens of a response the product of theirs."""
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
         check_effects(self)
         return self
+
+    @classmethod
+    def from_paper(cls, name: str, **settings: Any) -> Self:
+        """The loss of a paper, where settings that are given replace the paper's.
+
+        Args:
+            name: gspo, gspo_token, sapo, vespo, gmpo, dppo_tv, dppo_kl, clip_cov, kl_cov or icepop; any other
+                is a ValueError that lists these.
+            **settings: of the class.
+
+        Example:
+            >>> import credit
+            >>> credit.PolicyLoss.from_paper("gspo_token", kl_coefficient=0.1).clip_high
+            0.0004
+        """
+        return cls(**{**find_paper(name), **settings})
 
     def __call__(
         self,
@@ -107,13 +171,16 @@ class PolicyLoss(Settings):
                 number in this batch.
 
         Returns:
-            The loss and the metrics, float32, or float64 for float64 log_probs.
+            The loss and the metrics, float32, or float64 for float64 log_probs: `ratio_mean`, `_min`, `_max`
+            and `approx_kl`, the share of tokens that each clip of the objective holds (`clip_fraction_low`,
+            `_high`, `_dual`, `_cap`, `_covariance`), `penalized_fraction` of kl_cov,
+            `rollout_masked_fraction` of rollout_rule="mask", and `kl`.
 
         Raises:
             ValueError: shapes do not fit, log-probs are missing that the KL penalty or the rollout
                 correction needs, or fixed_horizon has no horizon.
         """
-        xp = validation.check_same_library(
+        validation.check_same_library(
             log_probs=log_probs,
             old_log_probs=old_log_probs,
             advantages=advantages,
@@ -121,32 +188,32 @@ class PolicyLoss(Settings):
             reference_log_probs=reference_log_probs,
             rollout_log_probs=rollout_log_probs,
         )
-        if log_probs.ndim != 2 or 0 in log_probs.shape:
-            shape = tuple(log_probs.shape)
-            raise ValueError(f"log_probs has shape {shape}; expected [N, T], at least one row and one token")
-        advantages = _repeat_for_tokens(advantages, log_probs)
+        check_log_probs(log_probs)
+        advantages = repeat_for_tokens(advantages, log_probs)
         self._check_needs(reference_log_probs, rollout_log_probs)
-        mask, clean = _make_cleaner(log_probs, mask)
+        mask, clean = make_cleaner(log_probs, mask)
         new = bound_log_probs(clean("log_probs", log_probs))
         old = stop_gradient(bound_log_probs(clean("old_log_probs", old_log_probs)))
         advantages = stop_gradient(clean("advantages", advantages))
-        ratio = self._ratio(new, old, mask)
-        losses, metrics = self._token_losses(ratio, new, advantages, mask)
-        metrics |= _ratio_metrics("ratio", ratio, mask)
-        moved = bound_log_ratios(new - old)
-        metrics["approx_kl"] = tokens.mean(xp.exp(moved) - 1.0 - moved, mask)
+        settings = {name: getattr(self, name) for name in SETTINGS[self.objective]}
+        result = OBJECTIVES[self.objective](LossInputs(new, old, advantages, mask), **settings)
+        losses = result.losses
+        metrics = {
+            name: tokens.mean(as_type(chosen, losses.dtype), mask) for name, chosen in result.shares.items()
+        }
+        metrics |= summarize_ratio("ratio", result.ratio, mask)
+        metrics["approx_kl"] = tokens.mean(estimate_kl(new - old, "k3"), mask)
         if rollout_log_probs is not None:
             rollout = stop_gradient(bound_log_probs(clean("rollout_log_probs", rollout_log_probs)))
-            mismatch = xp.exp(bound_log_ratios(old - rollout))
-            metrics |= _ratio_metrics("rollout_ratio", mismatch, mask)
-            if self.rollout_cap is not None:
-                losses = losses * xp.clip(mismatch, max=self.rollout_cap)
+            bounds = self.rollout_floor, self.rollout_cap
+            weights, more = weigh_rollouts(old - rollout, mask, bounds, self.rollout_rule, self.rollout_level)
+            losses, metrics = losses * weights, metrics | more
         if self.kl_coefficient:
             reference = bound_log_probs(clean("reference_log_probs", reference_log_probs))
             kl = estimate_kl(stop_gradient(reference) - new, self.kl)
             losses = losses + self.kl_coefficient * kl
             metrics["kl"] = tokens.mean(kl, mask)
-        loss = self._aggregate(losses, mask, normalizer)
+        loss = aggregate_losses(losses, mask, self.aggregation, self.horizon, normalizer)
         return loss, {name: stop_gradient(value) for name, value in metrics.items()}
 
     def _check_needs(self, reference_log_probs: Array | None, rollout_log_probs: Array | None) -> None:
@@ -165,86 +232,3 @@ class PolicyLoss(Settings):
                 "aggregation is 'fixed_horizon', so the loss needs horizon, the longest response that the "
                 "sampler allows, in tokens: PolicyLoss(aggregation='fixed_horizon', horizon=4096)"
             )
-
-    def _ratio(self, new: Array, old: Array, mask: Array) -> Array:
-        xp = namespace(new)
-        if self.ratio == "token":
-            return xp.exp(bound_log_ratios(new - old))
-        length = xp.clip(tokens.length(mask, new.dtype), min=1.0)
-        mean = xp.sum(xp.where(mask, new - old, 0.0), axis=-1, keepdims=True) / length
-        return xp.exp(bound_log_ratios(stop_gradient(mean) + (new - stop_gradient(new))))
-
-    def _token_losses(
-        self, ratio: Array, new: Array, advantages: Array, mask: Array
-    ) -> tuple[Array, dict[str, Array]]:
-        """The token losses [N, T], and the fraction of tokens clipped at each bound."""
-        xp = namespace(ratio)
-        plain = -ratio * advantages
-        bounded = xp.clip(ratio, min=1.0 - self.clip_low, max=1.0 + self.clip_high)
-        clipped = -bounded * advantages
-        losses = xp.where(clipped > plain, clipped, plain)
-        cut = clipped > plain
-        fraction = {
-            "clip_fraction_low": cut & (advantages < 0.0),
-            "clip_fraction_high": cut & (advantages > 0.0),
-        }
-        if self.objective == "cispo":
-            losses = -stop_gradient(bounded) * advantages * new
-            fraction = {
-                "clip_fraction_low": ratio < 1.0 - self.clip_low,
-                "clip_fraction_high": ratio > 1.0 + self.clip_high,
-            }
-        elif self.dual_clip is not None:
-            bound = -self.dual_clip * advantages
-            capped = (advantages < 0.0) & (losses > bound)
-            losses = xp.where(capped, bound, losses)
-            fraction["clip_fraction_dual"] = capped
-        return losses, {
-            name: tokens.mean(xp.astype(flag, losses.dtype), mask) for name, flag in fraction.items()
-        }
-
-    def _aggregate(self, losses: Array, mask: Array, normalizer: Array | float | None) -> Array:
-        xp = namespace(losses)
-        losses = xp.where(mask, losses, 0.0)
-        lengths = tokens.length(mask, losses.dtype)[:, 0]
-        if self.aggregation == "token_mean":
-            count = xp.clip(xp.sum(lengths), min=1.0) if normalizer is None else normalizer
-            return xp.sum(losses) / count
-        sums = xp.sum(losses, axis=-1)
-        if self.aggregation == "sequence_mean":
-            sums = sums / xp.clip(lengths, min=1.0)
-        elif self.horizon is not None:  # fixed_horizon alone has one
-            sums = sums / self.horizon
-        if normalizer is None:
-            normalizer = xp.clip(xp.sum(xp.astype(lengths > 0.0, losses.dtype)), min=1.0)
-        return xp.sum(sums) / normalizer
-
-
-def _repeat_for_tokens(advantages: Array, log_probs: Array) -> Array:
-    """Advantages [N, T], from those or from one number per response."""
-    if advantages.ndim != 1:
-        return advantages
-    validation.check_shape("advantages", advantages, log_probs.shape[:1], "[N] of log_probs")
-    return advantages[:, None] + namespace(log_probs).zeros_like(log_probs, dtype=advantages.dtype)
-
-
-def _make_cleaner(log_probs: Array, mask: Array) -> tuple[Array, Callable[[str, Array], Array]]:
-    """The mask as bool, and a function that checks an array and makes it float and 0 outside the mask."""
-    xp = namespace(log_probs)
-    chosen = xp.astype(mask, xp.bool)
-    dtype = xp.float64 if log_probs.dtype == xp.float64 else xp.float32
-    validation.check_shape("mask", chosen, log_probs.shape, "as log_probs")
-
-    def clean(name: str, array: Array) -> Array:
-        validation.check_shape(name, array, log_probs.shape, "as log_probs")
-        return xp.where(chosen, xp.astype(array, dtype), 0.0)
-
-    return chosen, clean
-
-
-def _ratio_metrics(name: str, ratio: Array, mask: Array) -> dict[str, Array]:
-    return {
-        f"{name}_mean": tokens.mean(ratio, mask),
-        f"{name}_min": tokens.extreme(ratio, mask, largest=False),
-        f"{name}_max": tokens.extreme(ratio, mask, largest=True),
-    }

@@ -10,6 +10,7 @@ from typing import Any
 from credit.estimators.base import Estimator
 from credit.estimators.registry import estimator_classes
 from credit.loss import PolicyLoss
+from credit.losses.objectives import SETTINGS
 
 PAPER = re.compile(r"arXiv\s+(\d{4}\.\d{5})")
 
@@ -42,9 +43,13 @@ def _find_formula(text: str) -> str:
 
 
 def _describe_loss(loss: PolicyLoss) -> str:
-    low, high = f"{loss.clip_low:g}", f"{loss.clip_high:g}"
-    clip = low if low == high else f"{low} / {high}"
-    return f"clip {clip}, {loss.aggregation.replace('_', ' ')}"
+    reads = SETTINGS[loss.objective]
+    parts = [loss.objective.replace("_", "-")] if loss.objective != "clip" else []
+    if "clip_low" in reads:
+        low, high = f"{loss.clip_low:g}", f"{loss.clip_high:g}"
+        parts.append(f"clip {low if low == high else f'{low} / {high}'}")
+    parts += ["sequence ratio"] if loss.ratio == "sequence" else []
+    return ", ".join([*parts, loss.aggregation.replace("_", " ")])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -181,15 +181,50 @@ def test_a_mix_filters_groups_if_a_part_does():
 
 def test_the_report_names_what_differs_and_only_that(caplog):
     with caplog.at_level(logging.WARNING, logger="credit"):
-        loss_report.report_loss_differences(
-            FRAMEWORK, PRODUCT, {"low": (0.2, 0.2), "high": (0.3, 0.2)}, ("mean", "tokens")
-        )
+        options = {"clip_low": ("low", 0.2, 0.2), "clip_high": ("high", 0.3, 0.2)}
+        loss_report.report_loss_differences(FRAMEWORK, PRODUCT, options, ("mean", "tokens"))
     (record,) = caplog.records
     expected = "Frame's loss options are used as they are; our_dgpo has other values (in brackets; a hint): "
     assert record.getMessage() == expected + "mean=tokens (rows), high=0.3 (0.2)"
     caplog.clear()
-    loss_report.report_loss_differences(FRAMEWORK, PRODUCT, {"low": (0.2, 0.2)}, ("mean", "rows"))
+    equal = {"clip_low": ("low", 0.2, 0.2), "temperature_positive": ("tau", 3.0, 1.0)}
+    loss_report.report_loss_differences(FRAMEWORK, PRODUCT, equal, ("mean", "rows"))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("loss", "parts", "others"),
+    [
+        (
+            {"objective": "dppo_kl", "clip_low": 0.05, "clip_high": 0.05},
+            ["objective='dppo_kl'"],
+            ["low", "clip"],
+        ),
+        (
+            {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
+            ["low=0.2 (0.0003)", "ratio='sequence'"],
+            [],
+        ),
+        (
+            {"rollout_cap": 5.0, "rollout_rule": "mask"},
+            [
+                "Frame's loss is used as it is; no option is known for rollout_cap=5.0, rollout_rule='mask' of our_"
+            ],
+            ["brackets", "low"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_no_option_expresses_is_named_and_not_ignored(caplog, loss, parts, others):
+    estimator = credit.DGPO(loss=loss)
+    options = {"clip_low": ("low", 0.2, estimator.loss.clip_low)}
+    with caplog.at_level(logging.WARNING, logger="credit"):
+        loss_report.report_loss_differences(FRAMEWORK, estimator, options, ("mean", "rows"))
+    (record,) = caplog.records
+    for part in parts:
+        assert part in record.getMessage()
+    for part in others:
+        assert part not in record.getMessage()
 
 
 def test_a_table_is_compared_with_what_is_installed():

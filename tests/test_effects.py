@@ -27,6 +27,14 @@ LOSS_SWITCHES = [
     {"ratio": "sequence", "clip_low": 3e-4, "clip_high": 4e-4},
     {"aggregation": "fixed_horizon", "horizon": 7},
     {"kl_coefficient": 0.1},
+    {"objective": "sapo"},
+    {"objective": "vespo"},
+    {"objective": "gmpo", "clip_low": 0.4, "clip_high": 0.4},
+    {"objective": "dppo_kl", "clip_low": 0.05, "clip_high": 0.05},
+    {"objective": "clip_cov", "covariance_fraction": 0.3, "covariance_low": -1.0},
+    {"objective": "clip_cov", "covariance_fraction": 0.3, "covariance_high": 4.0},
+    {"objective": "kl_cov", "covariance_fraction": 0.3},
+    {"rollout_cap": 2.0},
 ]
 
 
@@ -81,7 +89,7 @@ def loss_results(loss):
 
 @pytest.mark.parametrize("switch", LOSS_SWITCHES, ids=str)
 def test_an_accepted_setting_changes_the_loss(switch):
-    further = ("sequence", "cispo", "token_mean", "k1", 0.1, 4)
+    further = ("sequence", "cispo", "token_mean", "k1", 0.1, 4, "mask", (2, 2))
     plain = loss_results(PolicyLoss(**switch))
     for field in set(PolicyLoss.model_fields) - set(switch):
         clips = {"clip_low": 0.1, "clip_high": 0.1} if field == "ratio" else {}

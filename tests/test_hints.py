@@ -8,6 +8,7 @@ import pytest
 
 import credit
 from credit import PolicyLoss
+from credit.losses.papers import PAPERS
 
 pytestmark = pytest.mark.usefixtures("own_registry")
 
@@ -37,6 +38,18 @@ def test_the_hint_points_to_the_users_line():
     assert said[0].filename == __file__
 
 
+@pytest.mark.parametrize(("objective", "clips"), [("gmpo", "clip_low=0.4"), ("dppo_kl", "clip_low=0.05")])
+def test_a_ratios_clips_get_a_hint_where_they_bound_something_else(objective, clips):
+    with pytest.warns(
+        UserWarning, match=f'objective="{objective}" is left with .* (has|have) {clips}'
+    ) as said:
+        PolicyLoss(objective=objective, clip_high=0.3)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PolicyLoss(objective=objective, clip_high=0.3)
+
+
 def test_clips_that_were_chosen_get_no_hint():
     class OfSequences(PolicyLoss):
         clip_low: float = 3e-4
@@ -51,6 +64,9 @@ def test_clips_that_were_chosen_get_no_hint():
         chosen = PolicyLoss(ratio="sequence", clip_low=3e-4, clip_high=4e-4)
         PolicyLoss(ratio="sequence", clip_low=0.2, clip_high=0.2)
         PolicyLoss(clip_low=0.1)
+        PolicyLoss(ratio="sequence", objective="sapo")
+        for paper in PAPERS:
+            PolicyLoss.from_paper(paper)
         Own(loss={"ratio": "sequence"})
         assert credit.parse(credit.GRPO(loss=chosen).model_dump()).loss == chosen
 

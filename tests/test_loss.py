@@ -1,11 +1,9 @@
 """PolicyLoss against the formula, its gradient, and the loss that each estimator's paper prescribes."""
 
 from functools import cache
-from pathlib import Path
-from typing import get_args
 
+import loss_oracle
 import numpy as np
-import oracle
 import pytest
 import running
 from hypothesis import given as drawn
@@ -74,18 +72,7 @@ def run(library, loss, given, *, quick=True):
 def expected(loss, given, **named):
     new, old, advantages, mask = (given[n] for n in ("log_probs", "old_log_probs", "advantages", "mask"))
     others = given.get("reference_log_probs"), given.get("rollout_log_probs")
-    return oracle.policy_loss(loss, new, old, advantages, mask, *others, **named)
-
-
-def test_every_objective_is_compared_with_its_formula():
-    """By SETTINGS here, against the oracle, or by name in tests/test_loss_variants.py."""
-    compared = {loss.objective for loss in SETTINGS}
-    variants = (Path(__file__).parent / "test_loss_variants.py").read_text()
-    for name in get_args(PolicyLoss.model_fields["objective"].annotation):
-        assert name in compared or f'gradient({{"objective": "{name}"' in variants, (
-            f"add PolicyLoss(objective={name!r}) to SETTINGS in tests/test_loss.py and its formula to token_loss in "
-            "tests/support/oracle.py, or its value and slope to tests/test_loss_variants.py"
-        )
+    return loss_oracle.policy_loss(loss, new, old, advantages, mask, *others, **named)
 
 
 @every_setting

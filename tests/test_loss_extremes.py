@@ -2,8 +2,8 @@
 
 from itertools import product
 
+import loss_oracle
 import numpy as np
-import oracle
 import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
@@ -20,7 +20,31 @@ CHOICES = (
     ({}, *({"kl": kind, "kl_coefficient": 0.1} for kind in ("k1", "k2", "k3"))),
     ({}, {"rollout_cap": 2.0}),
 )
-EVERY_LOSS = [PolicyLoss(**{k: v for part in parts for k, v in part.items()}) for parts in product(*CHOICES)]
+CLIPS = {"clip_low": 0.1, "clip_high": 0.3}
+WIDE = {"covariance_low": -1e30, "covariance_high": 1e30, "covariance_fraction": 0.5}
+FURTHER = (
+    (
+        *({"objective": "sapo", "ratio": kind} for kind in ("token", "sequence")),
+        {"objective": "sapo", "temperature_positive": 100.0, "temperature_negative": 0.01},
+        {"objective": "vespo"},
+        {"objective": "vespo", "kernel_positive": (100.0, 0.01), "kernel_negative": (0.01, 100.0)},
+        {"objective": "gmpo", **CLIPS},
+        {"objective": "gmpo", "clip_low": 1.0, "clip_high": float("inf")},
+        {"objective": "dppo_tv", **CLIPS},
+        {"objective": "dppo_kl", **CLIPS, "ratio_cap": 3.0},
+        {"objective": "clip_cov", **WIDE},
+        {"objective": "kl_cov", "covariance_fraction": 0.5},
+    ),
+    (
+        {"kl": "k2", "kl_coefficient": 0.1, "aggregation": "token_mean"},
+        {"rollout_rule": "mask", "rollout_floor": 0.5, "rollout_cap": 5.0},
+        {"rollout_level": "sequence", "rollout_cap": 2.0},
+    ),
+)
+EVERY_LOSS = [
+    PolicyLoss(**{k: v for part in parts for k, v in part.items()})
+    for parts in (*product(*CHOICES), *product(*FURTHER))
+]
 SHAPE = (2, 3)
 SIZES = (0.0, 0.1, 5.0, 19.9, 21.1, 88.8, 710.0, 1e11, 1e19, np.inf)  # infinity: the type's largest number
 NAMES = ("log_probs", "old_log_probs", "reference_log_probs", "rollout_log_probs")
@@ -150,7 +174,9 @@ def test_up_to_a_log_ratio_of_20_nothing_changes(library, loss, moves, seed):
     value, metrics, _ = differentiate(library, loss, given)
     new, old, reference, rollout = (given[name] for name in NAMES)
     mask = np.ones(SHAPE, bool)
-    right, right_metrics = oracle.policy_loss(loss, new, old, given["advantages"], mask, reference, rollout)
+    right, right_metrics = loss_oracle.policy_loss(
+        loss, new, old, given["advantages"], mask, reference, rollout
+    )
     np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-5)
     assert metrics.keys() == right_metrics.keys()
     for name, metric in metrics.items():

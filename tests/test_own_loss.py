@@ -66,6 +66,7 @@ def test_a_loss_replaces_the_whole():
         PolicyLoss(kl_coefficient=0.1),
         PolicyLoss(),
         PolicyLoss(clip_high=float("inf")),
+        PolicyLoss.from_paper("icepop"),
         {"kl_coefficient": 0.1},
     ],
     ids=repr,

@@ -92,15 +92,37 @@ def report_differences(choice: Choice, args: Any) -> None:
     """Logs one line if OpenRLHF's loss options, which stay as they are, differ from the paper's."""
     paper, actor, kl = choice.estimator.loss, args.actor, args.algo.kl
     loss_type = {"token": "ppo", "sequence": "gspo"}[paper.ratio]
+    clips = tuple(actor.eps_clip_low_high or (actor.eps_clip, actor.eps_clip))
+    clip = ("--actor.eps_clip_low_high", clips, (paper.clip_low, paper.clip_high))
     options = {
-        "--actor.eps_clip_low_high": (
-            tuple(actor.eps_clip_low_high or (actor.eps_clip, actor.eps_clip)),
-            (paper.clip_low, paper.clip_high),
+        "clip_low": clip,
+        "clip_high": clip,
+        "dual_clip": ("--actor.dual_clip", actor.dual_clip, paper.dual_clip),
+        "ratio": ("--actor.policy_loss_type", actor.policy_loss_type, loss_type),
+        "kl_coefficient": (
+            "--algo.kl.init_coef",
+            kl.init_coef if kl.use_loss else 0.0,
+            paper.kl_coefficient,
         ),
-        "--actor.dual_clip": (actor.dual_clip, paper.dual_clip),
-        "--actor.policy_loss_type": (actor.policy_loss_type, loss_type),
-        "--algo.kl.init_coef": (kl.init_coef if kl.use_loss else 0.0, paper.kl_coefficient),
+        "kl": ("--algo.kl.estimator", kl.estimator, paper.kl),
     }
+    if paper.rollout_cap is not None and paper.rollout_level == "token":
+        options |= _rollout_options(paper, args.algo.advantage)
     # Releases before 0.11.2 have no such flag and take the mean over tokens.
     aggregation = "--actor.loss_agg_mode", getattr(actor, "loss_agg_mode", "token-mean")
     loss_report.report_loss_differences(FRAMEWORK, choice.estimator, options, aggregation)
+
+
+def _rollout_options(paper: credit.PolicyLoss, advantage: Any) -> dict[str, loss_report.Option]:
+    """OpenRLHF's correction for each token. For a sequence it has another: it filters by the mean ratio."""
+    prefix = "--algo.advantage.is_correction_"
+    level = getattr(advantage, "is_correction_level", "off")
+    mode = getattr(advantage, "is_correction_mode", "mask")
+    bounds = tuple(getattr(advantage, "is_correction_threshold", ()))
+    threshold = (f"{prefix}threshold", bounds, (paper.rollout_floor or 0.0, paper.rollout_cap))
+    return {
+        "rollout_cap": threshold,
+        "rollout_floor": threshold,
+        "rollout_rule": (f"{prefix}mode", mode, {"mask": "mask", "truncate": "clip"}[paper.rollout_rule]),
+        "rollout_level": (f"{prefix}level", level, "token"),
+    }

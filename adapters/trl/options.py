@@ -10,6 +10,9 @@ from credit.adapters import fields, loss_report, rules, traits
 from credit.adapters.trl import recipes
 from credit.adapters.trl.hooks import FRAMEWORK
 
+# The loss types of TRL that are objectives of their own, named as in PolicyLoss, and how each aggregates.
+AGGREGATIONS = {"cispo": "token_mean", "sapo": "sequence_mean", "vespo": "token_mean"}
+
 
 def needs_statistics(estimator: credit.Estimator | None) -> bool:
     """Whether the policy has to run once more over the sampled tokens."""
@@ -111,14 +114,67 @@ def refuse_images(estimator: credit.Estimator, args: Any) -> None:
 def report_differences(estimator: credit.Estimator, args: Any) -> None:
     """Logs one line if TRL's loss options, which stay as they are, differ from the paper's."""
     paper = estimator.loss
-    options = {
-        "epsilon": (args.epsilon, paper.clip_low),
-        "epsilon_high": (args.epsilon if args.epsilon_high is None else args.epsilon_high, paper.clip_high),
-        "delta": (args.delta, paper.dual_clip),
-        "beta": (args.beta, paper.kl_coefficient),
+    epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
+    options: dict[str, loss_report.Option] = {
+        "clip_low": ("epsilon", args.epsilon, paper.clip_low),
+        "clip_high": ("epsilon_high", epsilon_high, paper.clip_high),
+        "dual_clip": ("delta", args.delta, paper.dual_clip),
+        "kl_coefficient": ("beta", args.beta, paper.kl_coefficient),
+        "ratio": ("importance_sampling_level", args.importance_sampling_level, paper.ratio),
     }
-    recipe = recipes.recipe_options(args)
-    options |= {
-        name: (getattr(args, name), recipe[name]) for name in recipe if name not in (*options, "loss_type")
+    aggregation: tuple[str, str] | None = ("loss_type", args.loss_type)
+    if paper.horizon is not None:
+        options["horizon"] = ("max_completion_length", args.max_completion_length, paper.horizon)
+    if paper.objective in AGGREGATIONS:
+        options |= _named_objective(paper, args, epsilon_high)
+        aggregation = None
+    if paper.rollout_cap is not None:
+        options |= _rollout_options(paper, args)
+    expressed = {option for option, _, _ in options.values()}
+    recipe = {n: v for n, v in recipes.recipe_options(args).items() if n not in (*expressed, "loss_type")}
+    further = [(name, getattr(args, name), value) for name, value in recipe.items()]
+    loss_report.report_loss_differences(FRAMEWORK, estimator, options, aggregation, further)
+
+
+def _named_objective(
+    paper: credit.PolicyLoss, args: Any, epsilon_high: float
+) -> dict[str, loss_report.Option]:
+    """The objectives that have a loss_type of their own, each with one aggregation."""
+    options: dict[str, loss_report.Option] = {
+        "objective": ("loss_type", args.loss_type, paper.objective),
+        "aggregation": (
+            f"the aggregation of loss_type {paper.objective}",
+            AGGREGATIONS[paper.objective],
+            paper.aggregation,
+        ),
     }
-    loss_report.report_loss_differences(FRAMEWORK, estimator, options, ("loss_type", args.loss_type))
+    if paper.objective == "sapo":
+        high, low = args.sapo_temperature_pos, args.sapo_temperature_neg
+        options["temperature_positive"] = ("sapo_temperature_pos", high, paper.temperature_positive)
+        options["temperature_negative"] = ("sapo_temperature_neg", low, paper.temperature_negative)
+    if paper.objective == "vespo":
+        positive = (args.vespo_k_pos, args.vespo_lambda_pos)
+        negative = (args.vespo_k_neg, args.vespo_lambda_neg)
+        options["kernel_positive"] = ("vespo_k_pos and lambda_pos", positive, paper.kernel_positive)
+        options["kernel_negative"] = ("vespo_k_neg and lambda_neg", negative, paper.kernel_negative)
+    if paper.objective == "cispo":  # TRL bounds the ratio by epsilon_high itself, and not from below
+        options["clip_low"] = ("the lower clip of loss_type cispo", 1.0, paper.clip_low)
+        options["clip_high"] = ("epsilon_high", epsilon_high, 1.0 + paper.clip_high)
+    return options
+
+
+def _rollout_options(paper: credit.PolicyLoss, args: Any) -> dict[str, loss_report.Option]:
+    corrects = args.use_vllm and args.vllm_importance_sampling_correction
+    wanted = f"{paper.rollout_level}_{paper.rollout_rule}"
+    mode = (
+        "vllm_importance_sampling_mode",
+        args.vllm_importance_sampling_mode if corrects else None,
+        wanted,
+    )
+    highest, lowest = args.vllm_importance_sampling_clip_max, args.vllm_importance_sampling_clip_min
+    return {
+        "rollout_cap": ("vllm_importance_sampling_clip_max", highest, paper.rollout_cap),
+        "rollout_floor": ("vllm_importance_sampling_clip_min", lowest, paper.rollout_floor),
+        "rollout_rule": mode,
+        "rollout_level": mode,
+    }

@@ -78,11 +78,11 @@ def report_differences(config: CreditGRPOConfig) -> None:
     """Logs one line if Tunix's loss options, which stay as they are, differ from the paper's."""
     paper = config.estimator.loss
     options = {
-        "epsilon": (config.epsilon, paper.clip_low),
-        "epsilon_high": (config.epsilon_high, paper.clip_high),
-        "epsilon_c": (config.epsilon_c, paper.dual_clip),
-        "beta": (config.beta, paper.kl_coefficient),
-        "loss_algo": (config.loss_algo, "gspo-token" if paper.ratio == "sequence" else "grpo"),
+        "clip_low": ("epsilon", config.epsilon, paper.clip_low),
+        "clip_high": ("epsilon_high", config.epsilon_high, paper.clip_high),
+        "dual_clip": ("epsilon_c", config.epsilon_c, paper.dual_clip),
+        "kl_coefficient": ("beta", config.beta, paper.kl_coefficient),
+        "ratio": ("loss_algo", config.loss_algo, "gspo-token" if paper.ratio == "sequence" else "grpo"),
     }
     aggregation = ("loss_agg_mode", config.loss_agg_mode)
     loss_report.report_loss_differences(FRAMEWORK, config.estimator, options, aggregation)

@@ -14,6 +14,14 @@ BINARY = (
     "or use +algorithm.credit.divergence=binary (a weaker signal, from the log-probs of sampled tokens alone)"
 )
 NO_DUAL_CLIP = 100.0  # a ratio never gets this large, so a clip_ratio_c from here on never acts
+# verl's loss_mode by objective and ratio, and its names of estimators of the KL divergence.
+LOSS_MODES = {
+    ("clip", "token"): "vanilla",
+    ("clip", "sequence"): "gspo",
+    ("gmpo", "token"): "geo_mean",
+    **{(name, "token"): name for name in ("cispo", "sapo", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov")},
+}
+KL_TYPES = {"kl": "k1", "mse": "k2", "low_var_kl": "k3"}
 
 
 def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
@@ -148,18 +156,61 @@ def uses_lora(models: Any) -> bool:
 def report_differences(choice: Choice, config: Any) -> None:
     """Logs one line if verl's loss options, which stay as they are, differ from the paper's."""
     paper, actor = choice.estimator.loss, config.actor_rollout_ref.actor
-    dual_clip = None if actor.clip_ratio_c >= NO_DUAL_CLIP else actor.clip_ratio_c
-    options = {
-        "clip_ratio_low": (actor.clip_ratio_low, paper.clip_low),
-        "clip_ratio_high": (actor.clip_ratio_high, paper.clip_high),
-        "clip_ratio_c": (dual_clip, paper.dual_clip or None),
-        "use_kl_loss": (bool(actor.use_kl_loss), bool(paper.kl_coefficient)),
-        "use_kl_in_reward": (bool(config.algorithm.use_kl_in_reward), False),
-        "policy_loss.loss_mode": (actor.policy_loss.get("loss_mode", "vanilla"), "vanilla"),
+    cap = None if actor.clip_ratio_c >= NO_DUAL_CLIP else actor.clip_ratio_c
+    mode = actor.policy_loss.get("loss_mode", "vanilla")
+    wanted = LOSS_MODES.get((paper.objective, paper.ratio))
+    options: dict[str, loss_report.Option] = {
+        "clip_low": ("clip_ratio_low", actor.clip_ratio_low, paper.clip_low),
+        "clip_high": ("clip_ratio_high", actor.clip_ratio_high, paper.clip_high),
+        "dual_clip": ("clip_ratio_c", cap, paper.dual_clip),
+        "ratio_cap": ("clip_ratio_c", cap, paper.ratio_cap),
+        "temperature_positive": ("tau_pos", actor.tau_pos, paper.temperature_positive),
+        "temperature_negative": ("tau_neg", actor.tau_neg, paper.temperature_negative),
+        **_covariance_options(paper, actor.policy_loss),
+        "kl_coefficient": ("use_kl_loss", bool(actor.use_kl_loss), False),
+        "kl": ("kl_loss_type", KL_TYPES.get(actor.kl_loss_type, actor.kl_loss_type), paper.kl),
     }
+    if wanted is not None:
+        options |= dict.fromkeys(("objective", "ratio"), ("policy_loss.loss_mode", mode, wanted))
+    if paper.kl_coefficient:
+        coefficient = actor.kl_loss_coef if actor.use_kl_loss else 0.0
+        options["kl_coefficient"] = ("kl_loss_coef", coefficient, paper.kl_coefficient)
     if FRAMEWORK.aggregations.get(actor.loss_agg_mode) == paper.aggregation == "fixed_horizon":
         # Left at None, verl divides by the width of each micro-batch, which follows its padding.
         horizon = paper.horizon or config.data.max_response_length
-        options["loss_scale_factor"] = (actor.loss_scale_factor, horizon)
+        options["horizon"] = ("loss_scale_factor", actor.loss_scale_factor, horizon)
+    if paper.rollout_cap is not None:
+        options |= _rollout_options(paper, config)
+    further = [("use_kl_in_reward", bool(config.algorithm.use_kl_in_reward), False)]
     aggregation = ("loss_agg_mode", actor.loss_agg_mode)
-    loss_report.report_loss_differences(FRAMEWORK, choice.estimator, options, aggregation)
+    loss_report.report_loss_differences(FRAMEWORK, choice.estimator, options, aggregation, further)
+
+
+def _covariance_options(paper: credit.PolicyLoss, policy_loss: Any) -> dict[str, loss_report.Option]:
+    fraction = "clip_cov_ratio" if paper.objective == "clip_cov" else "kl_cov_ratio"
+    names = {
+        "covariance_fraction": fraction,
+        "covariance_low": "clip_cov_lb",
+        "covariance_high": "clip_cov_ub",
+        "covariance_penalty": "ppo_kl_coef",
+    }
+    return {
+        setting: (f"policy_loss.{name}", policy_loss.get(name), getattr(paper, setting))
+        for setting, name in names.items()
+    }
+
+
+def _rollout_options(paper: credit.PolicyLoss, config: Any) -> dict[str, loss_report.Option]:
+    """One threshold truncates, "lower_upper" masks; of a floor without a mask verl knows nothing."""
+    prefix = "algorithm.rollout_correction"
+    level = OmegaConf.select(config, f"{prefix}.rollout_is", default=None)
+    threshold = str(OmegaConf.select(config, f"{prefix}.rollout_is_threshold", default=None))
+    options: dict[str, loss_report.Option] = {
+        "rollout_level": ("rollout_correction.rollout_is", level, paper.rollout_level)
+    }
+    masks, floor = paper.rollout_rule == "mask", paper.rollout_floor
+    if masks == (floor is not None):
+        wanted = f"{floor}_{paper.rollout_cap}" if masks else f"{paper.rollout_cap}"
+        shown = ("rollout_correction.rollout_is_threshold", threshold, wanted)
+        options |= dict.fromkeys(("rollout_cap", "rollout_floor", "rollout_rule"), shown)
+    return options

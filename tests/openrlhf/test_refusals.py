@@ -12,11 +12,12 @@ import pytest
 import credit
 from credit.adapters import traits
 from credit.adapters.hooks import check_functions
-from credit.adapters.openrlhf import hooks
+from credit.adapters.openrlhf import hooks, options
 from credit.adapters.openrlhf.settings import Choice
 
 NAME = "--algo.advantage.estimator"
 DGPO = [NAME, "dgpo"]
+ICEPOP = {"rollout_rule": "mask", "rollout_floor": 0.5, "rollout_cap": 5.0}
 
 
 class NeedsBaselines(credit.GRPO):
@@ -177,6 +178,34 @@ def test_differing_loss_options_are_reported(parse, caplog):
         assert part in text
     assert not report(parse, caplog, *DGPO, "--actor.loss_agg_mode", "seq-mean-token-mean")
     assert "(fixed_horizon)" in report(parse, caplog, NAME, "credit_dr_grpo")
+
+
+@pytest.mark.parametrize(
+    ("loss", "flags", "reported"),
+    [
+        ({"objective": "sapo"}, [], "no option is known for objective='sapo' of"),
+        (ICEPOP, [], "is_correction_level=off (token)"),
+        (ICEPOP, ["--algo.advantage.is_correction_level", "token"], ""),
+        (
+            {"rollout_level": "sequence", "rollout_cap": 5.0},
+            [],
+            "no option is known for rollout_cap=5.0, rollout_level='sequence' of",
+        ),
+        (
+            {"kl_coefficient": 0.1},
+            ["--algo.kl.use_loss", "--algo.kl.init_coef", "0.1"],
+            "kl.estimator=k1 (k3)",
+        ),
+    ],
+)
+def test_every_setting_of_an_own_loss_is_compared_or_named(parse, caplog, loss, flags, reported):
+    """OpenRLHF's flags set the loss, so that only an estimator of the user's has one that is not a default."""
+    args = parse(NAME, "grpo", "--actor.loss_agg_mode", "seq-mean-token-mean", *flags)
+    caplog.clear()
+    options.report_differences(Choice(credit.GRPO(loss=loss)), args)
+    text = " ".join(record.getMessage() for record in caplog.records if record.name == "credit")
+    assert reported in text
+    assert bool(text) == bool(reported)
 
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples/openrlhf/estimators").glob("*.txt"))

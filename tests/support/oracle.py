@@ -1,4 +1,4 @@
-"""Estimators, rewards and the loss once more, in float64: loops over rows and tokens, from the papers."""
+"""Estimators and rewards once more, in float64: loops over rows and tokens, from the papers."""
 
 import math
 
@@ -461,75 +461,3 @@ def overlong_penalty(length, max_length, cache_length):
     if length <= max_length:
         return ((max_length - cache_length) - length) / cache_length
     return -1.0
-
-
-# --- the loss --------------------------------------------------------------------------------------------
-
-
-def token_loss(settings, new, old, advantage, reference):
-    """One token's loss, and which of the clips decided it."""
-    ratio = math.exp(new - old)
-    plain = -ratio * advantage
-    clipped = -min(max(ratio, 1 - settings.clip_low), 1 + settings.clip_high) * advantage
-    loss, clips = max(plain, clipped), set()
-    if clipped > plain:
-        clips.add("low" if advantage < 0 else "high")
-    if settings.dual_clip is not None and advantage < 0 and loss > -settings.dual_clip * advantage:
-        loss = -settings.dual_clip * advantage
-        clips.add("dual")
-    if settings.kl_coefficient:
-        loss += settings.kl_coefficient * k3(new, reference)
-    return loss, clips
-
-
-def k3(new, reference):
-    return math.exp(reference - new) - (reference - new) - 1
-
-
-def policy_loss(settings, log_probs, old, advantages, mask, reference=None, rollout=None, normalizer=None):
-    """(loss, metrics) of a PolicyLoss for numpy arrays [N, T]; advantages also [N]."""
-    places = [tuple(place) for place in np.argwhere(mask).tolist()]
-    losses, clips, rows = {}, {}, sorted({row for row, _ in places})
-    for place in places:
-        advantage = advantages[place] if np.ndim(advantages) == 2 else advantages[place[0]]
-        against = None if reference is None else float(reference[place])
-        given = float(log_probs[place]), float(old[place]), float(advantage), against
-        losses[place], clips[place] = token_loss(settings, *given)
-    responses = [[losses[place] for place in places if place[0] == row] for row in rows]
-    loss = aggregate(settings, responses, normalizer)
-    return loss, loss_metrics(settings, places, clips, log_probs, old, reference, rollout)
-
-
-def aggregate(settings, responses, normalizer):
-    match settings.aggregation:
-        case "token_mean":
-            return math.fsum(map(math.fsum, responses)) / (normalizer or sum(map(len, responses)) or 1)
-        case "sequence_mean":
-            each = [mean(losses) for losses in responses]
-        case "sequence_sum":
-            each = [math.fsum(losses) for losses in responses]
-        case "fixed_horizon":
-            each = [math.fsum(losses) / settings.horizon for losses in responses]
-    return math.fsum(each) / (normalizer or len(each) or 1)
-
-
-def loss_metrics(settings, places, clips, log_probs, old, reference, rollout):
-    logs = [float(log_probs[place]) - float(old[place]) for place in places]
-    result = summary("ratio", [math.exp(x) for x in logs])
-    result["approx_kl"] = mean([math.exp(x) - 1 - x for x in logs])
-    for name in ["low", "high"] + ["dual"] * (settings.dual_clip is not None):
-        result[f"clip_fraction_{name}"] = mean([float(name in clips[place]) for place in places])
-    if settings.kl_coefficient:
-        result["kl"] = mean([k3(float(log_probs[place]), float(reference[place])) for place in places])
-    if rollout is not None:
-        ratios = [math.exp(float(old[place]) - float(rollout[place])) for place in places]
-        result |= summary("rollout_ratio", ratios)
-    return result
-
-
-def summary(name, values):
-    return {
-        f"{name}_mean": mean(values),
-        f"{name}_min": min(values, default=0.0),
-        f"{name}_max": max(values, default=0.0),
-    }

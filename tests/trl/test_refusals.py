@@ -122,6 +122,50 @@ def test_equal_loss_options_are_not_reported(make_trainer, caplog):
 
 
 @pytest.mark.parametrize(
+    ("loss", "settings", "reported"),
+    [
+        (
+            {"objective": "sapo", "temperature_negative": 2.0},
+            {"loss_type": "grpo"},
+            ["loss_type=grpo (sapo)", "sapo_temperature_neg=1.05 (2.0)"],
+        ),
+        (
+            {"objective": "sapo", "aggregation": "token_mean"},
+            {"loss_type": "sapo"},
+            ["sapo=sequence_mean (token"],
+        ),
+        (
+            {"objective": "cispo", "clip_high": 4.0, "aggregation": "token_mean"},
+            {"loss_type": "cispo", "epsilon_high": 4.0},
+            ["epsilon_high=4.0 (5.0)", "lower clip of loss_type cispo=1.0 (0.2)"],
+        ),
+        (
+            {"objective": "vespo", "kernel_positive": [1, 3], "aggregation": "token_mean"},
+            {"loss_type": "vespo"},
+            ["vespo_k_pos and lambda_pos=(2.0, 3.0) ((1.0, 3.0))"],
+        ),
+        (
+            {"objective": "gmpo", "clip_low": 0.4, "clip_high": 0.4},
+            {},
+            ["no option is known for objective='gmpo'"],
+        ),
+        (
+            {"rollout_cap": 5.0, "rollout_rule": "mask"},
+            {},
+            ["vllm_importance_sampling_clip_max=3.0 (5.0)", "importance_sampling_mode=None (token_mask)"],
+        ),
+        ({"kl_coefficient": 0.1, "kl": "k1"}, {"beta": 0.1}, ["no option is known for kl='k1' of grpo"]),
+    ],
+    ids=str,
+)
+def test_every_setting_of_the_loss_is_compared_or_named(make_trainer, caplog, loss, settings, reported):
+    make_trainer("grpo", {"loss": loss}, **{"loss_type": "grpo"} | settings)
+    (record,) = [r for r in caplog.records if r.name == "credit"]
+    for part in reported:
+        assert part in record.getMessage()
+
+
+@pytest.mark.parametrize(
     ("owner", "name", "found"),
     [
         (GRPOTrainer, "_compute_loss", r"_compute_loss takes \(self\) in trl "),

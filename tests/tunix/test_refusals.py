@@ -148,6 +148,16 @@ def test_differing_loss_options_are_reported_and_kept(make_cluster, low_digits, 
     assert (learner.algo_config.loss_agg_mode, learner.algo_config.beta) == ("token-mean", 0.04)
 
 
+def test_what_tunix_has_no_option_for_is_named(make_cluster, low_digits, caplog):
+    loss = {"objective": "sapo", "temperature_positive": 2.0, "rollout_cap": 2.0}
+    config = CreditGRPOConfig(estimator={"name": "grpo", "loss": loss}, beta=0.0)
+    with caplog.at_level(logging.WARNING, logger="credit"):
+        CreditGRPOLearner(make_cluster(), config, low_digits)
+    (record,) = [r for r in caplog.records if r.name == "credit"]
+    assert "no option is known for objective='sapo', rollout_cap=2.0 of grpo" in record.getMessage()
+    assert "epsilon" not in record.getMessage()
+
+
 def test_the_preset_differs_in_nothing(make_cluster, low_digits, caplog):
     CreditGRPOLearner(make_cluster(), CreditGRPOConfig.dapo(overlong_cache=4), low_digits)
     assert not [r for r in caplog.records if r.name == "credit"]

@@ -261,6 +261,45 @@ def test_a_horizon_that_follows_the_padding_is_reported(build, caplog, options, 
     assert bool(reported) == ("loss_scale_factor" in record.getMessage())
 
 
+@pytest.mark.parametrize(
+    ("loss", "options", "reported"),
+    [
+        ("{objective:sapo,temperature_negative:2}", [], ["loss_mode=vanilla (sapo)", "tau_neg=1.05 (2.0)"]),
+        (
+            "{objective:kl_cov,covariance_fraction:0.002}",
+            ["actor_rollout_ref.actor.policy_loss.loss_mode=kl_cov"],
+            ["policy_loss.kl_cov_ratio=0.0002 (0.002)", "policy_loss.ppo_kl_coef=0.1 (1.0)"],
+        ),
+        (
+            "{objective:dppo_kl,clip_low:0.05,clip_high:0.05}",
+            ["actor_rollout_ref.actor.policy_loss.loss_mode=dppo_kl"],
+            ["clip_ratio_low=0.2 (0.05)", "clip_ratio_c=3.0 (None)"],
+        ),
+        ("{ratio:sequence,clip_low:3e-4,clip_high:4e-4}", [], ["policy_loss.loss_mode=vanilla (gspo)"]),
+        (
+            "{rollout_cap:5.0,rollout_floor:0.5,rollout_rule:mask}",
+            [],
+            ["rollout_is=None (token)", "rollout_is_threshold=2.0 (0.5_5.0)"],
+        ),
+        (
+            "{rollout_cap:5.0,rollout_floor:0.5}",
+            ["algorithm.rollout_correction.rollout_is=token"],
+            ["no option is known for its rollout_cap=5.0, rollout_floor=0.5"],
+        ),
+        ("{kl_coefficient:0.1,kl:k1}", [], ["kl_loss_coef=0.0 (0.1)", "kl_loss_type=k3 (k1)"]),
+    ],
+)
+def test_every_setting_of_the_loss_is_compared_or_named(build, caplog, loss, options, reported):
+    grpo = ["algorithm.adv_estimator=credit_grpo", f"+algorithm.credit.loss={loss}"]
+    build([*grpo, "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean", *options])
+    (record,) = [record for record in caplog.records if record.name == "credit"]
+    for part in reported:
+        assert part in record.getMessage()
+    silent = ["clip_ratio_low", "clip_ratio_high"] if "clip_low" not in loss else ["tau_pos", "cov_ratio"]
+    for part in [*silent, "loss_agg_mode"]:
+        assert part not in record.getMessage()
+
+
 REFERENCE_BATCH = "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1"
 
 

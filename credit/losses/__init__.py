@@ -1,0 +1,1 @@
+"""The parts of `credit.PolicyLoss`: objectives, ratios, rollout weights, aggregation and checks."""
