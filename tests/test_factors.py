@@ -157,7 +157,9 @@ def test_factors_carry_no_gradient():
 
 
 @eager
-@pytest.mark.parametrize("settings", [{}, {"gamma": 0.9, "kl_coefficient": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"gamma": 0.9, "kl_coefficient": 0.1}, {"gamma": 0.9, "rewards_from": "both"}], ids=str
+)
 @examples
 @given(batch=strategies.rollouts())
 def test_returns_equal_the_oracle_and_whiten_to_the_advantages(library, settings, batch):

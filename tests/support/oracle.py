@@ -208,15 +208,24 @@ def discounted_returns(estimator, rollouts):
     return whitened(running_returns(estimator, rollouts))
 
 
+def reward_of_token(estimator, rollouts, row, t, last):
+    reward = 0.0
+    if estimator.rewards_from in ("response", "both") and t == last:
+        reward += float(rollouts.rewards[row])
+    if estimator.rewards_from in ("tokens", "both"):
+        reward += float(rollouts.token_rewards[row, t])
+    if getattr(estimator, "kl_coefficient", 0.0):
+        penalty = float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t])
+        reward -= estimator.kl_coefficient * penalty
+    return reward
+
+
 def running_returns(estimator, rollouts):
     returns = {}
     for row, tokens in enumerate(chosen(rollouts)):
         running = 0.0
         for t in reversed(tokens):
-            reward = float(rollouts.rewards[row]) if t == tokens[-1] else 0.0
-            if estimator.kl_coefficient:
-                penalty = float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t])
-                reward -= estimator.kl_coefficient * penalty
+            reward = reward_of_token(estimator, rollouts, row, t, tokens[-1])
             running = reward + estimator.gamma * running
             returns[row, t] = running
     return returns
