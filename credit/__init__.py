@@ -23,6 +23,7 @@ from credit.estimators.mix import Mix as Mix
 from credit.estimators.mt_grpo import MTGRPO as MTGRPO
 from credit.estimators.opo import OPO as OPO
 from credit.estimators.pass_at_k import PassAtK as PassAtK
+from credit.estimators.process_grpo import ProcessGRPO as ProcessGRPO
 from credit.estimators.redistributing import Redistributing as Redistributing
 from credit.estimators.registry import get as get
 from credit.estimators.registry import names as names

@@ -12,7 +12,7 @@ from credit import PolicyLoss
 from credit.selftest.estimators import make_rollouts
 
 NUMBERS = (0, 1, 2, 3, 0.3, 0.9, 7.5, float("inf"), 40, 2.5e-3)
-VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "nonzero_rewards", (2.0,))
+VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "both", "nonzero_rewards", (2.0,))
 GIVEN = make_rollouts()._replace(rewards=np.linspace(-1, 2, 8))
 # What turns a setting on or off, so that others lose their effect.
 SWITCHES = {

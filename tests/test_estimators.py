@@ -18,12 +18,12 @@ from credit import DGPO, GRPO, GRPOS, MTGRPO, ReinforcePlusPlus, Rollouts
 from credit.estimators.prepare import prepare_rollouts
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
-SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})
+SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo", "process_grpo"), {"eps": 1e-2})
 NAMED = [make(name, **SOFT.get(name, {})) for name in NAMES]
 # Estimators whose formula does not compare the responses of a group, and those that do so by more than
 # their rewards: an estimator of another kind than most is added here.
 NOT_RELATIVE = ("gtpo", "reinforce_plus_plus", "remax")
-NOT_BY_REWARD = ("grpo_s", "mt_grpo")
+NOT_BY_REWARD = ("grpo_s", "mt_grpo", "process_grpo")
 RELATIVE = [e for e in NAMED if e.name not in NOT_RELATIVE]
 BY_REWARD = [e for e in RELATIVE if e.name not in NOT_BY_REWARD]
 INFINITE_TAU = DGPO(tau=float("inf"))
@@ -33,6 +33,7 @@ SETTINGS = [
     GRPO(eps=0),
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
+    credit.ProcessGRPO(eps=1e-2, correction=0, rewards_from="both"),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5, rewards_from="both"),
     ReinforcePlusPlus(gamma=0.9, rewards_from="tokens"),
     DGPO(tau=0.02, kappa=2.5),

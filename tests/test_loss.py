@@ -292,6 +292,7 @@ PRESCRIBED = {
     "mt_grpo": (0.2, 0.2, "token_mean"),
     "opo": (0.2, 0.2, "token_mean"),
     "pass_at_k": (0.2, 0.2, "token_mean"),
+    "process_grpo": (0.2, 0.2, "sequence_mean"),
     "reinforce_plus_plus": (0.2, 0.2, "token_mean"),
     "reinforce_plus_plus_baseline": (0.2, 0.2, "token_mean"),
     "remax": (0.2, 0.2, "sequence_sum"),

@@ -112,6 +112,13 @@ CASES = {
         | {"lengths": [3, 3], "turns": [[0, 0, 1], [0, 1, 1]], "token_rewards": [[0.2, 0.3, 0], [0.2, 0, 0]]},
         np.array([[2, 2, 1], [-2, -1, -1]]) * 0.5**0.5,
     ),
+    # steps 1, 2 | 3: mean 2, deviation 1, so -1, 0 | 1; the first step also counts the second
+    "process_grpo": (
+        {},
+        PAIR
+        | {"lengths": [3, 2], "turns": [[0, 0, 1], [0, 0, 0]], "token_rewards": [[0.5, 0.5, 2], [0, 3, 0]]},
+        [[-1, -1, 0], [1, 1, 0]],
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},

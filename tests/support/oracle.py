@@ -288,6 +288,30 @@ def outcome_and_turns(estimator, rollouts):
     }
 
 
+def list_steps(estimator, rollouts):
+    """{(row, turn): (its tokens, its reward)} in the order of the tokens."""
+    steps = {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        for t in tokens:
+            places, reward = steps.get((row, int(rollouts.turns[row, t])), ([], 0.0))
+            reward += reward_of_token(estimator, rollouts, row, t, tokens[-1])
+            steps[row, int(rollouts.turns[row, t])] = ([*places, t], reward)
+    return steps
+
+
+def rewards_of_later_steps(estimator, rollouts):
+    """GRPO's process supervision: rewards of steps standardized in the group and summed to the end."""
+    steps, result = list_steps(estimator, rollouts), {}
+    for rows in members(rollouts).values():
+        own = [step for step in steps if step[0] in rows]
+        values = dict(zip(own, standardized(estimator, [steps[s][1] for s in own]), strict=True))
+        for row, turn in own:
+            later = math.fsum(v for (other, k), v in values.items() if other == row and k >= turn)
+            for t in steps[row, turn][0]:
+                result[row, t] = later if len({other for other, _ in own}) > 1 else 0.0
+    return result
+
+
 def entropy_shares(estimator, rollouts):
     """GTPO: rewards shaped among the responses of one sign at one position, then standardized."""
     places, shaped = chosen(rollouts), {}
@@ -339,6 +363,7 @@ CREDIT = {
     "gtpo": entropy_shares,
     "mix": sum_of_parts,
     "mt_grpo": outcome_and_turns,
+    "process_grpo": rewards_of_later_steps,
     "reinforce_plus_plus": discounted_returns,
     "reinforce_plus_plus_baseline": whitened_centered,
 }
