@@ -12,6 +12,7 @@ from credit.estimators.dapo import DAPO as DAPO
 from credit.estimators.dgpo import DGPO as DGPO
 from credit.estimators.dr_grpo import DrGRPO as DrGRPO
 from credit.estimators.entropy_shaped import EntropyShaped as EntropyShaped
+from credit.estimators.gae import GAE as GAE
 from credit.estimators.gdpo import GDPO as GDPO
 from credit.estimators.gpg import GPG as GPG
 from credit.estimators.grpo import GRPO as GRPO

@@ -282,6 +282,7 @@ PRESCRIBED = {
     "dr_grpo": (0.2, 0.2, "fixed_horizon"),
     "rloo": (0.2, 0.2, "sequence_sum"),
     "entropy_shaped": (0.2, 0.2, "sequence_mean"),
+    "gae": (0.2, 0.2, "token_mean"),
     "gdpo": (0.2, 0.2, "token_mean"),
     "gpg": (0.2, 0.2, "token_mean"),
     "grpo_s": (0.2, 0.2, "sequence_mean"),

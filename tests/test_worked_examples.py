@@ -5,6 +5,7 @@ from math import e
 import numpy as np
 import pytest
 from named import PACKAGE
+from running import arrays
 
 import credit
 from credit.estimators.registry import estimator_classes
@@ -51,6 +52,12 @@ CASES = {
         {"gamma": 0.5},
         PAIR | {"lengths": [2, 2]},
         np.array([[0.125, 0.625], [-0.375, -0.375]]) / (0.6875 / 3) ** 0.5,
+    ),
+    # errors 1/2 * 1 - 1 and 1 - 1, then 0 - 0: sums -1/2, 0, 0 of mean -1/6 and variance (1/9 + 2/36) / 2
+    "gae": (
+        {"gamma": 0.5},
+        PAIR | {"lengths": [2, 1], "extra": {"values": [[1, 1], [0, 9]]}},
+        np.array([[-1 / 3, 1 / 6], [1 / 6, 0]]) * 12**0.5,
     ),
     # per reward +-sqrt(1/2); 2 and 1 of them leave +-sqrt(1/2), whose batch has deviation 1
     "gdpo": (
@@ -142,13 +149,14 @@ def test_every_estimator_has_a_worked_example(name):
 @pytest.mark.parametrize("name", CASES)
 def test_worked_example(library, name):
     settings, case, expected = CASES[name]
-    fields = {field: np.asarray(values, dtype=np.float32) for field, values in case.items()}
+    fields = {field: np.asarray(values, np.float32) for field, values in case.items() if field != "extra"}
+    extra = {name: np.asarray(values, np.float32) for name, values in case.get("extra", {}).items()}
     lengths = fields.pop("lengths")
     fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
     for ids in {"groups", "turns"} & set(fields):
         fields[ids] = fields[ids].astype(np.int32)
     if "eps" in estimator_classes()[name].model_fields:
         settings = {"eps": 0} | settings
-    rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
+    rollouts = arrays(library, credit.Rollouts(**fields, extra=extra))
     result = library.quick(credit.get(name, **settings))(rollouts)
     np.testing.assert_allclose(library.numpy(result.advantages), expected, rtol=2e-6, atol=2e-6)

@@ -197,10 +197,10 @@ WEIGHTS = {"dgpo": gated_deviation, "top_entropy": most_uncertain}
 # --- credit that is no product ---------------------------------------------------------------------------
 
 
-def whitened(values):
+def whitened(values, correction=1):
     """{place: x} to (x - mean) / sqrt(var + 1e-8)."""
     every = list(values.values())
-    scale = math.sqrt(deviation(every) ** 2 + 1e-8)
+    scale = math.sqrt(deviation(every, correction) ** 2 + 1e-8)
     return {place: (x - mean(every)) / scale for place, x in values.items()}
 
 
@@ -229,6 +229,27 @@ def running_returns(estimator, rollouts):
             running = reward + estimator.gamma * running
             returns[row, t] = running
     return returns
+
+
+def sums_of_errors(estimator, rollouts):
+    """GAE before whitening: the errors of the critic from a token on, as the sum that defines it."""
+    result = {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        values = [float(rollouts.extra["values"][row, t]) for t in tokens] + [0.0]
+        errors = [
+            reward_of_token(estimator, rollouts, row, t, tokens[-1])
+            + estimator.gamma * values[k + 1]
+            - values[k]
+            for k, t in enumerate(tokens)
+        ]
+        discount = estimator.gamma * estimator.lam
+        for k, t in enumerate(tokens):
+            result[row, t] = math.fsum(discount**j * error for j, error in enumerate(errors[k:]))
+    return result
+
+
+def whitened_errors(estimator, rollouts):
+    return whitened(sums_of_errors(estimator, rollouts), estimator.whiten_correction)
 
 
 def whitened_centered(estimator, rollouts):
@@ -359,6 +380,7 @@ def average_weights(estimator, rollouts):
 
 CREDIT = {
     "entropy_shaped": entropy_bonus,
+    "gae": whitened_errors,
     "gdpo": decoupled_rewards,
     "gtpo": entropy_shares,
     "mix": sum_of_parts,

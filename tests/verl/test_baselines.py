@@ -67,3 +67,48 @@ def test_elsewhere_ours_is_zero_and_verls_keeps_the_reward_or_a_rounding():
         assert (theirs[1:9].abs().max() > 0.1) == (name == "grpo")
         assert (ours.advantages[:9] == 0).all()
         torch.testing.assert_close(ours.advantages[9:], theirs[9:], rtol=1e-5, atol=3e-6)
+
+
+# --- rewards of tokens, in float64 -----------------------------------------------------------------------
+
+
+def long_batch(seed, holes):
+    """12 responses with a reward on every token and what verl's estimators read; groups of two or more."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat([0, 1, 2, 3], [2, 3, 3, 4]))
+    mask = np.arange(9) < rng.integers(1, 10, 12)[:, None]
+    if holes:
+        mask[:, 1:] &= rng.random((12, 8)) < 0.7
+    drawn = {name: torch.from_numpy(rng.normal(size=(12, 9))) for name in ("token_rewards", "values")}
+    return groups, torch.from_numpy(mask), drawn
+
+
+def per_token(groups, mask, token_rewards, **fields):
+    """Rollouts whose rewards lie on tokens alone; the response's own is wrong, and must not be read."""
+    wrong = torch.full((len(mask),), 1e3, dtype=torch.float64)
+    return credit.Rollouts(wrong, torch.from_numpy(groups), mask, token_rewards=token_rewards, **fields)
+
+
+def assert_equal_on_the_mask(ours, theirs, mask):
+    assert ours.abs().max() > 0.1
+    assert (ours[~mask] == 0).all()
+    torch.testing.assert_close(ours, theirs * mask, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_gae_equals_verls_own(seed, holes):
+    groups, mask, drawn = long_batch(seed, holes)
+    theirs = core_algos.compute_gae_advantage_return(
+        token_level_rewards=drawn["token_rewards"],
+        values=drawn["values"],
+        response_mask=mask.double(),
+        gamma=0.9,
+        lam=0.8,
+    )
+    rollouts = per_token(groups, mask, drawn["token_rewards"], extra={"values": drawn["values"]})
+    estimator = credit.GAE(gamma=0.9, lam=0.8, rewards_from="tokens")
+    for ours, other in zip(
+        (estimator(rollouts).advantages, estimator.returns(rollouts)), theirs, strict=True
+    ):
+        assert_equal_on_the_mask(ours, other, mask)
