@@ -23,6 +23,7 @@ from credit.estimators.max_rl import MaxRL as MaxRL
 from credit.estimators.mix import Mix as Mix
 from credit.estimators.mt_grpo import MTGRPO as MTGRPO
 from credit.estimators.opo import OPO as OPO
+from credit.estimators.otb import OTB as OTB
 from credit.estimators.pass_at_k import PassAtK as PassAtK
 from credit.estimators.process_grpo import ProcessGRPO as ProcessGRPO
 from credit.estimators.redistributing import Redistributing as Redistributing
@@ -35,6 +36,7 @@ from credit.estimators.reinforce_plus_plus_baseline import (
 )
 from credit.estimators.remax import ReMax as ReMax
 from credit.estimators.rloo import RLOO as RLOO
+from credit.estimators.tir_otb import TIROTB as TIROTB
 from credit.estimators.top_entropy import TopEntropy as TopEntropy
 from credit.log_probs import log_probs_and_entropy as log_probs_and_entropy
 from credit.log_probs import selected_log_probs as selected_log_probs

@@ -35,6 +35,7 @@ SETTINGS = [
     GRPO(eps=0),
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
+    credit.TIROTB(zero_tail=False, rewards_from="both"),
     credit.ProcessGRPO(eps=1e-2, correction=0, rewards_from="both"),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5, rewards_from="both"),
     ReinforcePlusPlus(gamma=0.9, rewards_from="tokens"),
@@ -99,7 +100,11 @@ def small_batch(rewards=(1, 0, 0, 0), length=3, **fields):
         "baseline_rewards": np.zeros(rows, np.float32),
         "token_rewards": rng.normal(size=(rows, length)).astype(np.float32),
         "turns": np.tile(np.arange(length) // 2, (rows, 1)),
-        "extra": {"values": rng.normal(size=(rows, length)).astype(np.float32)},
+        "log_probs": rng.uniform(-3, 0, size=(rows, length)).astype(np.float32),
+        "extra": {
+            "values": rng.normal(size=(rows, length)).astype(np.float32),
+            "sum_squares": rng.uniform(size=(rows, length)).astype(np.float32),
+        },
     }
     return Rollouts(**(given | fields))
 
@@ -356,6 +361,16 @@ def test_scores_may_be_negative_and_padding_anything(library):
     spread = library.call(partial(credit.tokens.redistribute, tau=1.0))
     weights = library.numpy(spread(library.asarray(score), library.asarray(mask)))
     np.testing.assert_allclose(weights, [[0.5, 1.5, 0], [0, 1, 1]], rtol=1e-4)
+
+
+def test_certain_tokens_leave_the_optimal_baseline_among_the_returns(library):
+    """There 1 - 2 p + sum p^2 is rounding, of either sign in float32."""
+    given = small_batch((1, 0, 0.5, 0.25), log_probs=np.full((4, 3), -1e-8, np.float32))
+    squares = np.float32(1) + np.float32(2e-7) * np.array([[-1, 1, 0], [1, -1, 1], [0, 0, 0], [1, 1, -1]])
+    given = given._replace(extra={"sum_squares": squares.astype(np.float32)})
+    advantages = run(library, credit.OTB(), given).advantages
+    assert (np.abs(advantages) <= 1).all()
+    np.testing.assert_allclose(advantages[0] - advantages[1], 1, rtol=1e-6)
 
 
 BY_SCORE = [estimator for estimator in having("redistributes") if estimator.name != "grpo_s"]

@@ -292,11 +292,13 @@ PRESCRIBED = {
     "mix": (0.2, 0.2, "sequence_mean"),
     "mt_grpo": (0.2, 0.2, "token_mean"),
     "opo": (0.2, 0.2, "token_mean"),
+    "otb": (0.2, 0.2, "token_mean"),
     "pass_at_k": (0.2, 0.2, "token_mean"),
     "process_grpo": (0.2, 0.2, "sequence_mean"),
     "reinforce_plus_plus": (0.2, 0.2, "token_mean"),
     "reinforce_plus_plus_baseline": (0.2, 0.2, "token_mean"),
     "remax": (0.2, 0.2, "sequence_sum"),
+    "tir_otb": (0.2, 0.2, "token_mean"),
     "top_entropy": (0.2, 0.28, "token_mean"),
 }
 

@@ -126,6 +126,28 @@ CASES = {
         | {"lengths": [3, 2], "turns": [[0, 0, 1], [0, 0, 0]], "token_rewards": [[0.5, 0.5, 2], [0, 3, 0]]},
         [[-1, -1, 0], [1, 1, 0]],
     ),
+    # 1 - 2 p + sum p^2 is 1/2 and 1 on the first tokens: baseline 1/2 / (3/2); the second token has no peer
+    "otb": (
+        {},
+        PAIR
+        | {
+            "lengths": [2, 1],
+            "log_probs": np.log([[0.5, 0.5], [0.25, 1]]),
+            "extra": {"sum_squares": [[0.5, 0.5], [0.5, 0]]},
+        },
+        [[2 / 3, 1], [-1 / 3, 0]],
+    ),
+    # then 1/2 + 1/2 against 1 + 1/2: baseline 1 / (5/2), wherever the second tokens stand
+    "tir_otb": (
+        {},
+        PAIR
+        | {
+            "mask": [[1, 0, 1], [1, 1, 0]],
+            "log_probs": np.log([[0.5, 1, 0.5], [0.25, 0.5, 1]]),
+            "extra": {"sum_squares": [[0.5, 0, 0.5], [0.5, 0.5, 0]]},
+        },
+        [[2 / 3, 0, 0.6], [-1 / 3, -0.4, 0]],
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},
@@ -151,8 +173,9 @@ def test_worked_example(library, name):
     settings, case, expected = CASES[name]
     fields = {field: np.asarray(values, np.float32) for field, values in case.items() if field != "extra"}
     extra = {name: np.asarray(values, np.float32) for name, values in case.get("extra", {}).items()}
-    lengths = fields.pop("lengths")
-    fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
+    if "lengths" in fields:
+        lengths = fields.pop("lengths")
+        fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
     for ids in {"groups", "turns"} & set(fields):
         fields[ids] = fields[ids].astype(np.int32)
     if "eps" in estimator_classes()[name].model_fields:

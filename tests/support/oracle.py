@@ -252,6 +252,34 @@ def whitened_errors(estimator, rollouts):
     return whitened(sums_of_errors(estimator, rollouts), estimator.whiten_correction)
 
 
+def less_the_optimal_baseline(estimator, rollouts):
+    """OTB: the return less the group's, weighted by 1 - 2 p + sum p^2 of the tokens so far."""
+    returns, energy, places = {}, {}, {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        rewards = [reward_of_token(estimator, rollouts, row, t, tokens[-1]) for t in tokens]
+        gathered = 0.0
+        for k, t in enumerate(tokens):
+            p = math.exp(float(rollouts.log_probs[row, t]))
+            # By the definition sum p^2 is at least the token's own p^2; random numbers need not know that.
+            gathered += 1 - 2 * p + max(float(rollouts.extra["sum_squares"][row, t]), p * p)
+            place = k if estimator.name == "tir_otb" else t
+            returns[row, place] = math.fsum(rewards[k:])
+            energy[row, place] = gathered
+            places[row, place] = (row, t)
+    result = {}
+    for rows in members(rollouts).values():
+        for row, place in [each for each in returns if each[0] in rows]:
+            peers = [(other, place) for other in rows if (other, place) in returns]
+            weights = [energy[peer] for peer in peers]
+            weights = weights if sum(weights) else [1.0] * len(peers)
+            weighed = math.fsum(w * returns[peer] for w, peer in zip(weights, peers, strict=True))
+            baseline = weighed / math.fsum(weights)
+            if len(peers) == 1:
+                baseline = 0.0 if estimator.zero_tail else returns[row, place]
+            result[places[row, place]] = returns[row, place] - baseline if len(rows) > 1 else 0.0
+    return result
+
+
 def whitened_centered(estimator, rollouts):
     alone = per_group(centered)(estimator, rollouts)
     return whitened({(row, t): alone[row] for row, tokens in enumerate(chosen(rollouts)) for t in tokens})
@@ -385,9 +413,11 @@ CREDIT = {
     "gtpo": entropy_shares,
     "mix": sum_of_parts,
     "mt_grpo": outcome_and_turns,
+    "otb": less_the_optimal_baseline,
     "process_grpo": rewards_of_later_steps,
     "reinforce_plus_plus": discounted_returns,
     "reinforce_plus_plus_baseline": whitened_centered,
+    "tir_otb": less_the_optimal_baseline,
 }
 
 # --- metrics ---------------------------------------------------------------------------------------------

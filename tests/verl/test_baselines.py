@@ -112,3 +112,34 @@ def test_gae_equals_verls_own(seed, holes):
         (estimator(rollouts).advantages, estimator.returns(rollouts)), theirs, strict=True
     ):
         assert_equal_on_the_mask(ours, other, mask)
+
+
+OPTIMAL = [
+    ("otb", False, "compute_optimal_token_baseline_advantage"),
+    ("tir_otb", False, "compute_multi_turn_optimal_token_baseline_advantage"),
+    ("tir_otb", True, "compute_multi_turn_optimal_token_baseline_advantage"),
+]
+
+
+@pytest.mark.parametrize("zero_tail", [False, True])
+@pytest.mark.parametrize(("name", "holes", "function"), OPTIMAL)
+@pytest.mark.parametrize("seed", range(5))
+def test_optimal_baselines_equal_verls_own(name, holes, function, zero_tail, seed):
+    groups, mask, drawn = long_batch(seed, holes)
+    probabilities = torch.from_numpy(np.random.default_rng(seed).dirichlet(np.full(5, 0.3), size=(12, 9)))
+    log_probs, squares = probabilities[..., 0].log(), (probabilities**2).sum(dim=-1)
+    theirs, returns = getattr(core_algos, function)(
+        token_level_rewards=drawn["token_rewards"],
+        response_mask=mask.double(),
+        index=groups,
+        old_log_probs=log_probs,
+        sum_pi_squared=squares,
+        handle_zero_tail=zero_tail,
+        epsilon=1e-15,  # ours is 0, and W may be small
+    )
+    rollouts = per_token(
+        groups, mask, drawn["token_rewards"], log_probs=log_probs, extra={"sum_squares": squares}
+    )
+    estimator = credit.get(name, zero_tail=zero_tail, rewards_from="tokens")
+    assert_equal_on_the_mask(estimator(rollouts).advantages, theirs, mask)
+    assert_equal_on_the_mask(estimator.returns(rollouts), returns, mask)
