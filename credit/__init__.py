@@ -14,6 +14,7 @@ from credit.estimators.dr_grpo import DrGRPO as DrGRPO
 from credit.estimators.entropy_shaped import EntropyShaped as EntropyShaped
 from credit.estimators.gae import GAE as GAE
 from credit.estimators.gdpo import GDPO as GDPO
+from credit.estimators.gigpo import GiGPO as GiGPO
 from credit.estimators.gpg import GPG as GPG
 from credit.estimators.grpo import GRPO as GRPO
 from credit.estimators.grpo_s import GRPOS as GRPOS

@@ -19,12 +19,12 @@ from credit.estimators.prepare import prepare_rollouts
 from credit.fields import map_arrays
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
-SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo", "process_grpo"), {"eps": 1e-2})
+SOFT = dict.fromkeys(("gigpo", "grpo_s", "gtpo", "mt_grpo", "process_grpo"), {"eps": 1e-2})
 NAMED = [make(name, **SOFT.get(name, {})) for name in NAMES]
 # Estimators whose formula does not compare the responses of a group, and those that do so by more than
 # their rewards: an estimator of another kind than most is added here.
 NOT_RELATIVE = ("gae", "gtpo", "reinforce_plus_plus", "remax")
-NOT_BY_REWARD = ("grpo_s", "mt_grpo", "process_grpo")
+NOT_BY_REWARD = ("gigpo", "grpo_s", "mt_grpo", "process_grpo")
 RELATIVE = [e for e in NAMED if e.name not in NOT_RELATIVE]
 BY_REWARD = [e for e in RELATIVE if e.name not in NOT_BY_REWARD]
 INFINITE_TAU = DGPO(tau=float("inf"))
@@ -35,6 +35,7 @@ SETTINGS = [
     GRPO(eps=0),
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
+    credit.GiGPO(scale_by="one", gamma=0.8, step_weight=0.5, rewards_from="both"),
     credit.TIROTB(zero_tail=False, rewards_from="both"),
     credit.ProcessGRPO(eps=1e-2, correction=0, rewards_from="both"),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5, rewards_from="both"),
@@ -69,8 +70,8 @@ def assert_close(actual, expected, unit=1.0, rtol=1e-5):
 
 
 def adds_to_rewards(estimator):
-    """Whether values per token are added to rewards, beside which they must not vanish in float32."""
-    return estimator.name == "gae" or getattr(estimator, "rewards_from", None) == "both"
+    """Whether values per token are added to rewards, or discounts weigh them, which float32 rounds."""
+    return estimator.name in ("gae", "gigpo") or getattr(estimator, "rewards_from", None) == "both"
 
 
 def group_unit(batch, advantages):
@@ -104,6 +105,7 @@ def small_batch(rewards=(1, 0, 0, 0), length=3, **fields):
         "extra": {
             "values": rng.normal(size=(rows, length)).astype(np.float32),
             "sum_squares": rng.uniform(size=(rows, length)).astype(np.float32),
+            "states": rng.integers(0, 2, (rows, length)),
         },
     }
     return Rollouts(**(given | fields))
@@ -373,6 +375,15 @@ def test_certain_tokens_leave_the_optimal_baseline_among_the_returns(library):
     np.testing.assert_allclose(advantages[0] - advantages[1], 1, rtol=1e-6)
 
 
+def test_equal_steps_ahead_are_equal_however_long_they_are(library):
+    """Seven steps from one state each, and equal rewards after them: what a discount rounds must not differ."""
+    ends = [[2, 3, 9, 11, 12, 20], [1, 8, 10, 13, 17, 18], [5, 6, 7, 12, 21, 22]]
+    turns = (np.arange(24) >= np.array(ends)[:, :, None]).sum(axis=1)
+    rewards = np.full(3, 1e4 / 3, np.float32)
+    given = Rollouts(rewards, np.zeros(3, int), np.ones((3, 24), bool), turns=turns, extra={"states": turns})
+    assert (run(library, credit.GiGPO(), given).advantages == 0).all()
+
+
 BY_SCORE = [estimator for estimator in having("redistributes") if estimator.name != "grpo_s"]
 
 
@@ -492,7 +503,7 @@ def test_no_jax_gradient_flows_through_a_result(estimator):
 
 # Dynamo takes seconds for each. That none reads a value is seen on the meta device too, so these few are
 # enough: one of each way to weigh tokens, or to be no product.
-TRACED = ("dgpo", "gdpo", "gtpo", "mt_grpo", "reinforce_plus_plus", "top_entropy")
+TRACED = ("dgpo", "gdpo", "gigpo", "gtpo", "mt_grpo", "reinforce_plus_plus", "top_entropy")
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,7 @@ PRESCRIBED = {
     "entropy_shaped": (0.2, 0.2, "sequence_mean"),
     "gae": (0.2, 0.2, "token_mean"),
     "gdpo": (0.2, 0.2, "token_mean"),
+    "gigpo": (0.2, 0.2, "token_mean"),
     "gpg": (0.2, 0.2, "token_mean"),
     "grpo_s": (0.2, 0.2, "sequence_mean"),
     "gtpo": (0.2, 0.2, "sequence_mean"),

@@ -126,6 +126,17 @@ CASES = {
         | {"lengths": [3, 2], "turns": [[0, 0, 1], [0, 0, 0]], "token_rewards": [[0.5, 0.5, 2], [0, 3, 0]]},
         [[-1, -1, 0], [1, 1, 0]],
     ),
+    # episodes +-1/sqrt 2; returns 0.5, 1 | 0 in state 7: mean and deviation 0.5; state 8 is reached once
+    "gigpo": (
+        {"gamma": 0.5},
+        PAIR
+        | {
+            "lengths": [3, 2],
+            "turns": [[0, 0, 1], [0, 1, 0]],
+            "extra": {"states": [[7, 7, 7], [7, 8, 0]]},
+        },
+        np.array([[1, 1, 1], [-1, -1, 0]]) * 0.5**0.5 + [[0, 0, 1], [-1, 0, 0]],
+    ),
     # 1 - 2 p + sum p^2 is 1/2 and 1 on the first tokens: baseline 1/2 / (3/2); the second token has no peer
     "otb": (
         {},
@@ -172,7 +183,10 @@ def test_every_estimator_has_a_worked_example(name):
 def test_worked_example(library, name):
     settings, case, expected = CASES[name]
     fields = {field: np.asarray(values, np.float32) for field, values in case.items() if field != "extra"}
-    extra = {name: np.asarray(values, np.float32) for name, values in case.get("extra", {}).items()}
+    extra = {
+        name: np.asarray(values, np.int32 if name == "states" else np.float32)
+        for name, values in case.get("extra", {}).items()
+    }
     if "lengths" in fields:
         lengths = fields.pop("lengths")
         fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]

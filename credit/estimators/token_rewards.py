@@ -43,6 +43,14 @@ class TokenRewarded(Estimator):
         each = xp.where(last, rewards[:, None], 0.0)
         return each if self.rewards_from == "response" else each + rollouts.token_rewards
 
+    def sum_rewards(self, rollouts: Rollouts) -> Array:
+        """The sum of the rewards of each response, [N], that of a response without tokens included."""
+        rewards = require_single_reward(self.name, rollouts)
+        if self.rewards_from == "response":
+            return rewards
+        total = namespace(rewards).sum(rollouts.token_rewards, axis=-1)
+        return total if self.rewards_from == "tokens" else rewards + total
+
 
 def subtract_kl(rewards: Array, rollouts: Rollouts, coefficient: float) -> Array:
     """The rewards r [N, T] minus coefficient (log p - log q), the penalty on the sampled tokens."""

@@ -361,6 +361,37 @@ def rewards_of_later_steps(estimator, rollouts):
     return result
 
 
+def episodes_and_states(estimator, rollouts):
+    """GiGPO: responses compared as a whole, and their steps with those from the same state."""
+    steps, compare = (
+        list_steps(estimator, rollouts),
+        centered if estimator.scale_by == "one" else standardized,
+    )
+    returns, states, result = {}, {}, {}
+    for row, turn in sorted(steps, reverse=True):
+        after = [k for other, k in steps if other == row and k > turn]
+        later = estimator.gamma * returns[row, min(after)] if after else 0.0
+        returns[row, turn] = steps[row, turn][1] + later
+        states[row, turn] = int(rollouts.extra["states"][row, steps[row, turn][0][-1]])
+    for rows in members(rollouts).values():
+        whole = compare(estimator, [whole_reward(estimator, rollouts, row) for row in rows])
+        for row, advantage in zip(rows, whole, strict=True):
+            for step in [each for each in steps if each[0] == row]:
+                peers = [other for other in steps if other[0] in rows and states[other] == states[step]]
+                own = compare(estimator, [returns[peer] for peer in peers])[peers.index(step)]
+                for t in steps[step][0]:
+                    both = advantage + estimator.step_weight * own
+                    result[row, t] = both if len(rows) > 1 else 0.0
+    return result
+
+
+def whole_reward(estimator, rollouts, row):
+    reward = float(rollouts.rewards[row]) if estimator.rewards_from != "tokens" else 0.0
+    if estimator.rewards_from != "response":
+        reward += math.fsum(float(rollouts.token_rewards[row, t]) for t in chosen(rollouts)[row])
+    return reward
+
+
 def entropy_shares(estimator, rollouts):
     """GTPO: rewards shaped among the responses of one sign at one position, then standardized."""
     places, shaped = chosen(rollouts), {}
@@ -410,6 +441,7 @@ CREDIT = {
     "entropy_shaped": entropy_bonus,
     "gae": whitened_errors,
     "gdpo": decoupled_rewards,
+    "gigpo": episodes_and_states,
     "gtpo": entropy_shares,
     "mix": sum_of_parts,
     "mt_grpo": outcome_and_turns,
