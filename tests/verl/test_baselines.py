@@ -114,6 +114,21 @@ def test_gae_equals_verls_own(seed, holes):
         assert_equal_on_the_mask(ours, other, mask)
 
 
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_returns_to_go_of_tokens_equal_verls_own(seed, holes):
+    groups, mask, drawn = long_batch(seed, holes)
+    theirs = core_algos.compute_reinforce_plus_plus_outcome_advantage(
+        token_level_rewards=drawn["token_rewards"], response_mask=mask.double(), config=CONFIG
+    )
+    estimator = credit.ReinforcePlusPlus(gamma=CONFIG.gamma, rewards_from="tokens")
+    rollouts = per_token(groups, mask, drawn["token_rewards"])
+    for ours, other in zip(
+        (estimator(rollouts).advantages, estimator.returns(rollouts)), theirs, strict=True
+    ):
+        assert_equal_on_the_mask(ours, other, mask)
+
+
 OPTIMAL = [
     ("otb", False, "compute_optimal_token_baseline_advantage"),
     ("tir_otb", False, "compute_multi_turn_optimal_token_baseline_advantage"),
