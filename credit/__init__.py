@@ -12,7 +12,9 @@ from credit.estimators.dapo import DAPO as DAPO
 from credit.estimators.dgpo import DGPO as DGPO
 from credit.estimators.dr_grpo import DrGRPO as DrGRPO
 from credit.estimators.entropy_shaped import EntropyShaped as EntropyShaped
+from credit.estimators.gae import GAE as GAE
 from credit.estimators.gdpo import GDPO as GDPO
+from credit.estimators.gigpo import GiGPO as GiGPO
 from credit.estimators.gpg import GPG as GPG
 from credit.estimators.grpo import GRPO as GRPO
 from credit.estimators.grpo_s import GRPOS as GRPOS
@@ -22,7 +24,9 @@ from credit.estimators.max_rl import MaxRL as MaxRL
 from credit.estimators.mix import Mix as Mix
 from credit.estimators.mt_grpo import MTGRPO as MTGRPO
 from credit.estimators.opo import OPO as OPO
+from credit.estimators.otb import OTB as OTB
 from credit.estimators.pass_at_k import PassAtK as PassAtK
+from credit.estimators.process_grpo import ProcessGRPO as ProcessGRPO
 from credit.estimators.redistributing import Redistributing as Redistributing
 from credit.estimators.registry import get as get
 from credit.estimators.registry import names as names
@@ -33,6 +37,7 @@ from credit.estimators.reinforce_plus_plus_baseline import (
 )
 from credit.estimators.remax import ReMax as ReMax
 from credit.estimators.rloo import RLOO as RLOO
+from credit.estimators.tir_otb import TIROTB as TIROTB
 from credit.estimators.top_entropy import TopEntropy as TopEntropy
 from credit.log_probs import log_probs_and_entropy as log_probs_and_entropy
 from credit.log_probs import selected_log_probs as selected_log_probs

@@ -45,7 +45,8 @@ def center(rewards: Array, groups: Array, valid: Array, weights: Array | None = 
         weights: v [N], float, at least 0. Default: all equal.
 
     Returns:
-        c [N]; 0 for rows that are not valid, and exactly 0 in a group whose rewards are all equal.
+        c [N]; 0 for rows that are not valid, and exactly 0 in a group whose rewards are all equal, unless
+        weights that are no integers leave a rounding.
 
     Example:
         >>> import numpy as np

@@ -12,6 +12,7 @@ from credit.types import Array
 
 __all__ = [
     "extreme",
+    "following",
     "length",
     "make_reducers",
     "mean",
@@ -122,17 +123,48 @@ def returns_to_go(rewards: Array, mask: Array, gamma: Any) -> Array:
         [[3.0, 0.0, 4.0, 4.0]]
     """
     xp = namespace(rewards)
-    # The array API has no recurrence, so G_t = a_t G_{t+1} + b_t is composed with itself log2(T) times.
-    # Outside the mask a = 1 and b = 0 pass the next token's return on.
-    b = xp.where(mask, rewards, 0.0)
-    a = xp.where(mask, xp.zeros_like(b) + gamma, 1.0)
+    # Outside the mask a factor of 1 and a term of 0 pass the next token's return on.
+    factors = xp.where(mask, xp.zeros_like(rewards) + gamma, 1.0)
+    return xp.where(mask, _recur(factors, xp.where(mask, rewards, 0.0)), 0.0)
+
+
+def following(values: Array, mask: Array) -> Array:
+    """The value of the next token of the same response.
+
+        y_t = x_{t'}        (t' the next token of the mask, 0 after the last one)
+
+    Args:
+        values: x [N, T], float.
+        mask: [N, T], bool.
+
+    Returns:
+        y [N, T]; 0 outside the mask.
+
+    Example:
+        >>> import numpy as np
+        >>> from credit import tokens
+        >>> values, mask = np.array([[1.0, 9.0, 2.0, 4.0]]), np.array([[True, False, True, True]])
+        >>> tokens.following(values, mask).tolist()
+        [[2.0, 0.0, 4.0, 0.0]]
+    """
+    xp = namespace(values)
+    inside = xp.where(mask, values, 0.0)
+    here_or_next = _recur(xp.where(mask, xp.zeros_like(values), 1.0), inside)
+    after = xp.concat([here_or_next[:, 1:], xp.zeros_like(inside[:, :1])], axis=1)
+    return xp.where(mask, after, 0.0)
+
+
+def _recur(a: Array, b: Array) -> Array:
+    """y_t = a_t y_{t+1} + b_t along the rows [N, T], with y = 0 after the last."""
+    xp = namespace(a)
+    # The array API has no recurrence, so y_t = a_t y_{t+1} + b_t is composed with itself log2(T) times.
     shift = 1
-    while shift < mask.shape[-1]:
+    while shift < a.shape[-1]:
         later_b = xp.concat([b[:, shift:], xp.zeros_like(b[:, :shift])], axis=1)
         later_a = xp.concat([a[:, shift:], xp.ones_like(a[:, :shift])], axis=1)
         a, b = a * later_a, b + a * later_b
         shift *= 2
-    return xp.where(mask, b, 0.0)
+    return b
 
 
 def quantile(values: Array, mask: Array, q: float) -> Array:

@@ -12,12 +12,13 @@ from credit import PolicyLoss
 from credit.selftest.estimators import make_rollouts
 
 NUMBERS = (0, 1, 2, 3, 0.3, 0.9, 7.5, float("inf"), 40, 2.5e-3)
-VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "nonzero_rewards", (2.0,))
+VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "both", "nonzero_rewards", "one", (2.0,))
 GIVEN = make_rollouts()._replace(rewards=np.linspace(-1, 2, 8))
 # What turns a setting on or off, so that others lose their effect.
 SWITCHES = {
     "dgpo": [{"effective_fraction": 0.5}, {"tau": float("inf")}, {"within": "turn"}, {"kappa": 0}],
     "entropy_shaped": [{"alpha": 0}],
+    "gigpo": [{"step_weight": 0}, {"scale_by": "one"}],
     "grpo_s": [{"beta_2": 0}],
     "mt_grpo": [{"turn_weight": 0}],
 }
@@ -111,6 +112,8 @@ WITHOUT_EFFECT = [
     ("dgpo", {"tau": "inf", "negative": "uniform"}, "negative='uniform' has no effect with tau=inf"),
     ("dgpo", {"tau": "inf", "within": "turn"}, "within='turn' has no effect with tau=inf"),
     ("mt_grpo", {"turn_weight": 0, "gamma": 0.9}, "gamma=0.9 has no effect with turn_weight=0"),
+    ("gigpo", {"step_weight": 0, "gamma": 0.5}, "gamma=0.5 has no effect with step_weight=0"),
+    ("gigpo", {"scale_by": "one", "eps": 1e-3}, "eps=0.001 has no effect with scale_by=.one."),
     ("grpo_s", {"beta_2": 0, "least": 1e-3}, "least=0.001 has no effect with beta_2=0"),
     ("entropy_shaped", {"alpha": 0, "kappa": 3}, "kappa=3.0 has no effect with alpha=0"),
     ("grpo", {"loss": {"kl": "k1"}}, "kl='k1' has no effect without kl_coefficient"),

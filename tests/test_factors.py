@@ -157,7 +157,9 @@ def test_factors_carry_no_gradient():
 
 
 @eager
-@pytest.mark.parametrize("settings", [{}, {"gamma": 0.9, "kl_coefficient": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"gamma": 0.9, "kl_coefficient": 0.1}, {"gamma": 0.9, "rewards_from": "both"}], ids=str
+)
 @examples
 @given(batch=strategies.rollouts())
 def test_returns_equal_the_oracle_and_whiten_to_the_advantages(library, settings, batch):
@@ -172,6 +174,18 @@ def test_returns_equal_the_oracle_and_whiten_to_the_advantages(library, settings
     np.testing.assert_array_equal(library.numpy(whitened), library.numpy(estimator(given).advantages))
 
 
+@eager
+@examples
+@given(batch=strategies.rollouts())
+def test_returns_of_a_critic_are_its_targets(library, batch):
+    estimator = credit.GAE(gamma=0.9, lam=0.8, rewards_from="both")
+    returns = library.numpy(estimator.returns(arrays(library, batch)))
+    expected = np.zeros(batch.mask.shape)
+    for place, value in oracle.sums_of_errors(estimator, batch).items():
+        expected[place] = value + batch.extra["values"][place]
+    np.testing.assert_allclose(returns, expected, rtol=1e-5, atol=1e-6 * (1 + np.abs(expected).max()))
+
+
 def test_under_jit_a_lost_row_has_no_returns():
     jax = pytest.importorskip("jax")
     batch = Rollouts(np.arange(4.0), np.array([0, 0, 0, 7]), np.ones((4, 3), bool))
@@ -179,6 +193,6 @@ def test_under_jit_a_lost_row_has_no_returns():
     np.testing.assert_array_equal(np.isnan(returns).all(axis=1), [False, False, False, True])
 
 
-@every([e for e in ESTIMATORS if e.name != "reinforce_plus_plus"])
+@every([e for e in ESTIMATORS if type(e).returns is credit.Estimator.returns])
 def test_other_estimators_have_no_returns(estimator):
     assert estimator.returns(Rollouts(np.arange(4.0), np.zeros(4, int), np.ones((4, 3), bool))) is None

@@ -269,7 +269,9 @@ PRESCRIBED = {
     "dr_grpo": (0.2, 0.2, "fixed_horizon"),
     "rloo": (0.2, 0.2, "sequence_sum"),
     "entropy_shaped": (0.2, 0.2, "sequence_mean"),
+    "gae": (0.2, 0.2, "token_mean"),
     "gdpo": (0.2, 0.2, "token_mean"),
+    "gigpo": (0.2, 0.2, "token_mean"),
     "gpg": (0.2, 0.2, "token_mean"),
     "grpo_s": (0.2, 0.2, "sequence_mean"),
     "gtpo": (0.2, 0.2, "sequence_mean"),
@@ -278,10 +280,13 @@ PRESCRIBED = {
     "mix": (0.2, 0.2, "sequence_mean"),
     "mt_grpo": (0.2, 0.2, "token_mean"),
     "opo": (0.2, 0.2, "token_mean"),
+    "otb": (0.2, 0.2, "token_mean"),
     "pass_at_k": (0.2, 0.2, "token_mean"),
+    "process_grpo": (0.2, 0.2, "sequence_mean"),
     "reinforce_plus_plus": (0.2, 0.2, "token_mean"),
     "reinforce_plus_plus_baseline": (0.2, 0.2, "token_mean"),
     "remax": (0.2, 0.2, "sequence_sum"),
+    "tir_otb": (0.2, 0.2, "token_mean"),
     "top_entropy": (0.2, 0.28, "token_mean"),
 }
 

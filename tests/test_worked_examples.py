@@ -5,6 +5,7 @@ from math import e
 import numpy as np
 import pytest
 from named import PACKAGE
+from running import arrays
 
 import credit
 from credit.estimators.registry import estimator_classes
@@ -51,6 +52,12 @@ CASES = {
         {"gamma": 0.5},
         PAIR | {"lengths": [2, 2]},
         np.array([[0.125, 0.625], [-0.375, -0.375]]) / (0.6875 / 3) ** 0.5,
+    ),
+    # errors 1/2 * 1 - 1 and 1 - 1, then 0 - 0: sums -1/2, 0, 0 of mean -1/6 and variance (1/9 + 2/36) / 2
+    "gae": (
+        {"gamma": 0.5},
+        PAIR | {"lengths": [2, 1], "extra": {"values": [[1, 1], [0, 9]]}},
+        np.array([[-1 / 3, 1 / 6], [1 / 6, 0]]) * 12**0.5,
     ),
     # per reward +-sqrt(1/2); 2 and 1 of them leave +-sqrt(1/2), whose batch has deviation 1
     "gdpo": (
@@ -112,6 +119,46 @@ CASES = {
         | {"lengths": [3, 3], "turns": [[0, 0, 1], [0, 1, 1]], "token_rewards": [[0.2, 0.3, 0], [0.2, 0, 0]]},
         np.array([[2, 2, 1], [-2, -1, -1]]) * 0.5**0.5,
     ),
+    # steps 1, 2 | 3: mean 2, deviation 1, so -1, 0 | 1; the first step also counts the second
+    "process_grpo": (
+        {},
+        PAIR
+        | {"lengths": [3, 2], "turns": [[0, 0, 1], [0, 0, 0]], "token_rewards": [[0.5, 0.5, 2], [0, 3, 0]]},
+        [[-1, -1, 0], [1, 1, 0]],
+    ),
+    # episodes +-1/sqrt 2; returns 0.5, 1 | 0 in state 7: mean and deviation 0.5; state 8 is reached once
+    "gigpo": (
+        {"gamma": 0.5},
+        PAIR
+        | {
+            "lengths": [3, 2],
+            "turns": [[0, 0, 1], [0, 1, 0]],
+            "extra": {"states": [[7, 7, 7], [7, 8, 0]]},
+        },
+        np.array([[1, 1, 1], [-1, -1, 0]]) * 0.5**0.5 + [[0, 0, 1], [-1, 0, 0]],
+    ),
+    # 1 - 2 p + sum p^2 is 1/2 and 1 on the first tokens: baseline 1/2 / (3/2); the second token has no peer
+    "otb": (
+        {},
+        PAIR
+        | {
+            "lengths": [2, 1],
+            "log_probs": np.log([[0.5, 0.5], [0.25, 1]]),
+            "extra": {"sum_squares": [[0.5, 0.5], [0.5, 0]]},
+        },
+        [[2 / 3, 1], [-1 / 3, 0]],
+    ),
+    # then 1/2 + 1/2 against 1 + 1/2: baseline 1 / (5/2), wherever the second tokens stand
+    "tir_otb": (
+        {},
+        PAIR
+        | {
+            "mask": [[1, 0, 1], [1, 1, 0]],
+            "log_probs": np.log([[0.5, 1, 0.5], [0.25, 0.5, 1]]),
+            "extra": {"sum_squares": [[0.5, 0, 0.5], [0.5, 0.5, 0]]},
+        },
+        [[2 / 3, 0, 0.6], [-1 / 3, -0.4, 0]],
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},
@@ -135,13 +182,18 @@ def test_every_estimator_has_a_worked_example(name):
 @pytest.mark.parametrize("name", CASES)
 def test_worked_example(library, name):
     settings, case, expected = CASES[name]
-    fields = {field: np.asarray(values, dtype=np.float32) for field, values in case.items()}
-    lengths = fields.pop("lengths")
-    fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
+    fields = {field: np.asarray(values, np.float32) for field, values in case.items() if field != "extra"}
+    extra = {
+        name: np.asarray(values, np.int32 if name == "states" else np.float32)
+        for name, values in case.get("extra", {}).items()
+    }
+    if "lengths" in fields:
+        lengths = fields.pop("lengths")
+        fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
     for ids in {"groups", "turns"} & set(fields):
         fields[ids] = fields[ids].astype(np.int32)
     if "eps" in estimator_classes()[name].model_fields:
         settings = {"eps": 0} | settings
-    rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
+    rollouts = arrays(library, credit.Rollouts(**fields, extra=extra))
     result = library.quick(credit.get(name, **settings))(rollouts)
     np.testing.assert_allclose(library.numpy(result.advantages), expected, rtol=2e-6, atol=2e-6)

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from credit import groups, tokens
+from credit import groups
 from credit.backends.arrays import group_sum, is_in_range, namespace
 from credit.estimators.group_relative import GroupRelative
+from credit.estimators.steps import add_later_turns, mark_ends, sum_turns
 from credit.loss import PolicyLoss
 from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
@@ -71,34 +72,28 @@ class MTGRPO(GroupRelative):
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
         """1 on the tokens of turns that some response of the group lacks."""
-        mask, (last, ids) = rollouts.mask, _mark_turns(rollouts)
-        _, total, _ = tokens.make_reducers(mask, rollouts.turns)
+        mask, ends, ids = rollouts.mask, mark_ends(rollouts), _number_turns(rollouts)
         xp = namespace(rollouts.token_rewards)
-        ends = xp.astype(last, rollouts.token_rewards.dtype)
-        flat = group_sum(xp.reshape(ends, (-1,)), xp.reshape(ids, (-1,)))
-        having, some = xp.reshape(flat, mask.shape), xp.astype(xp.any(mask, axis=-1), ends.dtype)
+        once = xp.astype(ends, rollouts.token_rewards.dtype)
+        flat = group_sum(xp.reshape(once, (-1,)), xp.reshape(ids, (-1,)))
+        having, some = xp.reshape(flat, mask.shape), xp.astype(xp.any(mask, axis=-1), once.dtype)
         lacking = having < group_sum(some, rollouts.groups)[:, None]
-        return {"unshared_turn": total(ends * xp.astype(lacking, ends.dtype))}
+        return {"unshared_turn": sum_turns(once * xp.astype(lacking, once.dtype), rollouts)}
 
     def _of_turns(self, rollouts: Rollouts) -> Array:
         """A_{i,k} [N, T], computed on the last token of each turn, which stands for it."""
-        mask, (last, ids) = rollouts.mask, _mark_turns(rollouts)
+        ends, ids = mark_ends(rollouts), _number_turns(rollouts)
         xp = namespace(rollouts.token_rewards)
-        _, total, _ = tokens.make_reducers(mask, rollouts.turns)
-        rewards = total(rollouts.token_rewards)
+        rewards = sum_turns(rollouts.token_rewards, rollouts)
         if self.gamma:
-            once = xp.where(last, rewards, 0.0)
-            rewards = tokens.returns_to_go(once, mask, xp.where(last, self.gamma, xp.ones_like(once)))
-        flat = (xp.reshape(each, (-1,)) for each in (rewards, ids, last))
+            rewards = add_later_turns(rewards, ends, rollouts, self.gamma)
+        flat = (xp.reshape(each, (-1,)) for each in (rewards, ids, ends))
         alone = groups.standardize(*flat, correction=self.correction, eps=self.eps)
-        return total(xp.reshape(alone, mask.shape))
+        return sum_turns(xp.reshape(alone, rollouts.mask.shape), rollouts)
 
 
-def _mark_turns(rollouts: Rollouts) -> tuple[Array, Array]:
-    """The last token of each turn, which stands for it, bool [N, T], and a number per group and turn."""
-    mask, turns, width = rollouts.mask, rollouts.turns, rollouts.mask.shape[1]
-    xp = namespace(rollouts.token_rewards)
-    _, _, largest = tokens.make_reducers(mask, turns)
-    place = xp.cumulative_sum(xp.ones_like(rollouts.token_rewards), axis=-1)
-    ids = xp.where(is_in_range(turns, width), rollouts.groups[:, None] * width + turns, -1)
-    return mask & (place == largest(place)), ids
+def _number_turns(rollouts: Rollouts) -> Array:
+    """A number [N, T] per group and turn; -1 in a turn outside 0..T-1."""
+    turns, width = rollouts.turns, rollouts.mask.shape[1]
+    xp = namespace(turns)
+    return xp.where(is_in_range(turns, width), rollouts.groups[:, None] * width + turns, -1)

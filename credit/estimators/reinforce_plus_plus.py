@@ -1,25 +1,25 @@
 """Returns to go, whitened over the batch's tokens."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from credit import tokens
-from credit.backends.arrays import namespace
-from credit.estimators.base import Estimator
 from credit.estimators.execute import compute_tokens
+from credit.estimators.token_rewards import KL_FIELDS, TokenRewarded, subtract_kl
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
-from credit.validation import require_single_reward
 
 
-class ReinforcePlusPlus(Estimator):
+class ReinforcePlusPlus(TokenRewarded):
     """REINFORCE++: returns to go, with the KL penalty in the reward, whitened over the batch's tokens.
 
         r_{i,t} = 1[t last] r_i - kl_coefficient (log p - log q)
         A = whiten(G),  G_t = r_t + gamma G_{t+1},  whiten(x) = (x - mean) / sqrt(var + 1e-8)
 
-    There is no group baseline, so one response per prompt suffices. Source: arXiv 2501.03262.
+    There is no group baseline, so one response per prompt suffices. With rewards_from="tokens" the rewards
+    are those of tokens, r_{i,t} = token_rewards_{i,t} - kl_coefficient (log p - log q).
+    Source: arXiv 2501.03262.
 
     Example:
         >>> import numpy as np
@@ -29,9 +29,6 @@ class ReinforcePlusPlus(Estimator):
         [[1.0, 1.0], [-1.0, -1.0]]
     """
 
-    redistributes: ClassVar[bool] = False
-    row_local: ClassVar[bool] = False
-    shift_invariant: ClassVar[bool] = False
     name: Literal["reinforce_plus_plus"] = "reinforce_plus_plus"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
     """The policy loss of the paper: mean over all tokens of the batch."""
@@ -44,7 +41,7 @@ class ReinforcePlusPlus(Estimator):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("log_probs", "reference_log_probs") if self.kl_coefficient else ()
+        return (*self.reward_fields, *(KL_FIELDS if self.kl_coefficient else ()))
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         mask = rollouts.mask
@@ -55,12 +52,5 @@ class ReinforcePlusPlus(Estimator):
         return compute_tokens(self, rollouts, self._returns_to_go)
 
     def _returns_to_go(self, rollouts: Rollouts) -> Array:
-        rewards, mask = require_single_reward(self.name, rollouts), rollouts.mask
-        xp = namespace(rewards)
-        ones = xp.astype(mask, rewards.dtype)
-        seen = xp.cumulative_sum(ones, axis=-1)
-        last = mask & (seen == xp.sum(ones, axis=-1, keepdims=True))
-        each = xp.where(last, rewards[:, None], 0.0)
-        if self.kl_coefficient:
-            each = each - self.kl_coefficient * (rollouts.log_probs - rollouts.reference_log_probs)
-        return tokens.returns_to_go(each, mask, self.gamma)
+        rewards = subtract_kl(self.reward_tokens(rollouts), rollouts, self.kl_coefficient)
+        return tokens.returns_to_go(rewards, rollouts.mask, self.gamma)

@@ -197,10 +197,10 @@ WEIGHTS = {"dgpo": gated_deviation, "top_entropy": most_uncertain}
 # --- credit that is no product ---------------------------------------------------------------------------
 
 
-def whitened(values):
+def whitened(values, correction=1):
     """{place: x} to (x - mean) / sqrt(var + 1e-8)."""
     every = list(values.values())
-    scale = math.sqrt(deviation(every) ** 2 + 1e-8)
+    scale = math.sqrt(deviation(every, correction) ** 2 + 1e-8)
     return {place: (x - mean(every)) / scale for place, x in values.items()}
 
 
@@ -208,18 +208,76 @@ def discounted_returns(estimator, rollouts):
     return whitened(running_returns(estimator, rollouts))
 
 
+def reward_of_token(estimator, rollouts, row, t, last):
+    reward = 0.0
+    if estimator.rewards_from in ("response", "both") and t == last:
+        reward += float(rollouts.rewards[row])
+    if estimator.rewards_from in ("tokens", "both"):
+        reward += float(rollouts.token_rewards[row, t])
+    if getattr(estimator, "kl_coefficient", 0.0):
+        penalty = float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t])
+        reward -= estimator.kl_coefficient * penalty
+    return reward
+
+
 def running_returns(estimator, rollouts):
     returns = {}
     for row, tokens in enumerate(chosen(rollouts)):
         running = 0.0
         for t in reversed(tokens):
-            reward = float(rollouts.rewards[row]) if t == tokens[-1] else 0.0
-            if estimator.kl_coefficient:
-                penalty = float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t])
-                reward -= estimator.kl_coefficient * penalty
+            reward = reward_of_token(estimator, rollouts, row, t, tokens[-1])
             running = reward + estimator.gamma * running
             returns[row, t] = running
     return returns
+
+
+def sums_of_errors(estimator, rollouts):
+    """GAE before whitening: the errors of the critic from a token on, as the sum that defines it."""
+    result = {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        values = [float(rollouts.extra["values"][row, t]) for t in tokens] + [0.0]
+        errors = [
+            reward_of_token(estimator, rollouts, row, t, tokens[-1])
+            + estimator.gamma * values[k + 1]
+            - values[k]
+            for k, t in enumerate(tokens)
+        ]
+        discount = estimator.gamma * estimator.lam
+        for k, t in enumerate(tokens):
+            result[row, t] = math.fsum(discount**j * error for j, error in enumerate(errors[k:]))
+    return result
+
+
+def whitened_errors(estimator, rollouts):
+    return whitened(sums_of_errors(estimator, rollouts), estimator.whiten_correction)
+
+
+def less_the_optimal_baseline(estimator, rollouts):
+    """OTB: the return less the group's, weighted by 1 - 2 p + sum p^2 of the tokens so far."""
+    returns, energy, places = {}, {}, {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        rewards = [reward_of_token(estimator, rollouts, row, t, tokens[-1]) for t in tokens]
+        gathered = 0.0
+        for k, t in enumerate(tokens):
+            p = math.exp(float(rollouts.log_probs[row, t]))
+            # By the definition sum p^2 is at least the token's own p^2; random numbers need not know that.
+            gathered += 1 - 2 * p + max(float(rollouts.extra["sum_squares"][row, t]), p * p)
+            place = k if estimator.name == "tir_otb" else t
+            returns[row, place] = math.fsum(rewards[k:])
+            energy[row, place] = gathered
+            places[row, place] = (row, t)
+    result = {}
+    for rows in members(rollouts).values():
+        for row, place in [each for each in returns if each[0] in rows]:
+            peers = [(other, place) for other in rows if (other, place) in returns]
+            weights = [energy[peer] for peer in peers]
+            weights = weights if sum(weights) else [1.0] * len(peers)
+            weighed = math.fsum(w * returns[peer] for w, peer in zip(weights, peers, strict=True))
+            baseline = weighed / math.fsum(weights)
+            if len(peers) == 1:
+                baseline = 0.0 if estimator.zero_tail else returns[row, place]
+            result[places[row, place]] = returns[row, place] - baseline if len(rows) > 1 else 0.0
+    return result
 
 
 def whitened_centered(estimator, rollouts):
@@ -279,6 +337,61 @@ def outcome_and_turns(estimator, rollouts):
     }
 
 
+def list_steps(estimator, rollouts):
+    """{(row, turn): (its tokens, its reward)} in the order of the tokens."""
+    steps = {}
+    for row, tokens in enumerate(chosen(rollouts)):
+        for t in tokens:
+            places, reward = steps.get((row, int(rollouts.turns[row, t])), ([], 0.0))
+            reward += reward_of_token(estimator, rollouts, row, t, tokens[-1])
+            steps[row, int(rollouts.turns[row, t])] = ([*places, t], reward)
+    return steps
+
+
+def rewards_of_later_steps(estimator, rollouts):
+    """GRPO's process supervision: rewards of steps standardized in the group and summed to the end."""
+    steps, result = list_steps(estimator, rollouts), {}
+    for rows in members(rollouts).values():
+        own = [step for step in steps if step[0] in rows]
+        values = dict(zip(own, standardized(estimator, [steps[s][1] for s in own]), strict=True))
+        for row, turn in own:
+            later = math.fsum(v for (other, k), v in values.items() if other == row and k >= turn)
+            for t in steps[row, turn][0]:
+                result[row, t] = later if len({other for other, _ in own}) > 1 else 0.0
+    return result
+
+
+def episodes_and_states(estimator, rollouts):
+    """GiGPO: responses compared as a whole, and their steps with those from the same state."""
+    steps, compare = (
+        list_steps(estimator, rollouts),
+        centered if estimator.scale_by == "one" else standardized,
+    )
+    returns, states, result = {}, {}, {}
+    for row, turn in sorted(steps, reverse=True):
+        after = [k for other, k in steps if other == row and k > turn]
+        later = estimator.gamma * returns[row, min(after)] if after else 0.0
+        returns[row, turn] = steps[row, turn][1] + later
+        states[row, turn] = int(rollouts.extra["states"][row, steps[row, turn][0][-1]])
+    for rows in members(rollouts).values():
+        whole = compare(estimator, [whole_reward(estimator, rollouts, row) for row in rows])
+        for row, advantage in zip(rows, whole, strict=True):
+            for step in [each for each in steps if each[0] == row]:
+                peers = [other for other in steps if other[0] in rows and states[other] == states[step]]
+                own = compare(estimator, [returns[peer] for peer in peers])[peers.index(step)]
+                for t in steps[step][0]:
+                    both = advantage + estimator.step_weight * own
+                    result[row, t] = both if len(rows) > 1 else 0.0
+    return result
+
+
+def whole_reward(estimator, rollouts, row):
+    reward = float(rollouts.rewards[row]) if estimator.rewards_from != "tokens" else 0.0
+    if estimator.rewards_from != "response":
+        reward += math.fsum(float(rollouts.token_rewards[row, t]) for t in chosen(rollouts)[row])
+    return reward
+
+
 def entropy_shares(estimator, rollouts):
     """GTPO: rewards shaped among the responses of one sign at one position, then standardized."""
     places, shaped = chosen(rollouts), {}
@@ -326,12 +439,17 @@ def average_weights(estimator, rollouts):
 
 CREDIT = {
     "entropy_shaped": entropy_bonus,
+    "gae": whitened_errors,
     "gdpo": decoupled_rewards,
+    "gigpo": episodes_and_states,
     "gtpo": entropy_shares,
     "mix": sum_of_parts,
     "mt_grpo": outcome_and_turns,
+    "otb": less_the_optimal_baseline,
+    "process_grpo": rewards_of_later_steps,
     "reinforce_plus_plus": discounted_returns,
     "reinforce_plus_plus_baseline": whitened_centered,
+    "tir_otb": less_the_optimal_baseline,
 }
 
 # --- metrics ---------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def token_fields(seed):
     fields = {name: draw_field(rule, rng, N, T) for name, rule in optional.items()}
     extra = {name.removeprefix(EXTRA): draw_field(rule, rng, N, T) for name, rule in EXTRAS.items()}
     extra |= {
+        "states": rng.integers(-1, 2, (N, T)) * 10**6,
         "own": rng.normal(size=(N, T)),
         "own_flags": rng.random((N, T)) < 0.5,
         "own_features": rng.normal(size=(N, 3)),
