@@ -63,6 +63,12 @@ def assert_close(actual, expected, unit=1.0, rtol=1e-5):
     assert (np.abs(actual - expected) <= bound).all()
 
 
+def assert_share(actual, values, rounding):
+    """The share of positive values; those that are 0 but for the rounding may be on either side of 0."""
+    least, most = (float((values > limit).sum()) / max(values.size, 1) for limit in (rounding, -rounding))
+    assert least - 1e-6 <= actual <= most + 1e-6
+
+
 def group_unit(batch, advantages):
     """The largest |A| of each row's group, [N, 1]."""
     return np.array([np.abs(advantages[batch.groups == label]).max() for label in batch.groups])[:, None]
@@ -141,9 +147,15 @@ def test_equals_the_oracle(library, estimator, batch):
     else:  # statistics over the batch's tokens sum more, and of larger numbers
         assert_close(actual.advantages, expected, rtol=1e-4)
     assert actual.metrics.keys() == metrics.keys()
+    largest = max(1.0, np.abs(expected).max())
     for name, value in metrics.items():
         assert actual.metrics[name].shape == ()
-        assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
+        if name == "advantage_positive_fraction":
+            assert_share(actual.metrics[name], expected[~outside], rounding=1e-5 * largest)
+        elif name.startswith("advantage_"):
+            assert_close(actual.metrics[name], value, largest, rtol=1e-5 if estimator.row_local else 1e-4)
+        else:
+            assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
 
 
 @on_numpy()

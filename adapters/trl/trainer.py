@@ -12,6 +12,7 @@ import credit
 from credit.adapters.traits import weighs_rewards
 from credit.adapters.trl import (
     completions_table,
+    metrics,
     options,
     overlong,
     records,
@@ -197,6 +198,10 @@ class CreditMixin(Trainer):
         warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
         for name, value in zip(result.metrics, values, strict=True):
             self._metrics[mode][f"credit/{name}"].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics.combine_extremes(self._metrics["train" if self.model.training else "eval"])
+        super().log(logs, start_time)
 
 
 class CreditGRPOTrainer(CreditMixin, GRPOTrainer):

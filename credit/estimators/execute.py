@@ -88,13 +88,20 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
             observed = estimator.observed_weights(here, alone, weights) | observed
         metrics.check_observed_names(estimator.name, observed)
         responses = metrics.describe_responses(weights, here.mask, observed, uniform=uniform)
-        advantages = _mark_lost_tokens(inside(advantages), batch.lost, rollouts.mask, part)
-        return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays()
+        advantages = inside(advantages)
+        described = {("positive",): metrics.count_positive(advantages, alone, responses, uniform=uniform)}
+        advantages = _mark_lost_tokens(advantages, batch.lost, rollouts.mask, part)
+        return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays() | described
 
     found = batch.map(work)
     advantages, weights = found[("advantages",)], found[("weights",)]
     responses = metrics.Responses.from_arrays(found)
+    if batch.advantages is None:
+        spread = metrics.describe_advantages(advantages, batch.rows.mask)
+    else:
+        spread = metrics.describe_product(batch.advantages, responses)
     measured = metrics.group_metrics(batch.rows) | metrics.token_metrics(responses)
+    measured |= metrics.advantage_metrics(spread, found[("positive",)], responses.lengths)
     if estimator.observes_weights:
         warn_of_missed_targets(measured, stacklevel=3)
     back = partial(from_numpy, like=rollouts.mask)

@@ -337,7 +337,7 @@ CREDIT = {
 # --- metrics ---------------------------------------------------------------------------------------------
 
 
-def common_metrics(rollouts, weights):
+def common_metrics(rollouts, weights, credit):
     with_rows = [rows for rows in members(rollouts).values() if rows]
     dead = [len({float(rollouts.rewards[row]) for row in rows}) == 1 for rows in with_rows]
     spread = [[weights[row][t] for t in tokens] for row, tokens in enumerate(chosen(rollouts)) if tokens]
@@ -350,6 +350,16 @@ def common_metrics(rollouts, weights):
         "weight_max": max(flat, default=0.0),
         "weight_std": math.sqrt(mean([(w - mean(flat)) ** 2 for w in flat])),
         "effective_token_fraction": mean(used),
+    } | advantage_metrics([credit[row][t] for row, tokens in enumerate(chosen(rollouts)) for t in tokens])
+
+
+def advantage_metrics(values):
+    return {
+        "advantage_mean": mean(values),
+        "advantage_min": min(values, default=0.0),
+        "advantage_max": max(values, default=0.0),
+        "advantage_std": math.sqrt(mean([(a - mean(values)) ** 2 for a in values])),
+        "advantage_positive_fraction": mean([float(a > 0) for a in values]),
     }
 
 
@@ -405,7 +415,7 @@ def estimate(estimator, rollouts):
             credit[place] = value
         advantages = np.abs(credit).max(axis=1)
     own = METRICS[estimator.name](estimator, rollouts) if estimator.name in METRICS else {}
-    return advantages, credit, weights, common_metrics(rollouts, weights) | own
+    return advantages, credit, weights, common_metrics(rollouts, weights, credit) | own
 
 
 def spread_weights(estimator, rollouts):
