@@ -37,6 +37,9 @@ SETTINGS = [
     DGPO(tau=0.02, kappa=2.5),
     DGPO(tau=1.0, kappa=0, correction=0),
     INFINITE_TAU,
+    DGPO(tau=0.1, base="rloo"),
+    credit.EntropyShaped(base="dr_grpo"),
+    credit.TopEntropy(base="reinforce_plus_plus_baseline"),
 ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from credit import validation
 from credit.backends.arrays import (
@@ -34,14 +34,14 @@ _Arrays = dict[tuple[str, ...], Array]
 class Formula(Protocol):
     """The members of `credit.Estimator` that are used here; it documents them."""
 
-    blockwise: ClassVar[bool]
-
     @property
     def name(self) -> str: ...
     @property
     def required_fields(self) -> tuple[str, ...]: ...
     @property
     def is_product(self) -> bool: ...
+    @property
+    def runs_in_blocks(self) -> bool: ...
     def advantages(self, rollouts: Rollouts) -> Array: ...
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array: ...
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]: ...
@@ -146,7 +146,7 @@ def multiply(advantages: Array, weights: Array) -> Array:
 
 def _prepare_batch(estimator: Formula, rollouts: Rollouts, advantages: Array | None = None) -> _Batch:
     rows = prepare_rows(estimator.name, rollouts, estimator.required_fields)
-    in_blocks = estimator.blockwise and estimator.is_product
+    in_blocks = estimator.runs_in_blocks
     rows = view_as_numpy(rows) if in_blocks else prepare_tokens(rows)
     if advantages is not None:
         advantages = _check_advantages(advantages, rollouts, rows)
