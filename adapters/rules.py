@@ -38,6 +38,14 @@ def refuse_several_rewards(
         )
 
 
+def refuse_filter_by(framework: Framework, estimator: Estimator, reason: str, way_out: str) -> None:
+    """The estimator says which of several rewards decides about a group, and the framework cannot follow."""
+    found = traits.find_filters(estimator)
+    if found:
+        option, name = f"filter_by={found[0]!r}", framework.name_of(estimator)
+        raise ValueError(f"{option} of {name} has no effect in {framework.name}, {reason}; {way_out}")
+
+
 def refuse_single_responses(framework: Framework, estimator: Estimator, group_size: int) -> None:
     """The estimator compares the responses to a prompt, and there is one response per prompt."""
     if group_size < 2 and not traits.learns_from_single_responses(estimator):

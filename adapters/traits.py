@@ -40,6 +40,15 @@ def filters_groups(estimator: Estimator) -> bool:
     return type(estimator).keep is not Estimator.keep
 
 
+def find_filters(estimator: Estimator) -> list[int | str]:
+    """Every `filter_by` that names a reward, or the total, in the estimator, its base and its parts."""
+    below = [part for _, part in estimator.parts] if isinstance(estimator, Mix) else []
+    if isinstance(estimator, OnBaseline) and estimator.parsed_base is not None:
+        below.append(estimator.parsed_base)
+    own = getattr(estimator, "filter_by", "any")
+    return ([] if own == "any" else [own]) + [each for part in below for each in find_filters(part)]
+
+
 def weighs_rewards(estimator: Estimator) -> bool:
     """Whether the estimator, its base or one of its parts takes one reward per reward function, [N, K]."""
     parts = (part for _, part in getattr(estimator, "parts", ()))

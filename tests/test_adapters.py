@@ -198,6 +198,18 @@ def test_an_estimator_filters_groups_and_weighs_rewards_if_its_base_does():
         rules.refuse_missing_fields(FRAMEWORK, credit.DGPO(base="remax"))
 
 
+def test_a_reward_that_decides_is_found_wherever_it_is_set():
+    dapo = credit.DAPO(filter_by=1)
+    mix = credit.Mix(parts=[(1, credit.DGPO(base=dapo)), (1, credit.GRPO()), (1, credit.DAPO())])
+    for estimator in (dapo, credit.DGPO(base=dapo), mix, credit.Mix(parts=[(1, mix)])):
+        assert traits.find_filters(estimator) == [1]
+        with pytest.raises(
+            ValueError, match="^filter_by=1 of our_.* has no effect in Frame, because; do this$"
+        ):
+            rules.refuse_filter_by(FRAMEWORK, estimator, "because", "do this")
+    rules.refuse_filter_by(FRAMEWORK, credit.DAPO(), "because", "do this")
+
+
 def test_the_report_names_what_differs_and_only_that(caplog):
     with caplog.at_level(logging.WARNING, logger="credit"):
         loss_report.report_loss_differences(

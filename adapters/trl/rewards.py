@@ -1,6 +1,7 @@
 """The rewards of TRL's reward functions as an estimator takes them: one per response, or one per function."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -29,14 +30,49 @@ def settle_weights(
     return set_reward_weights(estimator, weights.tolist()), weights
 
 
+def find_column(chosen: str | None, names: Sequence[str]) -> int | Literal["total"] | None:
+    """The place of the reward function of that name, which may also be `total`."""
+    places = [place for place, name in enumerate(names) if name == chosen]
+    if len(places) == 1:
+        return places[0]
+    if chosen is None or (chosen == "total" and not places):
+        return None if chosen is None else "total"
+    found = "several have" if places else "none has"
+    raise ValueError(
+        f"dynamic_sampling_reward is {chosen!r}, and of the reward functions {', '.join(names)} {found} that "
+        "name; name one of them, or total"
+    )
+
+
+def refuse_missing_columns(filters: Sequence[int | str], names: Sequence[str]) -> None:
+    """A ValueError for a `filter_by` that counts beyond the reward functions."""
+    for column in filters:
+        if isinstance(column, int) and column >= len(names):
+            raise ValueError(
+                f"filter_by={column} counts the reward functions {', '.join(names)} from 0; expected "
+                f"0..{len(names) - 1}, or dynamic_sampling_reward with a name"
+            )
+
+
 def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tensor, size: int) -> Tensor:
     """The rewards [N, K] as the estimator takes them: [N, K] if it weighs them itself, else their sum [N].
 
     The sum is weighted by `weights` [K], and NaN where a row has no reward. A function that returns None
     for a whole group (`size` rows) does not apply to its prompt, and counts as 0.
     """
-    unscored = rewards.isnan().all(dim=1)
     if weighs_rewards(estimator):
-        absent = rewards.isnan().view(-1, size, rewards.shape[1]).all(dim=1).repeat_interleave(size, dim=0)
-        return rewards.masked_fill(absent & ~unscored[:, None], 0.0)
+        return fill_absent(rewards, size)
+    return sum_rewards(rewards, weights)
+
+
+def fill_absent(rewards: Tensor, size: int) -> Tensor:
+    """The rewards [N, K], with 0 where a function does not apply to a whole group."""
+    unscored = rewards.isnan().all(dim=1)
+    absent = rewards.isnan().view(-1, size, rewards.shape[1]).all(dim=1).repeat_interleave(size, dim=0)
+    return rewards.masked_fill(absent & ~unscored[:, None], 0.0)
+
+
+def sum_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum [N] of the rewards [N, K]; NaN where a row has none."""
+    unscored = rewards.isnan().all(dim=1)
     return (rewards * weights.to(rewards.device)).nansum(dim=1).masked_fill(unscored, float("nan"))

@@ -462,11 +462,16 @@ def keep_what_all_parts_keep(estimator, rollouts):
 
 
 def sample_dynamically(estimator, rollouts):
-    """DAPO keeps the groups in which some reward varies."""
-    alive = {}
+    """DAPO keeps the groups in which the reward that decides varies, by default any of them."""
+    alive, chosen = {}, estimator.filter_by
     for label, rows in members(rollouts).items():
         given = [np.atleast_1d(rollouts.rewards[row]).tolist() for row in rows]
-        alive[label] = any(len(set(column)) > 1 for column in zip(*given, strict=True))
+        columns = list(zip(*given, strict=True))
+        if chosen == "total":
+            columns = [[math.fsum(rewards) for rewards in given]]
+        elif chosen != "any":
+            columns = columns[chosen : chosen + 1]
+        alive[label] = any(len(set(column)) > 1 for column in columns)
     return [alive[label] for label in rollouts.groups.tolist()]
 
 
