@@ -19,7 +19,7 @@ def refuse_missing_fields(framework: Framework, estimator: Estimator) -> None:
 
 def refuse_unrecorded_log_probs(framework: Framework, estimator: Estimator, recorded: bool) -> None:
     """The estimator reads the sampling engine's log-probs, and the framework does not record them."""
-    if "rollout_log_probs" in estimator.needs and not recorded:
+    if "rollout_log_probs" in estimator.required_fields and not recorded:
         raise ValueError(
             f"{framework.name_of(estimator)} needs rollout_log_probs, which {framework.name} does not record "
             f"with these settings; set {framework.rollout_log_probs}"
@@ -36,6 +36,14 @@ def refuse_several_rewards(
             f"{framework.name_of(estimator)} weighs several rewards, but {framework.name} passes on "
             f"{passed_on}; use {way_out}another estimator, such as {other}"
         )
+
+
+def refuse_filter_by(framework: Framework, estimator: Estimator, reason: str, way_out: str) -> None:
+    """The estimator says which of several rewards decides about a group, and the framework cannot follow."""
+    found = traits.find_filters(estimator)
+    if found:
+        option, name = f"filter_by={found[0]!r}", framework.name_of(estimator)
+        raise ValueError(f"{option} of {name} has no effect in {framework.name}, {reason}; {way_out}")
 
 
 def refuse_single_responses(framework: Framework, estimator: Estimator, group_size: int) -> None:

@@ -1,11 +1,13 @@
 """Properties of an estimator that no field of it tells; some are found by trying it on three responses."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from credit.estimators.base import Estimator
 from credit.estimators.mix import Mix
+from credit.estimators.on_baseline import OnBaseline
 from credit.fields import EXTRAS, replace_arrays
 from credit.types import FIELDS, FieldRule, Rollouts
 
@@ -34,16 +36,44 @@ def list_parts(estimator: Estimator) -> list[Part]:
 
 
 def filters_groups(estimator: Estimator) -> bool:
-    """Whether the estimator, or a part of a mix, says which rows are worth training on."""
+    """Whether the estimator, its base, or a part of a mix, says which rows are worth training on."""
     if isinstance(estimator, Mix) and type(estimator).keep is Mix.keep:
         return any(filters_groups(part) for _, part in estimator.parts)
+    if isinstance(estimator, OnBaseline) and type(estimator).keep is OnBaseline.keep:
+        return estimator.parsed_base is not None and filters_groups(estimator.parsed_base)
     return type(estimator).keep is not Estimator.keep
 
 
+def find_filters(estimator: Estimator) -> list[int | str]:
+    """Every `filter_by` that names a reward, or the total, in the estimator, its base and its parts."""
+    below = [part for _, part in estimator.parts] if isinstance(estimator, Mix) else []
+    if isinstance(estimator, OnBaseline) and estimator.parsed_base is not None:
+        below.append(estimator.parsed_base)
+    own = getattr(estimator, "filter_by", "any")
+    return ([] if own == "any" else [own]) + [each for part in below for each in find_filters(part)]
+
+
 def weighs_rewards(estimator: Estimator) -> bool:
-    """Whether the estimator or one of its parts takes one reward per reward function, [N, K]."""
+    """Whether the estimator, its base or one of its parts takes one reward per reward function, [N, K]."""
     parts = (part for _, part in getattr(estimator, "parts", ()))
-    return "reward_weights" in type(estimator).model_fields or any(map(weighs_rewards, parts))
+    return find_weigher(estimator) is not None or any(map(weighs_rewards, parts))
+
+
+def find_weigher(estimator: Estimator) -> Estimator | None:
+    """The estimator, or the one below it that is its base, that has the setting `reward_weights`."""
+    if "reward_weights" in type(estimator).model_fields:
+        return estimator
+    base = estimator.parsed_base if isinstance(estimator, OnBaseline) else None
+    return None if base is None else find_weigher(base)
+
+
+def set_reward_weights(estimator: Estimator, weights: Sequence[float]) -> Estimator:
+    """A copy whose `reward_weights`, or those of its base, are these."""
+    if "reward_weights" not in type(estimator).model_fields and isinstance(estimator, OnBaseline):
+        base = estimator.parsed_base
+        if base is not None:
+            return estimator.model_copy(update={"base": set_reward_weights(base, weights)})
+    return estimator.model_copy(update={"reward_weights": tuple(weights)})
 
 
 def learns_from_single_responses(estimator: Estimator) -> bool:
@@ -72,9 +102,10 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
         ("[N]", "float"): torch.zeros(3),
         ("[]", "float"): torch.tensor(0.5),
     }
-    mask = torch.ones((3, 4), dtype=torch.bool)
-    rollouts = Rollouts(torch.tensor([0.0, 1.0, 3.0]), torch.tensor(groups), mask)
+    rewards, mask = torch.tensor([0.0, 1.0, 3.0]), torch.ones((3, 4), dtype=torch.bool)
+    weights = getattr(find_weigher(estimator), "reward_weights", None)
+    rewards = torch.stack([rewards] * len(weights), dim=1) if weights else rewards
     rules = FIELDS | EXTRAS
     needed = {name: rules.get(name, OWN) for name in estimator.required_fields}
     arrays = {name: values[rule.shape, rule.kind] for name, rule in needed.items()}
-    return estimator(replace_arrays(rollouts, arrays)).advantages.numpy()
+    return estimator(replace_arrays(Rollouts(rewards, torch.tensor(groups), mask), arrays)).advantages.numpy()

@@ -179,6 +179,37 @@ def test_a_mix_filters_groups_if_a_part_does():
             assert traits.filters_groups(each) == filters
 
 
+def test_an_estimator_filters_groups_and_weighs_rewards_if_its_base_does():
+    on_dapo, on_rloo = credit.DGPO(base="dapo"), credit.DGPO(base="rloo")
+    on_gdpo = credit.DGPO(base=credit.GDPO(reward_weights=(1, 2)))
+    filters, weighs = traits.filters_groups, traits.weighs_rewards
+    assert filters(on_dapo)
+    assert not any(map(filters, (on_rloo, credit.DGPO(), on_gdpo)))
+    assert weighs(on_gdpo)
+    assert weighs(credit.Mix(parts=[(1, on_gdpo)]))
+    assert not any(map(weighs, (on_rloo, credit.DGPO(), on_dapo)))
+    expected = credit.DGPO(base=credit.GDPO(reward_weights=(3, 4)))
+    assert traits.set_reward_weights(on_gdpo, [3, 4]) == expected
+    assert traits.find_weigher(on_gdpo) == on_gdpo.base
+    assert traits.find_weigher(on_rloo) is None
+    assert traits.differs_between_tokens(on_gdpo)
+    assert traits.learns_from_single_responses(credit.DGPO(base="remax"))
+    with pytest.raises(ValueError, match="our_dgpo needs baseline_rewards"):
+        rules.refuse_missing_fields(FRAMEWORK, credit.DGPO(base="remax"))
+
+
+def test_a_reward_that_decides_is_found_wherever_it_is_set():
+    dapo = credit.DAPO(filter_by=1)
+    mix = credit.Mix(parts=[(1, credit.DGPO(base=dapo)), (1, credit.GRPO()), (1, credit.DAPO())])
+    for estimator in (dapo, credit.DGPO(base=dapo), mix, credit.Mix(parts=[(1, mix)])):
+        assert traits.find_filters(estimator) == [1]
+        with pytest.raises(
+            ValueError, match="^filter_by=1 of our_.* has no effect in Frame, because; do this$"
+        ):
+            rules.refuse_filter_by(FRAMEWORK, estimator, "because", "do this")
+    rules.refuse_filter_by(FRAMEWORK, credit.DAPO(), "because", "do this")
+
+
 def test_the_report_names_what_differs_and_only_that(caplog):
     with caplog.at_level(logging.WARNING, logger="credit"):
         options = {"clip_low": ("low", 0.2, 0.2), "clip_high": ("high", 0.3, 0.2)}

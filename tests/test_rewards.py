@@ -12,7 +12,7 @@ from running import arrays, on_numpy
 from strategies import examples
 
 import credit
-from credit import DAPO, GRPO, Rollouts
+from credit import DAPO, DGPO, GRPO, Mix, Rollouts
 
 PAPER = {"max_length": 20480, "cache_length": 4096}
 
@@ -107,6 +107,34 @@ def test_any_of_several_rewards_keeps_a_group(library):
     expected = [False] * 2 + [True] * 4 + [False] * 2
     assert keep(library, DAPO(), given) == expected == oracle.keep(DAPO(), given)
     assert keep(library, GRPO(), given) == [True] * 8
+
+
+FORMAT_ALONE = batch([[0, 0.02], [0, 0], [1, 0.5], [0, 0.5], [0, 1], [1, 0]], [0, 0, 1, 1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("filter_by", "kept"),
+    [("any", [True] * 6), (0, [False] * 2 + [True] * 4), (1, [True, True, False, False, True, True])]
+    + [("total", [True] * 4 + [False] * 2)],
+)
+def test_a_chosen_reward_decides(library, filter_by, kept):
+    chosen = DAPO(filter_by=filter_by)
+    assert keep(library, chosen, FORMAT_ALONE) == kept == oracle.keep(chosen, FORMAT_ALONE)
+    assert keep(library, DGPO(base=chosen), FORMAT_ALONE) == kept
+    assert keep(library, Mix(parts=[(1, GRPO()), (1, chosen)]), FORMAT_ALONE) == kept
+
+
+def test_a_reward_that_is_not_there_cannot_decide():
+    with pytest.raises(ValueError, match=r"filter_by=2, and the rollouts have 2 rewards per .* 0\.\.1"):
+        DAPO(filter_by=2).keep(FORMAT_ALONE)
+    single = FORMAT_ALONE._replace(rewards=FORMAT_ALONE.rewards[:, 0])
+    with pytest.raises(ValueError, match=r"filter_by=1, and the rollouts have 1 reward per .* 0\.\.0"):
+        DAPO(filter_by=1).keep(single)
+    for chosen in (0, "any", "total"):
+        assert DAPO(filter_by=chosen).keep(single).tolist() == [False] * 2 + [True] * 4
+    for wrong in (-1, 0.5, "format"):
+        with pytest.raises(ValueError, match="filter_by"):
+            DAPO(filter_by=wrong)
 
 
 def test_keep_is_only_advice(library):

@@ -19,6 +19,8 @@ def refuse(choice: Choice, args: Any) -> None:
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded)
     rules.refuse_single_responses(FRAMEWORK, estimator, args.rollout.n_samples_per_prompt)
     rules.refuse_several_rewards(FRAMEWORK, estimator, "one reward per response")
+    own_filter = "leave it out, and return what is to decide as `scores` beside the rewards"
+    rules.refuse_filter_by(FRAMEWORK, estimator, "which filters groups by their scores", own_filter)
     if args.actor.policy_loss_type == "gspo":
         rules.refuse_one_ratio(FRAMEWORK, estimator, "--actor.policy_loss_type gspo", "leave it out")
     _refuse_without_effect(estimator, args)

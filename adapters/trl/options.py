@@ -41,6 +41,7 @@ def refuse(
         rules.refuse_one_ratio(FRAMEWORK, estimator, option, way_out)
     if args.dynamic_sampling == "resample":
         _refuse_resampling(args, train_dataset)
+    _refuse_idle_filter(estimator, args)
     if args.reweight_with_current_policy:
         _refuse_reweighting(estimator, args)
     if isinstance(processing_class, ProcessorMixin):
@@ -56,8 +57,8 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             "scales the rewards itself",
             "leave it out (dr_grpo does not scale)",
         )
-    weighs = traits.weighs_rewards(estimator)
-    if weighs and not hasattr(estimator, "reward_weights"):
+    weighs, weigher = traits.weighs_rewards(estimator), traits.find_weigher(estimator)
+    if weighs and weigher is None:
         raise ValueError(
             f"{estimator.name} passes on one reward per completion, but one of its parts weighs the rewards "
             "of several functions (gdpo); use that estimator alone"
@@ -69,9 +70,28 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             "gets the weighted sum of the rewards",
             "leave it out (gdpo gets the rewards one by one)",
         )
-    own_weights = getattr(estimator, "reward_weights", None)
+    own_weights = getattr(weigher, "reward_weights", None)
     if own_weights is not None and args.reward_weights is not None:
         raise ValueError(f"reward_weights is given twice, to TRL and to {estimator.name}; leave one out")
+
+
+def _refuse_idle_filter(estimator: credit.Estimator, args: Any) -> None:
+    """Refuses a reward that would decide about groups where no group is left out, or two of them."""
+    chosen, filters = args.dynamic_sampling_reward, traits.find_filters(estimator)
+    given = {
+        "dynamic_sampling_reward": chosen,
+        f"filter_by of {estimator.name}": filters[0] if filters else None,
+    }
+    set_ones = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+    if len(set_ones) == 2:
+        raise ValueError(f"{' and '.join(set_ones)} both say which reward decides; leave one out")
+    if set_ones and not (args.dynamic_sampling or traits.filters_groups(estimator)):
+        raise ValueError(
+            f"{set_ones[0]} has no effect, since {estimator.name} keeps every group; set "
+            "dynamic_sampling='filter' or 'resample', or leave it out"
+        )
+    if set_ones and args.dynamic_sampling == "none":
+        raise ValueError(f"{set_ones[0]} has no effect with dynamic_sampling='none'; leave one out")
 
 
 def _refuse_resampling(args: Any, train_dataset: Any) -> None:

@@ -1,11 +1,12 @@
 """The rewards of TRL's reward functions as an estimator takes them: one per response, or one per function."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 import credit
-from credit.adapters.traits import weighs_rewards
+from credit.adapters.traits import find_weigher, set_reward_weights, weighs_rewards
 
 Tensor = torch.Tensor
 
@@ -17,7 +18,7 @@ def settle_weights(
 
     With `penalty` TRL's last function is the overlong penalty, for which the user gives no weight.
     """
-    own: Sequence[float] | None = getattr(estimator, "reward_weights", None)
+    own: Sequence[float] | None = getattr(find_weigher(estimator), "reward_weights", None)
     if own is not None:
         functions = len(weights) - penalty
         if len(own) != functions:
@@ -26,7 +27,31 @@ def settle_weights(
                 "for each function"
             )
         weights = torch.tensor([*own, *([1.0] if penalty else [])])
-    return estimator.model_copy(update={"reward_weights": tuple(weights.tolist())}), weights
+    return set_reward_weights(estimator, weights.tolist()), weights
+
+
+def find_column(chosen: str | None, names: Sequence[str]) -> int | Literal["total"] | None:
+    """The place of the reward function of that name, which may also be `total`."""
+    places = [place for place, name in enumerate(names) if name == chosen]
+    if len(places) == 1:
+        return places[0]
+    if chosen is None or (chosen == "total" and not places):
+        return None if chosen is None else "total"
+    found = "several have" if places else "none has"
+    raise ValueError(
+        f"dynamic_sampling_reward is {chosen!r}, and of the reward functions {', '.join(names)} {found} that "
+        "name; name one of them, or total"
+    )
+
+
+def refuse_missing_columns(filters: Sequence[int | str], names: Sequence[str]) -> None:
+    """A ValueError for a `filter_by` that counts beyond the reward functions."""
+    for column in filters:
+        if isinstance(column, int) and column >= len(names):
+            raise ValueError(
+                f"filter_by={column} counts the reward functions {', '.join(names)} from 0; expected "
+                f"0..{len(names) - 1}, or dynamic_sampling_reward with a name"
+            )
 
 
 def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tensor, size: int) -> Tensor:
@@ -35,8 +60,19 @@ def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tenso
     The sum is weighted by `weights` [K], and NaN where a row has no reward. A function that returns None
     for a whole group (`size` rows) does not apply to its prompt, and counts as 0.
     """
-    unscored = rewards.isnan().all(dim=1)
     if weighs_rewards(estimator):
-        absent = rewards.isnan().view(-1, size, rewards.shape[1]).all(dim=1).repeat_interleave(size, dim=0)
-        return rewards.masked_fill(absent & ~unscored[:, None], 0.0)
+        return fill_absent(rewards, size)
+    return sum_rewards(rewards, weights)
+
+
+def fill_absent(rewards: Tensor, size: int) -> Tensor:
+    """The rewards [N, K], with 0 where a function does not apply to a whole group."""
+    unscored = rewards.isnan().all(dim=1)
+    absent = rewards.isnan().view(-1, size, rewards.shape[1]).all(dim=1).repeat_interleave(size, dim=0)
+    return rewards.masked_fill(absent & ~unscored[:, None], 0.0)
+
+
+def sum_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum [N] of the rewards [N, K]; NaN where a row has none."""
+    unscored = rewards.isnan().all(dim=1)
     return (rewards * weights.to(rewards.device)).nansum(dim=1).masked_fill(unscored, float("nan"))

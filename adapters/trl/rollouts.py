@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import credit
+from credit.adapters import traits
 from credit.adapters.trl import options, overlong, rewards, statistics
 
 Tensor = torch.Tensor
@@ -14,7 +15,7 @@ Tensor = torch.Tensor
 def rollouts_for_filter(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
     """Rewards, groups and mask of all processes, by which `keep` decides; without the overlong penalty."""
     size = trainer.num_generations
-    given = batch_rewards(trainer, size, penalty=False)
+    given = _deciding_rewards(trainer, size)
     return credit.Rollouts(
         given, _group_ids(given, size), gather_rows(trainer.accelerator, token_mask(output))
     )
@@ -41,19 +42,32 @@ def make_rollouts(
     )
 
 
-def batch_rewards(trainer: Any, size: int, *, penalty: bool = True) -> Tensor:
-    """The rewards [N] or [N, K] of the last generated batch, with or without the overlong penalty."""
-    given, weights = trainer.credit.rewards, trainer.reward_weights
-    if not penalty and overlong.has_penalty(trainer.args):
+def batch_rewards(trainer: Any, size: int) -> Tensor:
+    """The rewards [N] or [N, K] of the last generated batch, with the overlong penalty."""
+    return rewards.combine_rewards(
+        trainer.credit.estimator, trainer.credit.rewards, trainer.reward_weights, size
+    )
+
+
+def _deciding_rewards(trainer: Any, size: int) -> Tensor:
+    """The rewards [N] or [N, K] by which groups are kept: of one function, if a setting names it."""
+    given, weights, state = trainer.credit.rewards, trainer.reward_weights, trainer.credit
+    if overlong.has_penalty(trainer.args):
         given, weights = given[:, :-1], weights[:-1]
-    return rewards.combine_rewards(trainer.credit.estimator, given, weights, size)
+    if state.filter_column == "total":
+        return rewards.sum_rewards(given, weights)
+    if state.filter_column is not None:
+        return given[:, state.filter_column]
+    if any(column != "total" for column in traits.find_filters(state.estimator)):
+        return rewards.fill_absent(given, size)
+    return rewards.combine_rewards(state.estimator, given, weights, size)
 
 
 def token_fields(
     trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
 ) -> dict[str, Tensor]:
     """The fields [B, T] of this process' rows that the estimator reads; with `every`, all that there are."""
-    needs, fields = trainer.credit.estimator.needs, dict[str, Tensor]()
+    needs, fields = trainer.credit.estimator.required_fields, dict[str, Tensor]()
     if options.needs_statistics(trainer.credit.estimator):
         started = time.perf_counter()
         found = statistics.compute_statistics(trainer, output, mask)

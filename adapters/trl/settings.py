@@ -49,6 +49,14 @@ class CreditGRPOConfig(GRPOConfig):
             "others). Not set: the estimator decides; `dapo` filters."
         },
     )
+    dynamic_sampling_reward: str | None = field(
+        default=None,
+        metadata={
+            "help": "The reward function, by the name that TRL logs, whose rewards alone decide which groups "
+            "are left out, or `total`, the weighted sum. Not set: the total, and with an estimator that gets "
+            "the rewards one by one any of them."
+        },
+    )
     max_sampling_rounds: int = field(
         default=10,
         metadata={"help": "Generations per batch at most, with `dynamic_sampling: resample`."},
@@ -123,7 +131,12 @@ def parse_estimator(args: Any) -> credit.Estimator | None:
 def _check_settings(args: CreditGRPOConfig) -> None:
     """Raises ValueError for a setting of credit's that is wrong whatever the estimator is."""
     if args.advantage_estimator is None:
-        for name in ("dynamic_sampling", "reweight_with_current_policy", "record_steps"):
+        for name in (
+            "dynamic_sampling",
+            "dynamic_sampling_reward",
+            "reweight_with_current_policy",
+            "record_steps",
+        ):
             if getattr(args, name):
                 raise ValueError(f"{name} is set, but advantage_estimator is not")
     if args.dynamic_sampling not in (None, *SAMPLING):

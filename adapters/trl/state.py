@@ -1,7 +1,7 @@
 """What this adapter keeps on a trainer of TRL beside TRL's own attributes."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +18,7 @@ class CreditState:
         reference_given: whether the user passed a reference model to the trainer.
         prompts: the further prompts from which resampling draws; None: no resampling.
         sampler: TRL's sampler of the training set, once TRL has made it.
+        filter_column: which of the rewards decides about groups; None: the setting names none.
         rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
         weights_step: the optimizer step for which the batch's token weights were computed.
     """
@@ -26,5 +27,6 @@ class CreditState:
     reference_given: bool = False
     prompts: PromptStream | None = None
     sampler: Any = None
+    filter_column: int | Literal["total"] | None = None
     rewards: torch.Tensor | None = None
     weights_step: int | None = None

@@ -9,9 +9,10 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
 
 import credit
-from credit.adapters.traits import weighs_rewards
+from credit.adapters.traits import find_filters, weighs_rewards
 from credit.adapters.trl import (
     completions_table,
+    metrics,
     options,
     overlong,
     records,
@@ -87,6 +88,9 @@ class CreditMixin(Trainer):
 
     def _set_up_credit(self, estimator: credit.Estimator) -> None:
         """Settles what depends on the trainer that TRL has built."""
+        functions = self.reward_func_names[: -1 if overlong.has_penalty(self.args) else None]
+        self.credit.filter_column = rewards.find_column(self.args.dynamic_sampling_reward, functions)
+        rewards.refuse_missing_columns(find_filters(estimator), functions)
         if weighs_rewards(estimator):
             penalty = overlong.has_penalty(self.args)
             weighed, self.reward_weights = rewards.settle_weights(estimator, self.reward_weights, penalty)
@@ -197,6 +201,10 @@ class CreditMixin(Trainer):
         warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
         for name, value in zip(result.metrics, values, strict=True):
             self._metrics[mode][f"credit/{name}"].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics.combine_extremes(self._metrics["train" if self.model.training else "eval"])
+        super().log(logs, start_time)
 
 
 class CreditGRPOTrainer(CreditMixin, GRPOTrainer):

@@ -18,6 +18,7 @@ def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
     if not callable(reward_fns) and len(reward_fns) > 1:
         passed_on = f"the sum of its {len(reward_fns)} reward_fns"
         rules.refuse_several_rewards(FRAMEWORK, config.estimator, passed_on)
+    rules.refuse_filter_by(FRAMEWORK, config.estimator, "which passes on the sum of rewards", "leave it out")
     if "progress" in needs and not cluster.cluster_config.training_config.max_steps:
         raise ValueError(f"{name} has a schedule; set max_steps in RLTrainingConfig, its length")
     rollout = cluster.get_rollout_config(mode=Mode.TRAIN)

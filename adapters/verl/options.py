@@ -35,6 +35,8 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
     name = FRAMEWORK.name_of(estimator)
     rules.refuse_missing_fields(FRAMEWORK, estimator)
     rules.refuse_several_rewards(FRAMEWORK, estimator, "their sum", "verl's own gdpo, or ")
+    own_filter = "set algorithm.filter_groups.metric, such as acc"
+    rules.refuse_filter_by(FRAMEWORK, estimator, "which filters groups by itself", own_filter)
     rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)
     _refuse_without_effect(estimator, name, config)
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, models.rollout.calculate_log_probs)

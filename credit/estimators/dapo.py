@@ -1,8 +1,13 @@
 """GRPO's advantage with DAPO's loss and its filter of groups."""
 
-from typing import ClassVar, Literal
+from functools import reduce
+from operator import or_
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from credit import groups
+from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
@@ -16,7 +21,8 @@ class DAPO(GroupRelative):
         keep_i  = max_group(r) > min_group(r)
 
     `loss` clips to [1 - 0.2, 1 + 0.28] and takes one mean over all tokens; `keep` marks the groups that
-    carry a signal; `credit.overlong_penalty` shapes the rewards. Each can be used independently.
+    carry a signal, also of rewards [N, K], where advantages take one reward per response;
+    `credit.overlong_penalty` shapes the rewards. Each can be used independently.
     Source: arXiv 2503.14476.
 
     Example:
@@ -31,14 +37,30 @@ class DAPO(GroupRelative):
     name: Literal["dapo"] = "dapo"
     loss: PolicyLoss = PolicyLoss(clip_high=0.28, aggregation="token_mean")
     """The policy loss of the paper: clip to [0.8, 1.28], mean over all tokens of the batch."""
+    filter_by: Annotated[int, Field(ge=0)] | Literal["any", "total"] = "any"
+    """Which of the K rewards [N, K] of a response decides in `keep`: the k-th alone (from 0), so that groups
+    that vary only in a format score are left out; the `total`, their sum; or `any` of them."""
 
     def keep(self, rollouts: Rollouts) -> Array:
-        """True [N] for rows of a group in which some reward varies over its valid rows."""
+        """True [N] for rows of a group in which the reward that decides varies over its valid rows.
+
+        Raises:
+            ValueError: there are not as many rewards as `filter_by` counts; or as when calling it.
+        """
         rollouts = prepare_rows(self.name, rollouts, ())
+        xp = namespace(rollouts.rewards)
         rewards, ids, valid = rollouts.rewards, rollouts.groups, rollouts.valid
-        if rewards.ndim == 1:
-            return groups.varies(rewards, ids, valid)
-        result = groups.varies(rewards[:, 0], ids, valid)
-        for column in range(1, rewards.shape[1]):
-            result = result | groups.varies(rewards[:, column], ids, valid)
-        return result
+        rewards = rewards[:, None] if rewards.ndim == 1 else rewards
+        count = rewards.shape[1]
+        if self.filter_by == "total":
+            return groups.varies(xp.sum(rewards, axis=1), ids, valid)
+        if self.filter_by == "any":
+            varying = [groups.varies(rewards[:, k], ids, valid) for k in range(count)]
+            return reduce(or_, varying)
+        if self.filter_by >= count:
+            raise ValueError(
+                f"{self.name} has filter_by={self.filter_by}, and the rollouts have {count} "
+                f"{'reward' if count == 1 else 'rewards'} per response; expected 0..{count - 1}, or rewards "
+                "[N, K]"
+            )
+        return groups.varies(rewards[:, self.filter_by], ids, valid)

@@ -64,6 +64,8 @@ class NeedsRollouts(credit.GRPO):
         ),
         ([*DGPO, "--algo.kl.init_coef", "0.01"], "set --algo.kl.init_coef 0, or add --algo.kl.use_loss"),
         ([NAME, "mix", "--credit.parts", '[[1.0, "gdpo"]]'], "mix weighs several rewards"),
+        ([*DGPO, "--credit.base", "gdpo"], "dgpo weighs several rewards"),
+        ([NAME, "dapo", "--credit.filter_by", "0"], "filter_by=0 of dapo has no effect in OpenRLHF"),
         ([NAME, "gdpo"], "gdpo weighs several rewards, but OpenRLHF passes on one reward per response"),
         (
             [*DGPO, "--actor.policy_loss_type", "gspo"],

@@ -40,6 +40,19 @@ SUPPORTS = f"credit supports trl {hooks.FRAMEWORK.supported}"
             {"estimator": "dgpo", "importance_sampling_level": "sequence", "loss_type": "grpo"},
             "cancels the token weights of dgpo; set importance_sampling_level='token'",
         ),
+        (
+            {"estimator": "dgpo", "dynamic_sampling_reward": "digits"},
+            "dynamic_sampling_reward='digits' has no effect, since dgpo keeps every group; set dynamic_sampl",
+        ),
+        (
+            {"estimator": "dapo", "dynamic_sampling_reward": "digits", "dynamic_sampling": "none"},
+            "has no effect with dynamic_sampling='none'",
+        ),
+        (
+            {"estimator": "dapo", "dynamic_sampling_reward": "digits", "kwargs": {"filter_by": 0}},
+            "filter_by of dapo=0 both say which reward decides; leave one out",
+        ),
+        ({"dynamic_sampling_reward": "digits"}, "dynamic_sampling_reward is set, but advantage_estimator"),
         ({"estimator": "dgpo", "statistics_memory_mb": 0}, "statistics_memory_mb is 0; expected a positive"),
         ({"estimator": "dgpo", "sync_ref_model": True, "extra": {"ref_model": object()}}, "sync_ref_model"),
     ],

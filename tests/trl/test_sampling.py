@@ -52,6 +52,74 @@ def test_filtered_groups_leave_the_loss_and_its_normaliser(train, loss_type):
     assert filtered[0]["grad_norm"] == pytest.approx(ratio * unfiltered[0]["grad_norm"], rel=1e-4)
 
 
+def style(completions, **_):
+    """Varies within almost every group, as a format score does."""
+    return [0.01 * len(set(text)) for text in completions]
+
+
+def dead_rows(trainer):
+    """The prompt of each row of the last batch, and whether it trains on nothing."""
+    batch = trainer._buffered_inputs[0]
+    ids = batch["prompt_ids"] * batch["prompt_mask"]
+    texts = trainer._tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return list(zip(texts, (batch["completion_mask"].sum(dim=1) == 0).tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("dapo", {"dynamic_sampling_reward": "half"}),
+        ("dapo", {"kwargs": {"filter_by": 1}}),
+        ("dgpo", {"kwargs": {"base": {"name": "dapo", "filter_by": 1}}}),
+        ("gdpo", {"dynamic_sampling_reward": "half", "dynamic_sampling": "filter"}),
+    ],
+    ids=str,
+)
+def test_groups_that_vary_only_in_style_are_dropped_by_the_named_reward(train, name, settings):
+    trainer, log = train(name, **BATCH, reward=[style, half], overlong_cache_length=4, **settings)
+    rows = dead_rows(trainer)
+    assert {dead for _, dead in rows} == {True, False}
+    assert log[0]["credit/dropped_groups"] == pytest.approx(np.mean([dead for _, dead in rows]))
+    for prompt, dead in rows:
+        assert dead == (int(prompt[:-1]) % 2 == 0)
+
+
+def test_without_a_name_they_stay(train):
+    trainer, log = train("dapo", **BATCH, reward=[style, half])
+    assert log[0]["credit/dropped_groups"] == 0
+    assert not any(dead for _, dead in dead_rows(trainer))
+
+
+def test_resampling_by_the_named_reward_trains_on_groups_that_vary_in_it(train):
+    several = BATCH | {"reward": [style, half], "dynamic_sampling": "resample"}
+    trainer, log = train("dapo", dynamic_sampling_reward="half", **several)
+    assert all(int(prompt[:-1]) % 2 for prompt in trainer._logs["prompt"])
+    assert log[0]["credit/sampling_rounds"] > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"dynamic_sampling_reward": "accuracy"},
+            "is 'accuracy', and of the reward functions style, half none",
+        ),
+        (
+            {"dynamic_sampling_reward": "style", "reward": [style, style]},
+            "style, style several have that name",
+        ),
+        (
+            {"kwargs": {"filter_by": 2}},
+            r"filter_by=2 counts the reward functions style, half from 0; .* 0\.\.1",
+        ),
+        ({"kwargs": {"filter_by": 2}, "overlong_cache_length": 4}, r"expected 0\.\.1"),
+    ],
+)
+def test_a_reward_that_is_not_there_is_refused(make_trainer, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer("dapo", **({"reward": [style, half]} | settings))
+
+
 def test_any_estimator_can_be_filtered(train):
     _, log = train("dgpo", dynamic_sampling="filter", reward=half, **BATCH)
     assert 0 < log[0]["credit/dropped_groups"] < 1

@@ -71,6 +71,12 @@ def test_several_rewards_are_not_taken_for_one(make_cluster, low_digits):
     CreditGRPOLearner(make_cluster(), config, [low_digits])
 
 
+def test_a_reward_of_several_cannot_decide(make_cluster, low_digits):
+    config = CreditGRPOConfig(estimator={"name": "dapo", "filter_by": 0}, filter_groups=True)
+    with pytest.raises(ValueError, match="filter_by=0 of dapo has no effect in Tunix"):
+        CreditGRPOLearner(make_cluster(), config, [low_digits, low_digits])
+
+
 def test_actor_and_reference_on_different_meshes_are_refused(make_cluster, low_digits, mesh_of):
     models = make_cluster(meshes={Role.REFERENCE: mesh_of(1, 1, first=1)})
     with pytest.raises(

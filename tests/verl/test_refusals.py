@@ -98,6 +98,14 @@ def build(configured):
             ["algorithm.adv_estimator=credit_gdpo"],
             "weighs several rewards, but verl passes on their sum; use verl's own gdpo, or",
         ),
+        (
+            ["algorithm.adv_estimator=credit_dapo", "+algorithm.credit.filter_by=0"],
+            "filter_by=0 of credit_dapo has no effect in verl, .*; set algorithm.filter_groups.metric",
+        ),
+        (
+            [*SYNC, "+algorithm.credit.base={name:gdpo}"],
+            "weighs several rewards, but verl passes on their sum",
+        ),
         (["algorithm.adv_estimator=credit_grpo", SINGLE], "set actor_rollout_ref.rollout.n to 2 or more"),
         (
             [*SYNC, "actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean"],
