@@ -271,8 +271,18 @@ def choose_parts(size: int) -> int:
     )
 
 
-def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None) -> Tensor:
+def _refuse(also: Any) -> None:
+    if also:
+        raise NotImplementedError(
+            f"also={tuple(also)} is not there yet on CUDA; CPU tensors can, and other libraries"
+        )
+
+
+def statistics(
+    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None, *, also: Any = ()
+) -> Tensor:
     """[4, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x."""
+    _refuse(also)
     if strides.is_scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
         return torch.stack([statistics(*row, parts) for row in rows], 1)
@@ -283,9 +293,18 @@ def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: in
 
 
 def fold(
-    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, *, done: bool = False
+    x: Tensor,
+    y: Tensor | None,
+    ids: Tensor,
+    half: Tensor,
+    start: int,
+    parts: int,
+    *,
+    done: bool = False,
+    also: Any = (),
 ) -> Tensor:
     """States [rows, parts, 8] of logits [..., V'] from id `start` on, or (done) the statistics [4, rows]."""
+    _refuse(also)
     rows, pair = ids.numel(), y is not None
     y = x if y is None else y
     out = torch.empty((4, rows) if done else (rows, parts, FIELDS), dtype=torch.float32, device=x.device)
@@ -301,7 +320,7 @@ def fold(
     return out
 
 
-def merge_parts(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
+def merge_parts(states: Tensor, half: Tensor, *, pair: bool, also: Any = ()) -> Tensor:
     """The statistics [4, rows] from states [rows, parts, 8]."""
     rows, parts, _ = states.shape
     out = torch.empty((4, rows), dtype=torch.float32, device=states.device)
