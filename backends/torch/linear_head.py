@@ -42,7 +42,8 @@ def token_statistics(
             ops.token_states(*(side(start, width) for side in sides), ids, half, start, 1, names)
             for start, width in loop.split_vocabulary(size, chunk)
         ]
-        return tuple(ops.merge_parts(torch.cat(states, 1), half, True, names).reshape(-1, *ids.shape))
+        merged = ops.merge_parts(torch.cat(states, 1), half, True, names)
+        return tuple(merged.reshape(len(merged), *ids.shape))
 
     arrays = (policy.hidden, reference.hidden, token_ids, half)
     limit = max(1, limits.CUDA_HEAD_ROWS * limits.CUDA_HEAD_CHUNK_ENTRIES // chunk)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from credit.backends.torch import kernels
+from credit.backends.torch import gradient_kernel, kernels, postprocess_kernel
 from credit.backends.torch.derivatives import refuse_second_derivative
 from credit.backends.torch.tensors import move_batch_axes
 
@@ -39,9 +39,9 @@ def grad_logits(
     start: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The gradient in logits x [..., V'], whose first column has id `start`; see `kernels.grad_logits`."""
+    """The gradient in logits x [..., V'], whose first column has id `start`; see `gradient_kernel`."""
     with torch.cuda.device_of(x):
-        return kernels.grad_logits(x, ids, half, residuals, grad_output, start, dtype)
+        return gradient_kernel.grad_logits(x, ids, half, residuals, grad_output, start, dtype)
 
 
 @torch.library.custom_op("credit::token_states", mutates_args=())
@@ -66,7 +66,7 @@ def postprocess(
 ) -> Tensor:
     """As `array_api.postprocess` [4, ...]; if `masked`, tokens with the id UNREAD get 0."""
     with torch.cuda.device_of(log_p):
-        return kernels.postprocess((log_p, log_q, entropy, deviation), ids, size, masked)
+        return postprocess_kernel.postprocess((log_p, log_q, entropy, deviation), ids, size, masked)
 
 
 @postprocess.register_fake

@@ -76,8 +76,8 @@ def further(policy_logits: Array, reference_logits: Array, temperature: Array = 
 def further_errors(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> dict[str, float]:
     """As `errors`, for the statistics that are asked for by name, however many of them.
 
-    sum p^2: relative 1e-5.  KL: relative 1e-2 + 1e-3 as d, of which it is four times as much where the models
-    nearly agree, and never more than 4e-6 (1 + KL); 4e-11 is free.  H: 5e-6 nats.
+    sum p^2: relative 1e-5.  KL: relative 2e-3, and 2e-4 where KL >= 4e-7, never more than 2e-6 (1 + KL), and
+    4e-12 is free.  (Near models have KL = 4 d.)  H: 5e-6 nats.
     """
     found = {name: np.asarray(field, np.float64) for name, field in actual.items()}
     return {name: _further_error(name, field, expected[name]) for name, field in found.items()}
@@ -91,8 +91,8 @@ def _further_error(name: str, actual: Array, expected: Array) -> float:
     # Sums of terms beyond it may leave float32's range.
     actual, expected = (np.where(field > 1e30, np.inf, field) for field in (actual, expected))
     finite = np.where(np.isfinite(expected), expected, 0.0)
-    relative = np.where(finite >= 4e-7, 1e-3, 1e-2) * finite
-    return _share_of_bound(actual, expected, np.fmin(np.fmax(relative, 4e-11), 4e-6 * (1.0 + finite)))
+    relative = np.where(finite >= 4e-7, 2e-4, 2e-3) * finite
+    return _share_of_bound(actual, expected, np.fmin(np.fmax(relative, 4e-12), 2e-6 * (1.0 + finite)))
 
 
 def errors(actual: Sequence[Array], expected: Expected, size: int) -> dict[str, float]:
