@@ -157,10 +157,14 @@ def _sum_divergence(p: Array, q: Array, t: Array, term: Array) -> Array:
     np.expm1(t, out=term)
     term -= t
     term *= p
-    far = ~(t <= 1.0) | (p == 0.0)
+    far, none = t > 1.0, p == 0.0
     if far.any():
-        mass, other, ratio = p[far], q[far], t[far]
-        term[far] = np.where(mass > 0.0, other - mass - mass * ratio, other)
+        direct = p * t
+        np.subtract(q, direct, out=direct)
+        direct -= p
+        np.copyto(term, direct, where=far)
+    if none.any():
+        np.copyto(term, q, where=none)
     return term.sum(axis=1, keepdims=True)
 
 
