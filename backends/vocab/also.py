@@ -8,9 +8,14 @@ With p, q, A, B and u of `state.py`, over any part of the vocabulary,
     entropy        needs nothing: H(p) is one of the four
 
 Every term of K is non-negative: it is p phi(t) with t = ln(q / p) and phi(t) = e^t - 1 - t, and q where p
-is 0. Where t is small, phi is summed as a series, so nothing cancels. Relative errors a and b of the sums A
-and B change K by K a + (a - b)^2 / 2 alone, since -p + q makes up for them to first order. Parts of mass P_k
-and Q_k join by the chain rule, whose terms are non-negative too:
+is 0. Where t is small, phi is summed as a series, so nothing cancels. What rounding leaves, to first order:
+
+    relative errors a, b of A, B     K a + (a - b)^2 / 2, since -p + q makes up for the rest
+    an error e of every t            sum p |t| e <= e sqrt(2 K) where the models nearly agree, and e at most
+
+e is a few roundings of the exponents: 1e-6 in float32 for the tokens with mass, and independent from token to
+token, which leaves far less than the bound. Parts of mass P_k and Q_k join by the chain rule, whose terms are
+non-negative too, and like those of tokens:
 
     K = sum_k [P_k ln(P_k / Q_k) - P_k + Q_k] + P_k K_k
 
