@@ -62,11 +62,14 @@ def parts(add: Any, x: Tensor, y: Tensor, ids: Tensor) -> None:
 
 
 def variants(add: Any, x: Tensor, y: Tensor, ids: Tensor) -> None:
-    """Strided rows, half of them masked, and a temperature."""
+    """Strided rows, half of them masked, statistics by name, and a temperature."""
     cut = [array.reshape(8, -1, *array.shape[1:])[:, :-1] for array in (x, y, ids)]
     add("credit, logits[:, :-1]", lambda: credit.token_statistics(*cut))
     mask = torch.arange(len(ids), device=x.device) % 2 == 0
     add("credit, half the rows masked", lambda: credit.token_statistics(x, y, ids, mask=mask))
+    also: Any = ("sum_squares", "kl", "reverse_kl", "entropy")
+    add(f"credit, with {', '.join(also)}", lambda: credit.token_statistics(x, y, ids, also=also))
+    add("credit, with kl", lambda: credit.token_statistics(x, y, ids, also=("kl",)))
     add("credit, temperature 0.7", lambda: credit.token_statistics(x, y, ids, temperature=0.7))
 
 

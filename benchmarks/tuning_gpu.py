@@ -12,6 +12,7 @@ import credit
 from credit.backends import limits
 
 REGISTERS = (64, 80, 96, 128)  # per thread of the fold
+DIVERGENCE_REGISTERS = (80, 104, 128, 168)  # the same where a KL is asked for; they spill below 128
 TILES = ((4096, 4096), (4096, 8192), (8192, 8192), (4096, 16_384), (2048, 32_768))  # rows x entries
 
 
@@ -42,6 +43,11 @@ def registers(report: Report, case: Case) -> None:
     for count in REGISTERS:
         fold = under(lambda: credit.token_statistics(x, y, ids), TRITON_REGISTERS=count)
         report.measure(case, f"credit, {count} registers", fold)
+    for count in DIVERGENCE_REGISTERS:
+        fold = under(
+            lambda: credit.token_statistics(x, y, ids, also=("kl",)), TRITON_DIVERGENCE_REGISTERS=count
+        )
+        report.measure(case, f"credit, with kl, {count} registers", fold)
 
 
 def head_tiles(report: Report, case: Case, width: int) -> None:

@@ -115,10 +115,10 @@ def test_all_functions_of_a_backend_agree_with_the_reference(library):
 
     def run(module, arrays, ids):
         x, y, hidden, head = arrays
-        fields = module.token_statistics(x, y, ids, 0.7)
+        fields = module.token_statistics(x, y, ids, 0.7, ("kl", "sum_squares"))
         yield from fields
         yield from module.token_statistics_from_hidden(
-            hidden, head, hidden, 2.0 * head, ids, 0.7, **biases, **options
+            hidden, head, hidden, 2.0 * head, ids, 0.7, ("entropy", "reverse_kl"), **biases, **options
         )
         yield from module.log_probs_and_entropy(x, ids, 0.7)
         yield module.selected_log_probs_from_hidden(hidden, head, ids, 0.7, bias=None, **options)

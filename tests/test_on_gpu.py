@@ -102,6 +102,40 @@ def test_statistics_of_16_bit_hidden_states(kind):
     assert_right(found, x, y, ids)
 
 
+def float64_by_name(x, y):
+    """The statistics that are asked for by name, from their definitions."""
+    log_p, log_q = x.double().log_softmax(-1), y.double().log_softmax(-1)
+    p, q = log_p.exp(), log_q.exp()
+
+    def divergence(p, log_p, log_q):
+        return torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1)
+
+    return {
+        "kl": divergence(p, log_p, log_q),
+        "sum_squares": p.square().sum(-1),
+        "entropy": -torch.where(p > 0, p * log_p, 0.0).sum(-1),
+        "reverse_kl": divergence(q, log_q, log_p),
+    }
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_statistics_by_name(kind):
+    """Near models, whose KL is some 5e-7 in float32, a token without mass in one of them, and equal models."""
+    x, y, ids = draw_logits(64 if ON_GPU else 6, 151_936 if ON_GPU else 2_001, torch.float32)
+    y, x = (x + 1e-3 * (y - x) / 0.1).to(kind), x.to(kind)
+    x[1, 7::9], y[1, 7::9], y[2, 5], y[3] = -torch.inf, -torch.inf, -torch.inf, x[3]
+    expected = float64_by_name(x, y)
+    four, found = credit.token_statistics(x, y, ids, also=tuple(expected))
+    for name, value in found.items():
+        exact = name in ("kl", "reverse_kl")
+        close = {"rtol": 2e-4, "atol": 4e-12} if exact else {"rtol": 1e-5, "atol": 5e-6}
+        torch.testing.assert_close(value.double(), expected[name], **close)
+    assert found["kl"][2] == torch.inf
+    assert found["kl"][3] == found["reverse_kl"][3] == 0.0
+    for field, alone in zip(four, credit.token_statistics(x, y, ids), strict=True):
+        assert torch.equal(field, alone)
+
+
 def test_more_logits_than_32_bits_can_count():
     """2.3e9 logits a model: the last row lies beyond 2^31 entries."""
     rows, size = (15_000, 151_936) if ON_GPU else (15, 1519)

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from credit.selftest.table import Row
 
 Array = Any
 TOKENS, SIZE, TEMPERATURE = (4, 6), 20_011, 0.7
+NAMES: Final = ("sum_squares", "kl", "reverse_kl", "entropy")
 
 
 class Inputs(NamedTuple):
@@ -29,7 +30,7 @@ class Inputs(NamedTuple):
 
 
 def check_statistics(place: Place) -> Iterator[Row]:
-    """token_statistics, the same from hidden states, and log-probs with their entropy."""
+    """token_statistics, also by name and from hidden states, and log-probs with their entropy."""
     inputs = make_inputs()
     x, y, ids, hidden, head, other = inputs
     path = choose_backend(place.put(x)).describe_path(place.put(x))
@@ -43,6 +44,10 @@ def check_statistics(place: Place) -> Iterator[Row]:
     def from_hidden(hidden: Array, head: Array, other: Array, ids: Array) -> Any:
         return credit.token_statistics_from_hidden(hidden, head, hidden, other, ids, temperature=TEMPERATURE)
 
+    def by_name(x: Array, y: Array, ids: Array) -> Any:
+        _, more = credit.token_statistics(x, y, ids, temperature=TEMPERATURE, also=NAMES)
+        return [more[name] for name in NAMES]
+
     def log_probs(x: Array, ids: Array) -> Any:
         return credit.log_probs_and_entropy(x, ids, temperature=TEMPERATURE)
 
@@ -54,8 +59,13 @@ def check_statistics(place: Place) -> Iterator[Row]:
         log_prob_error = oracle.log_prob_error(log_p, expected.log_probs)
         return max(log_prob_error, oracle.entropy_error(nats, expected.entropy))
 
-    arrays = (hidden, head, other, ids)
+    def compare_by_name(fields: Sequence[Array], expected: dict[str, Array]) -> float:
+        found = dict(zip(NAMES, fields, strict=True))
+        return max(oracle.further_errors(found, expected).values())
+
+    arrays, further = (hidden, head, other, ids), oracle.further(x, y, TEMPERATURE)
     yield _run(place, "token_statistics", path, from_logits, (x, y, ids), expected, compare_four)
+    yield _run(place, "... by name", path, by_name, (x, y, ids), further, compare_by_name)
     yield _run(place, "... from hidden", path, from_hidden, arrays, expected_hidden, compare_four)
     yield _run(place, "log_probs_and_entropy", path, log_probs, (x, ids), expected, compare_two)
 
@@ -78,8 +88,8 @@ def _run(
     path: str,
     function: Callable[..., Any],
     arrays: Sequence[Array],
-    expected: oracle.Expected,
-    compare: Callable[[Sequence[Array], oracle.Expected], float],
+    expected: Any,
+    compare: Callable[[Sequence[Array], Any], float],
 ) -> Row:
     """A line for the function's second call, whose time holds no compilation."""
     given = [place.put(array) for array in arrays]
