@@ -16,6 +16,7 @@ from strategies import N, examples
 import credit
 from credit import DGPO, GRPO, GRPOS, MTGRPO, ReinforcePlusPlus, Rollouts
 from credit.estimators.prepare import prepare_rollouts
+from credit.fields import map_arrays
 
 # Their own eps amplifies the rounding of shaped rewards that are nearly equal.
 SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})
@@ -90,6 +91,9 @@ def small_batch(rewards=(1, 0, 0, 0), length=3, **fields):
         "baseline_rewards": np.zeros(rows, np.float32),
         "token_rewards": rng.normal(size=(rows, length)).astype(np.float32),
         "turns": np.tile(np.arange(length) // 2, (rows, 1)),
+        "log_probs": -rng.exponential(size=(rows, length)).astype(np.float32),
+        "reference_log_probs": -rng.exponential(size=(rows, length)).astype(np.float32),
+        "extra": {"teacher_log_probs": -rng.exponential(size=(rows, length)).astype(np.float32)},
     }
     return Rollouts(**(given | fields))
 
@@ -420,7 +424,7 @@ def test_results_are_float32_but_for_float64_rewards(library, estimator):
 def test_low_precision_statistics_are_computed_with_in_float32(estimator):
     torch = pytest.importorskip("torch")
     batch = small_batch()
-    given = Rollouts(*(None if f is None else torch.from_numpy(f) for f in batch))
+    given = map_arrays(torch.from_numpy, batch)
     low = {name: getattr(given, name).bfloat16() for name in ("deviation", "normalized_entropy")}
     result = estimator(given._replace(**low))
     upcast = estimator(given._replace(**{name: array.float() for name, array in low.items()}))
@@ -431,7 +435,7 @@ def test_low_precision_statistics_are_computed_with_in_float32(estimator):
 @every(NAMED)
 def test_the_device_is_kept(estimator):
     torch = pytest.importorskip("torch")
-    batch = Rollouts(*(None if f is None else torch.from_numpy(f).to("meta") for f in small_batch()))
+    batch = map_arrays(lambda array: torch.from_numpy(array).to("meta"), small_batch())
     result = estimator(batch)
     for array in (result.advantages, result.weights, estimator.keep(batch), *result.metrics.values()):
         assert array.device.type == "meta"
@@ -440,7 +444,7 @@ def test_the_device_is_kept(estimator):
 @every(NAMED)
 def test_no_torch_gradient_flows_through_a_result(estimator):
     torch = pytest.importorskip("torch")
-    batch = Rollouts(*(None if f is None else torch.from_numpy(f) for f in small_batch()))
+    batch = map_arrays(torch.from_numpy, small_batch())
     floating = ("rewards", "deviation", "normalized_entropy")
     batch = batch._replace(**{name: getattr(batch, name).requires_grad_() for name in floating})
     result = estimator(batch)
@@ -450,7 +454,7 @@ def test_no_torch_gradient_flows_through_a_result(estimator):
 @every(NAMED)
 def test_no_jax_gradient_flows_through_a_result(estimator):
     jax = pytest.importorskip("jax")
-    batch = Rollouts(*(None if f is None else jax.numpy.asarray(f) for f in small_batch()))
+    batch = map_arrays(jax.numpy.asarray, small_batch())
 
     def total(rewards, deviation, entropy):
         given = batch._replace(rewards=rewards, deviation=deviation, normalized_entropy=entropy)
@@ -474,7 +478,7 @@ TRACED = ("dgpo", "gdpo", "gtpo", "mt_grpo", "reinforce_plus_plus", "top_entropy
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 def test_runs_compiled_by_torch_without_a_break(estimator):
     torch = pytest.importorskip("torch")
-    batch = Rollouts(*(None if f is None else torch.from_numpy(f) for f in small_batch()))
+    batch = map_arrays(torch.from_numpy, small_batch())
     torch.compiler.reset()
     compiled = torch.compile(estimator, fullgraph=True, backend="eager")(batch)
     eager = estimator(batch)
