@@ -77,4 +77,6 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     rules = FIELDS | EXTRAS
     needed = {name: rules.get(name, OWN) for name in estimator.required_fields}
     arrays = {name: values[rule.shape, rule.kind] for name, rule in needed.items()}
+    for k, name in enumerate(name for name, rule in needed.items() if rule.most == 0):  # log-probs
+        arrays[name] = torch.log(arrays[name]) * (1 + k)  # of two models they differ
     return estimator(replace_arrays(rollouts, arrays)).advantages.numpy()

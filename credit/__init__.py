@@ -21,6 +21,7 @@ from credit.estimators.lite_ppo import LitePPO as LitePPO
 from credit.estimators.max_rl import MaxRL as MaxRL
 from credit.estimators.mix import Mix as Mix
 from credit.estimators.mt_grpo import MTGRPO as MTGRPO
+from credit.estimators.opd import OPD as OPD
 from credit.estimators.opo import OPO as OPO
 from credit.estimators.pass_at_k import PassAtK as PassAtK
 from credit.estimators.redistributing import Redistributing as Redistributing

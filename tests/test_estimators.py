@@ -23,7 +23,7 @@ SOFT = dict.fromkeys(("grpo_s", "gtpo", "mt_grpo"), {"eps": 1e-2})
 NAMED = [make(name, **SOFT.get(name, {})) for name in NAMES]
 # Estimators whose formula does not compare the responses of a group, and those that do so by more than
 # their rewards: an estimator of another kind than most is added here.
-NOT_RELATIVE = ("gtpo", "reinforce_plus_plus", "remax")
+NOT_RELATIVE = ("gtpo", "opd", "reinforce_plus_plus", "remax")
 NOT_BY_REWARD = ("grpo_s", "mt_grpo")
 RELATIVE = [e for e in NAMED if e.name not in NOT_RELATIVE]
 BY_REWARD = [e for e in RELATIVE if e.name not in NOT_BY_REWARD]
@@ -35,6 +35,7 @@ SETTINGS = [
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5),
+    credit.OPD(teacher="reference", outcome_weight=0, gamma=0.9, largest_log_ratio=1.0),
     DGPO(tau=0.02, kappa=2.5),
     DGPO(tau=1.0, kappa=0, correction=0),
     INFINITE_TAU,

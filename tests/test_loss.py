@@ -290,6 +290,7 @@ PRESCRIBED = {
     "max_rl": (0.2, 0.2, "token_mean"),
     "mix": (0.2, 0.2, "sequence_mean"),
     "mt_grpo": (0.2, 0.2, "token_mean"),
+    "opd": (0.2, 0.2, "token_mean"),
     "opo": (0.2, 0.2, "token_mean"),
     "pass_at_k": (0.2, 0.2, "token_mean"),
     "reinforce_plus_plus": (0.2, 0.2, "token_mean"),

@@ -112,6 +112,17 @@ CASES = {
         | {"lengths": [3, 3], "turns": [[0, 0, 1], [0, 1, 1]], "token_rewards": [[0.2, 0.3, 0], [0.2, 0, 0]]},
         np.array([[2, 2, 1], [-2, -1, -1]]) * 0.5**0.5,
     ),
+    # x = 0.5, -2 | 1: discounted by a half 0.5 - 1 = -0.5, -2 | 1, twice that, and half of +-1/sqrt 2
+    "opd": (
+        {"coefficient": 2, "outcome_weight": 0.5, "gamma": 0.5, "teacher": "reference"},
+        PAIR
+        | {
+            "lengths": [2, 1],
+            "log_probs": [[-1, -1], [-2, 0]],
+            "reference_log_probs": [[-0.5, -3], [-1, 0]],
+        },
+        np.array([[-1, -4], [2, 0]]) + np.array([[1, 1], [-1, 0]]) * 0.5**1.5,
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},

@@ -324,7 +324,33 @@ def average_weights(estimator, rollouts):
     return sum(abs(c) / scale * estimate(part, rollouts)[2] for c, part in estimator.parts)
 
 
+def teacher_log_ratios(estimator, rollouts):
+    """{(row, t): log q - log p}, where no log-prob is below -1e12."""
+    given = rollouts.reference_log_probs
+    if estimator.teacher == "extra":
+        given = rollouts.extra["teacher_log_probs"]
+    return {
+        (row, t): max(float(given[row, t]), -1e12) - max(float(rollouts.log_probs[row, t]), -1e12)
+        for row, tokens in enumerate(chosen(rollouts))
+        for t in tokens
+    }
+
+
+def distilled_on_policy(estimator, rollouts):
+    """OPD: the outcome's advantage and the discounted sum of the teacher's log-ratios."""
+    outcome = per_group(standardized)(estimator, rollouts)
+    ratios, result = teacher_log_ratios(estimator, rollouts), {}
+    most = math.inf if estimator.largest_log_ratio is None else estimator.largest_log_ratio
+    for row, tokens in enumerate(chosen(rollouts)):
+        running = 0.0
+        for t in reversed(tokens):
+            running = min(max(ratios[row, t], -most), most) + estimator.gamma * running
+            result[row, t] = estimator.outcome_weight * outcome[row] + estimator.coefficient * running
+    return result
+
+
 CREDIT = {
+    "opd": distilled_on_policy,
     "entropy_shaped": entropy_bonus,
     "gdpo": decoupled_rewards,
     "gtpo": entropy_shares,
@@ -377,6 +403,11 @@ def turns_that_some_lack(_, rollouts):
     return {"unshared_turn_mean": mean(lacked), "unshared_turn_max": max(lacked, default=0.0)}
 
 
+def teacher_metrics(estimator, rollouts):
+    ratios = list(teacher_log_ratios(estimator, rollouts).values())
+    return {"teacher_log_ratio_mean": mean(ratios), "teacher_log_ratio_max": max(ratios, default=0.0)}
+
+
 def metrics_of_parts(estimator, rollouts):
     return {
         f"{part.name}_{name}": value
@@ -385,7 +416,12 @@ def metrics_of_parts(estimator, rollouts):
     }
 
 
-METRICS = {"dgpo": deviation_metrics, "mix": metrics_of_parts, "mt_grpo": turns_that_some_lack}
+METRICS = {
+    "dgpo": deviation_metrics,
+    "mix": metrics_of_parts,
+    "mt_grpo": turns_that_some_lack,
+    "opd": teacher_metrics,
+}
 
 # --- all of an estimator ---------------------------------------------------------------------------------
 
