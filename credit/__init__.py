@@ -34,6 +34,7 @@ from credit.estimators.reinforce_plus_plus_baseline import (
 )
 from credit.estimators.remax import ReMax as ReMax
 from credit.estimators.rloo import RLOO as RLOO
+from credit.estimators.rlsd import RLSD as RLSD
 from credit.estimators.top_entropy import TopEntropy as TopEntropy
 from credit.log_probs import log_probs_and_entropy as log_probs_and_entropy
 from credit.log_probs import selected_log_probs as selected_log_probs

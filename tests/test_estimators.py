@@ -35,6 +35,7 @@ SETTINGS = [
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5),
+    credit.RLSD(teacher="reference", mixing=1.0, clip=2.0),
     credit.OPD(teacher="reference", outcome_weight=0, gamma=0.9, largest_log_ratio=1.0),
     DGPO(tau=0.02, kappa=2.5),
     DGPO(tau=1.0, kappa=0, correction=0),

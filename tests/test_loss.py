@@ -296,6 +296,7 @@ PRESCRIBED = {
     "reinforce_plus_plus": (0.2, 0.2, "token_mean"),
     "reinforce_plus_plus_baseline": (0.2, 0.2, "token_mean"),
     "remax": (0.2, 0.2, "sequence_sum"),
+    "rlsd": (0.2, 0.28, "token_mean"),
     "top_entropy": (0.2, 0.28, "token_mean"),
 }
 

@@ -5,7 +5,8 @@ import pytest
 from running import run
 
 import credit
-from credit import GRPO, OPD, Rollouts
+from credit import GRPO, OPD, RLSD, Rollouts
+from credit.estimators.prepare import prepare_rollouts
 
 INF = float("inf")
 
@@ -68,6 +69,42 @@ def test_the_expected_gradient_is_that_of_the_kl_and_a_penalty_on_states_has_non
     np.testing.assert_allclose((np.exp(log_p) * -kl(logits[0])) @ score, 0, atol=1e-12)
 
 
+def test_rlsd_clips_what_a_model_excludes(library):
+    batch = one_token_each([-INF, -INF, -1, -1, -INF, -INF], [-1, -1, -INF, -INF, -INF, -INF])
+    found = run(library, RLSD(teacher="reference", mixing=1.0), batch)
+    np.testing.assert_allclose(found.weights[:, 0], [1.2, 0.8, 0.8, 1.2, 1, 1], rtol=1e-6)
+    assert np.isfinite(found.advantages).all()
+    wide = RLSD(teacher="reference", mixing=1.0, clip=1e15)
+    np.testing.assert_allclose(run(library, wide, batch).weights[:, 0], [1e15, 0, 0, 1e15, 1, 1], rtol=1e-5)
+
+
+def test_rlsd_equals_the_public_implementations():
+    """Written anew from the authors' code and ms-swift's, whole arrays in torch, on their own test's inputs."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    teacher, student = torch.randn(2, 4, 6) - 3
+    mask = torch.ones(4, 6)
+    mask[0, 4:] = mask[2, 5:] = 0
+    rewards, groups = torch.tensor([1.0, -2.0, 0.0, -0.3]), torch.tensor([0, 0, 0, 0])
+    for mixing in (0.0, 0.5, 1.0):
+        estimator = RLSD(mixing=mixing)
+        batch = Rollouts(rewards, groups, mask, log_probs=student, extra={"teacher_log_probs": teacher})
+        base = estimator.advantages(prepare_rollouts("rlsd", batch, estimator.needs))[:, None]
+        ratio = torch.exp(torch.sign(base) * (teacher - student) * mask)
+        theirs = base * (1 - mixing + mixing * ratio.clamp(0.8, 1.2)) * mask
+        torch.testing.assert_close(estimator(batch).advantages, theirs, rtol=0, atol=1e-6)
+
+
+def test_rlsd_may_let_go_of_its_teacher():
+    batch = one_token_each([-1, -1], [-0.5, -0.5], progress=np.array(0.5, np.float32))
+    scheduled = RLSD(teacher="reference", mixing={"start": 1.0, "end": 0.0})
+    np.testing.assert_allclose(
+        scheduled(batch).advantages, RLSD(teacher="reference")(batch).advantages, rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"1.5 is not in \[0, 1\]"):
+        RLSD(mixing={"start": 1.5, "end": 0})
+
+
 def test_adapters_see_what_distillation_does():
     pytest.importorskip("torch")
     from credit.adapters import traits
@@ -75,3 +112,5 @@ def test_adapters_see_what_distillation_does():
     for estimator in (OPD(), OPD(outcome_weight=0), OPD(teacher="reference")):
         assert traits.learns_from_single_responses(estimator)
         assert traits.differs_between_tokens(estimator)
+    assert traits.differs_between_tokens(RLSD())
+    assert not traits.learns_from_single_responses(RLSD())

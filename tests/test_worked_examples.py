@@ -123,6 +123,17 @@ CASES = {
         },
         np.array([[-1, -4], [2, 0]]) + np.array([[1, 1], [-1, 0]]) * 0.5**1.5,
     ),
+    # q / p = 2, 1.1 | 2, 1.1 clipped to 1.5, 1.1, and for the failure p / q = 1/2, 1/1.1; half of each, and 1/2
+    "rlsd": (
+        {"clip": 0.5, "teacher": "reference"},
+        PAIR
+        | {
+            "lengths": [2, 2],
+            "log_probs": np.log([[0.25, 0.5], [0.25, 0.5]]),
+            "reference_log_probs": np.log([[0.5, 0.55], [0.5, 0.55]]),
+        },
+        np.array([[1.25, 1.05], [-0.75, -1.05 / 1.1]]) * 0.5**0.5,
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},

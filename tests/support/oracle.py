@@ -150,6 +150,7 @@ ADVANTAGES = {
     "lite_ppo": over_the_batch,
     "max_rl": per_group(over_the_mean),
     "opo": weighted_by_length,
+    "rlsd": per_group(standardized),
     "pass_at_k": per_group(lead_of_the_best),
     "remax": less_the_greedy,
     "top_entropy": per_group(standardized),
@@ -192,7 +193,18 @@ def most_uncertain(estimator, rollouts, row, tokens):
     return [float(rollouts.normalized_entropy[row, t] >= least) for t in tokens]
 
 
-WEIGHTS = {"dgpo": gated_deviation, "top_entropy": most_uncertain}
+def weighed_by_teacher(estimator, rollouts, row, tokens):
+    """RLSD: the clipped ratio of the teacher's and the policy's probability, inverted where A < 0."""
+    advantage, weights = per_group(standardized)(estimator, rollouts)[row], []
+    for t in tokens:
+        x = teacher_log_ratios(estimator, rollouts)[row, t]
+        ratio = math.exp(min(x if advantage > 0 else -x, 700.0)) if advantage else 1.0
+        evidence = min(max(ratio, 1 - estimator.clip), 1 + estimator.clip)
+        weights.append((1 - estimator.mixing) + estimator.mixing * evidence)
+    return weights
+
+
+WEIGHTS = {"dgpo": gated_deviation, "rlsd": weighed_by_teacher, "top_entropy": most_uncertain}
 
 # --- credit that is no product ---------------------------------------------------------------------------
 
@@ -421,6 +433,7 @@ METRICS = {
     "mix": metrics_of_parts,
     "mt_grpo": turns_that_some_lack,
     "opd": teacher_metrics,
+    "rlsd": teacher_metrics,
 }
 
 # --- all of an estimator ---------------------------------------------------------------------------------
