@@ -9,6 +9,7 @@ from credit.bounds import binary_deviation as binary_deviation
 from credit.bounds import top_k_deviation as top_k_deviation
 from credit.estimators.base import Estimator as Estimator
 from credit.estimators.dapo import DAPO as DAPO
+from credit.estimators.delightful import Delightful as Delightful
 from credit.estimators.dgpo import DGPO as DGPO
 from credit.estimators.dr_grpo import DrGRPO as DrGRPO
 from credit.estimators.entropy_shaped import EntropyShaped as EntropyShaped

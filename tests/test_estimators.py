@@ -35,6 +35,7 @@ SETTINGS = [
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5),
+    credit.Delightful(eta=3.0),
     credit.RLSD(teacher="reference", mixing=1.0, clip=2.0),
     credit.OPD(teacher="reference", outcome_weight=0, gamma=0.9, largest_log_ratio=1.0),
     DGPO(tau=0.02, kappa=2.5),
@@ -149,7 +150,10 @@ def test_equals_the_oracle(library, estimator, batch):
     assert actual.metrics.keys() == metrics.keys()
     for name, value in metrics.items():
         assert actual.metrics[name].shape == ()
-        assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
+        found, unit = actual.metrics[name], max(1.0, metrics["weight_max"])
+        if name.endswith("_std") and not estimator.redistributes:
+            found, value = found**2, value**2  # squares are summed about 1, from which the weights may be far
+        assert_close(found, value, unit)
 
 
 @on_numpy()

@@ -278,6 +278,7 @@ def test_the_rollout_ratio_is_against_the_old_policy(library):
 PRESCRIBED = {
     "grpo": (0.2, 0.2, "sequence_mean"),
     "dapo": (0.2, 0.28, "token_mean"),
+    "delightful": (0.2, 0.2, "token_mean"),
     "dgpo": (0.2, 0.2, "sequence_mean"),
     "dr_grpo": (0.2, 0.2, "fixed_horizon"),
     "rloo": (0.2, 0.2, "sequence_sum"),

@@ -105,6 +105,13 @@ def test_rlsd_may_let_go_of_its_teacher():
         RLSD(mixing={"start": 1.5, "end": 0})
 
 
+def test_a_token_of_probability_zero_is_a_delight_or_nothing(library):
+    batch = one_token_each([-INF, -INF, -1e30, -1e30, -INF, -INF], [0] * 6, rewards=(1, 0, 1, 0, 1, 1))
+    found = run(library, credit.Delightful(), batch)
+    np.testing.assert_array_equal(found.weights[:, 0], [1, 0, 1, 0, 0.5, 0.5])
+    assert np.isfinite(found.advantages).all()
+
+
 def test_adapters_see_what_distillation_does():
     pytest.importorskip("torch")
     from credit.adapters import traits

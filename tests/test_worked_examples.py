@@ -1,6 +1,6 @@
 """Every estimator on a case small enough to compute by hand from its paper's formula."""
 
-from math import e
+from math import e, log
 
 import numpy as np
 import pytest
@@ -133,6 +133,12 @@ CASES = {
             "reference_log_probs": np.log([[0.5, 0.55], [0.5, 0.55]]),
         },
         np.array([[1.25, 1.05], [-0.75, -1.05 / 1.1]]) * 0.5**0.5,
+    ),
+    # A = +-1/sqrt 2, and log p = -sqrt 2 ln 3 and 0: delight +-ln 3 and 0, gates 3/4 or 1/4, and 1/2
+    "delightful": (
+        {},
+        PAIR | {"lengths": [2, 2], "log_probs": [[-(2**0.5) * log(3), 0]] * 2},
+        np.array([[0.75, 0.5], [-0.25, -0.5]]) * 0.5**0.5,
     ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (

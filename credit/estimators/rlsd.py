@@ -68,7 +68,7 @@ class RLSD(GroupRelative):
         signed = xp.clip(xp.sign(advantages)[:, None] * ratios, max=log1p(self.clip) + 1.0)
         evidence = xp.clip(xp.exp(signed), min=1.0 - self.clip, max=1.0 + self.clip)
         mixing = evaluate_setting(self.mixing, rollouts)
-        return xp.where(rollouts.mask, 1.0 + mixing * (evidence - 1.0), 0.0)
+        return 1.0 + mixing * (evidence - 1.0)
 
     def observed(self, rollouts: Rollouts) -> dict[str, Array]:
         """The log-ratio x of teacher and policy."""

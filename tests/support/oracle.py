@@ -155,6 +155,7 @@ ADVANTAGES = {
     "remax": less_the_greedy,
     "top_entropy": per_group(standardized),
     "dapo": per_group(standardized),
+    "delightful": per_group(standardized),
     "dgpo": per_group(standardized),
     "dr_grpo": per_group(centered),
     "grpo": per_group(standardized),
@@ -204,7 +205,19 @@ def weighed_by_teacher(estimator, rollouts, row, tokens):
     return weights
 
 
-WEIGHTS = {"dgpo": gated_deviation, "rlsd": weighed_by_teacher, "top_entropy": most_uncertain}
+def gated_by_delight(estimator, rollouts, row, tokens):
+    """Delightful policy gradient: sigmoid(A surprisal / eta)."""
+    advantage = per_group(standardized)(estimator, rollouts)[row]
+    delights = [-advantage * float(rollouts.log_probs[row, t]) / estimator.eta for t in tokens]
+    return [1.0 / (1.0 + math.exp(-delight)) for delight in delights]
+
+
+WEIGHTS = {
+    "delightful": gated_by_delight,
+    "dgpo": gated_deviation,
+    "rlsd": weighed_by_teacher,
+    "top_entropy": most_uncertain,
+}
 
 # --- credit that is no product ---------------------------------------------------------------------------
 
