@@ -32,6 +32,8 @@ SETTINGS = [
     *NAMED,
     GRPO(correction=0, eps=1e-2),
     GRPO(eps=0),
+    GRPO(leave_one_out=True),
+    GRPO(leave_one_out=True, correction=0, eps=0),
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5),

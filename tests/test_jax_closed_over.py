@@ -81,6 +81,10 @@ CASES = {
     "groups.center": (groups.center, ROWS | {"weights": np.abs(normal(N))}),
     "groups.std": (partial(groups.std, correction=1), ROWS),
     "groups.standardize": (partial(groups.standardize, correction=1, eps=1e-4), ROWS),
+    "groups.standardize by others": (
+        partial(groups.standardize, correction=1, eps=1e-4, leave_one_out=True),
+        ROWS,
+    ),
     "groups.leave_one_out": (groups.leave_one_out, ROWS),
     "groups.varies": (groups.varies, ROWS),
     "groups.fraction": (partial(groups.fraction, dtype=np.float32), FLAG),

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from credit import groups, tokens
+from credit import tokens
 from credit.backends.arrays import group_sum, is_in_range, namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.loss import PolicyLoss
@@ -89,8 +89,7 @@ class MTGRPO(GroupRelative):
         if self.gamma:
             once = xp.where(last, rewards, 0.0)
             rewards = tokens.returns_to_go(once, mask, xp.where(last, self.gamma, xp.ones_like(once)))
-        flat = (xp.reshape(each, (-1,)) for each in (rewards, ids, last))
-        alone = groups.standardize(*flat, correction=self.correction, eps=self.eps)
+        alone = self._standardize(*(xp.reshape(each, (-1,)) for each in (rewards, ids, last)))
         return total(xp.reshape(alone, mask.shape))
 
 
