@@ -18,6 +18,7 @@ from credit.estimators.gpg import GPG as GPG
 from credit.estimators.grpo import GRPO as GRPO
 from credit.estimators.grpo_s import GRPOS as GRPOS
 from credit.estimators.gtpo import GTPO as GTPO
+from credit.estimators.hicra import HICRA as HICRA
 from credit.estimators.lite_ppo import LitePPO as LitePPO
 from credit.estimators.max_rl import MaxRL as MaxRL
 from credit.estimators.mix import Mix as Mix

@@ -98,7 +98,10 @@ def small_batch(rewards=(1, 0, 0, 0), length=3, **fields):
         "turns": np.tile(np.arange(length) // 2, (rows, 1)),
         "log_probs": -rng.exponential(size=(rows, length)).astype(np.float32),
         "reference_log_probs": -rng.exponential(size=(rows, length)).astype(np.float32),
-        "extra": {"teacher_log_probs": -rng.exponential(size=(rows, length)).astype(np.float32)},
+        "extra": {
+            "teacher_log_probs": -rng.exponential(size=(rows, length)).astype(np.float32),
+            "planning": rng.random((rows, length)) < 0.5,
+        },
     }
     return Rollouts(**(given | fields))
 

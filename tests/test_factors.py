@@ -20,7 +20,7 @@ from credit.fields import map_arrays
 ESTIMATORS = [make(name) for name in NAMES]
 SETTINGS = [DGPO(tau=0.05, within="turn"), DGPO(effective_fraction=0.5, negative="inverse")]
 PRODUCTS = [estimator for estimator in ESTIMATORS if estimator.is_product] + SETTINGS
-BY_ADVANTAGE = ("delightful", "rlsd")  # their weights follow what is given
+BY_ADVANTAGE = ("delightful", "hicra", "rlsd")  # their weights follow what is given
 OTHERS = [estimator for estimator in ESTIMATORS if not estimator.is_product]
 eager = pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
 

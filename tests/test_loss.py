@@ -287,6 +287,7 @@ PRESCRIBED = {
     "gpg": (0.2, 0.2, "token_mean"),
     "grpo_s": (0.2, 0.2, "sequence_mean"),
     "gtpo": (0.2, 0.2, "sequence_mean"),
+    "hicra": (0.2, 0.2, "sequence_mean"),
     "lite_ppo": (0.2, 0.2, "token_mean"),
     "max_rl": (0.2, 0.2, "token_mean"),
     "mix": (0.2, 0.2, "sequence_mean"),

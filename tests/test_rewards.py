@@ -121,7 +121,7 @@ def test_several_rewards_are_refused_where_one_is_needed(library, name):
     given = batch([[1, 0], [0, 1]], [0, 0])
     scores = np.ones((2, 2), np.float32)
     given = given._replace(deviation=scores, normalized_entropy=scores, baseline_rewards=scores[0])
-    given = given._replace(log_probs=-scores, extra={"teacher_log_probs": -scores})
+    given = given._replace(log_probs=-scores, extra={"teacher_log_probs": -scores, "planning": scores > 0})
     given = arrays(library, given._replace(token_rewards=scores, turns=np.zeros((2, 2), np.int64)))
     with pytest.raises(ValueError, match=rf"{name} takes one reward per response.*\(2, 2\)"):
         make(name)(given)

@@ -5,6 +5,7 @@ from math import e, log
 import numpy as np
 import pytest
 from named import PACKAGE
+from running import arrays
 
 import credit
 from credit.estimators.registry import estimator_classes
@@ -140,6 +141,12 @@ CASES = {
         PAIR | {"lengths": [2, 2], "log_probs": [[-(2**0.5) * log(3), 0]] * 2},
         np.array([[0.75, 0.5], [-0.25, -0.5]]) * 0.5**0.5,
     ),
+    # a quarter more on a planning token of the success, a quarter less on one of the failure
+    "hicra": (
+        {"alpha": 0.25},
+        PAIR | {"lengths": [2, 2], "extra": {"planning": [[1, 0], [0, 1]]}},
+        np.array([[1.25, 1], [-1, -0.75]]) * 0.5**0.5,
+    ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (
         {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.1}]]},
@@ -163,13 +170,14 @@ def test_every_estimator_has_a_worked_example(name):
 @pytest.mark.parametrize("name", CASES)
 def test_worked_example(library, name):
     settings, case, expected = CASES[name]
-    fields = {field: np.asarray(values, dtype=np.float32) for field, values in case.items()}
+    fields = {field: np.asarray(values, np.float32) for field, values in case.items() if field != "extra"}
+    extra = {name: np.asarray(values, np.float32) for name, values in case.get("extra", {}).items()}
     lengths = fields.pop("lengths")
     fields["mask"] = np.arange(int(lengths.max())) < lengths[:, None]
     for ids in {"groups", "turns"} & set(fields):
         fields[ids] = fields[ids].astype(np.int32)
     if "eps" in estimator_classes()[name].model_fields:
         settings = {"eps": 0} | settings
-    rollouts = credit.Rollouts(**{field: library.asarray(values) for field, values in fields.items()})
+    rollouts = arrays(library, credit.Rollouts(**fields, extra=extra))
     result = library.quick(credit.get(name, **settings))(rollouts)
     np.testing.assert_allclose(library.numpy(result.advantages), expected, rtol=2e-6, atol=2e-6)

@@ -159,6 +159,7 @@ ADVANTAGES = {
     "dgpo": per_group(standardized),
     "dr_grpo": per_group(centered),
     "grpo": per_group(standardized),
+    "hicra": per_group(standardized),
     "rloo": per_group(less_the_others),
 }
 
@@ -212,9 +213,17 @@ def gated_by_delight(estimator, rollouts, row, tokens):
     return [1.0 / (1.0 + math.exp(-delight)) for delight in delights]
 
 
+def raised_where_planned(estimator, rollouts, row, tokens):
+    """HICRA: 1 + alpha on the planning tokens of a success, 1 - alpha on those of a failure."""
+    advantage = per_group(standardized)(estimator, rollouts)[row]
+    step = estimator.alpha * ((advantage > 0) - (advantage < 0))
+    return [1.0 + step * bool(rollouts.extra["planning"][row, t]) for t in tokens]
+
+
 WEIGHTS = {
     "delightful": gated_by_delight,
     "dgpo": gated_deviation,
+    "hicra": raised_where_planned,
     "rlsd": weighed_by_teacher,
     "top_entropy": most_uncertain,
 }
