@@ -99,6 +99,7 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
             [[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]]
         ),
         ("[N, T]", "integer"): torch.tensor([[0, 0, 1, 1]] * 3),
+        ("[N, T]", "bool"): torch.tensor([[True, False, False, True]] * 3),
         ("[N]", "float"): torch.zeros(3),
         ("[]", "float"): torch.tensor(0.5),
     }
@@ -108,4 +109,6 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     rules = FIELDS | EXTRAS
     needed = {name: rules.get(name, OWN) for name in estimator.required_fields}
     arrays = {name: values[rule.shape, rule.kind] for name, rule in needed.items()}
+    for k, name in enumerate(name for name, rule in needed.items() if rule.most == 0):  # log-probs
+        arrays[name] = torch.log(arrays[name]) * (1 + k)  # of two models they differ
     return estimator(replace_arrays(Rollouts(rewards, torch.tensor(groups), mask), arrays)).advantages.numpy()

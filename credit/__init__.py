@@ -9,6 +9,7 @@ from credit.bounds import binary_deviation as binary_deviation
 from credit.bounds import top_k_deviation as top_k_deviation
 from credit.estimators.base import Estimator as Estimator
 from credit.estimators.dapo import DAPO as DAPO
+from credit.estimators.delightful import Delightful as Delightful
 from credit.estimators.dgpo import DGPO as DGPO
 from credit.estimators.dr_grpo import DrGRPO as DrGRPO
 from credit.estimators.entropy_shaped import EntropyShaped as EntropyShaped
@@ -19,10 +20,12 @@ from credit.estimators.gpg import GPG as GPG
 from credit.estimators.grpo import GRPO as GRPO
 from credit.estimators.grpo_s import GRPOS as GRPOS
 from credit.estimators.gtpo import GTPO as GTPO
+from credit.estimators.hicra import HICRA as HICRA
 from credit.estimators.lite_ppo import LitePPO as LitePPO
 from credit.estimators.max_rl import MaxRL as MaxRL
 from credit.estimators.mix import Mix as Mix
 from credit.estimators.mt_grpo import MTGRPO as MTGRPO
+from credit.estimators.opd import OPD as OPD
 from credit.estimators.opo import OPO as OPO
 from credit.estimators.otb import OTB as OTB
 from credit.estimators.pass_at_k import PassAtK as PassAtK
@@ -37,6 +40,7 @@ from credit.estimators.reinforce_plus_plus_baseline import (
 )
 from credit.estimators.remax import ReMax as ReMax
 from credit.estimators.rloo import RLOO as RLOO
+from credit.estimators.rlsd import RLSD as RLSD
 from credit.estimators.tir_otb import TIROTB as TIROTB
 from credit.estimators.top_entropy import TopEntropy as TopEntropy
 from credit.log_probs import log_probs_and_entropy as log_probs_and_entropy

@@ -13,6 +13,7 @@ _LOG_PROB = "a log-probability, at most 0"
 _KNOWN = (
     FieldRule("extra.token_ids", "[N, T]", "integer", "an id, at least 0", least=0),
     FieldRule("extra.states", "[N, T]", "integer"),
+    FieldRule("extra.planning", "[N, T]", "bool", "0 or 1"),
     FieldRule("extra.values", "[N, T]", "float", "a finite number", finite=True),
     FieldRule("extra.teacher_log_probs", "[N, T]", "float", _LOG_PROB, most=0),
     FieldRule("extra.sum_squares", "[N, T]", "float", "a number in [0, 1]", 0, 1, source="policy"),

@@ -5,6 +5,7 @@ out of every sum, mean and extreme. Results are arrays [N] of the library, devic
 """
 
 from credit.backends.arrays import group_max, group_sum, namespace
+from credit.others import divide_unless_tiny, std_of_others
 from credit.types import Array
 
 __all__ = ["center", "divide_or_keep", "fraction", "leave_one_out", "size", "standardize", "std", "varies"]
@@ -91,10 +92,14 @@ def std(rewards: Array, groups: Array, valid: Array, *, correction: int) -> Arra
     return _std_of_centered(center(rewards, groups, valid), groups, valid, correction)
 
 
-def standardize(rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float) -> Array:
+def standardize(
+    rewards: Array, groups: Array, valid: Array, *, correction: int, eps: float, leave_one_out: bool = False
+) -> Array:
     """Each reward minus the mean of its group, in standard deviations of the group: GRPO's advantage.
 
         A_i = (r_i - mean) / (std + eps)        (mean and std over the valid rows of the group)
+        A_i = (r_i - mean_i) / (std_i + eps)    (over its valid rows but i, with leave_one_out)
+        A_i = r_i - mean_i                      (there, where std_i <= |r_i - mean_i| / 1000)
 
     Args:
         rewards: r [N], float.
@@ -102,11 +107,12 @@ def standardize(rewards: Array, groups: Array, valid: Array, *, correction: int,
         valid: [N], bool.
         correction: 1 for the sample's standard deviation, 0 for the population's.
         eps: in the unit of the rewards, at least 0; keeps small deviations from being scaled up.
+        leave_one_out: compare a row with the other rows of its group.
 
     Returns:
         A [N]; 0 for rows that are not valid, and in a group with fewer than two valid rows.
 
-    Source: GRPO, arXiv 2402.03300.
+    Source: GRPO, arXiv 2402.03300; leave_one_out is NeMo-RL's default.
 
     Example:
         >>> import numpy as np
@@ -115,6 +121,9 @@ def standardize(rewards: Array, groups: Array, valid: Array, *, correction: int,
         >>> groups.standardize(rewards, ids, valid, correction=0, eps=0.0).tolist()
         [1.0, -1.0, 0.0]
     """
+    if leave_one_out:
+        apart = _less_the_others(rewards, groups, valid)
+        return divide_unless_tiny(apart, std_of_others(rewards, groups, valid, correction), eps)
     centered = center(rewards, groups, valid)
     return divide_or_keep(centered, _std_of_centered(centered, groups, valid, correction) + eps)
 
@@ -168,9 +177,13 @@ def leave_one_out(rewards: Array, groups: Array, valid: Array) -> Array:
         >>> groups.leave_one_out(rewards, ids, valid).tolist()
         [0.75, -0.75, 0.0]
     """
-    xp = namespace(rewards)
+    return _less_the_others(rewards, groups, valid)
+
+
+def _less_the_others(rewards: Array, groups: Array, valid: Array) -> Array:
+    """`leave_one_out`, whose name is an argument elsewhere."""
     count = size(valid, groups, rewards.dtype)
-    return center(rewards, groups, valid) * count / xp.clip(count - 1.0, min=1.0)
+    return center(rewards, groups, valid) * count / namespace(count).clip(count - 1.0, min=1.0)
 
 
 def varies(rewards: Array, groups: Array, valid: Array) -> Array:

@@ -60,6 +60,7 @@ def _require(holds: Callable[[float], bool], expected: str) -> AfterValidator:
 _Infinite = Annotated[float, Field(allow_inf_nan=True)]  # what follows refuses NaN
 Positive = Annotated[_Infinite | Schedule, _require(lambda x: x > 0.0, "greater than 0")]
 NonNegative = Annotated[float | Schedule, _require(lambda x: x >= 0.0, "greater than or equal to 0")]
+Fraction = Annotated[float | Schedule, _require(lambda x: 0.0 <= x <= 1.0, "in [0, 1]")]
 Share = Annotated[float | Schedule, _require(lambda x: 0.0 < x < 1.0, "greater than 0 and less than 1")]
 
 

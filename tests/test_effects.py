@@ -12,7 +12,19 @@ from credit import PolicyLoss
 from credit.selftest.estimators import make_rollouts
 
 NUMBERS = (0, 1, 2, 3, 0.3, 0.9, 7.5, float("inf"), 40, 2.5e-3)
-VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "both", "nonzero_rewards", "one", (2.0,), "rloo")
+VALUES = (
+    *NUMBERS,
+    "uniform",
+    "inverse",
+    "turn",
+    "tokens",
+    "both",
+    "nonzero_rewards",
+    "one",
+    "reference",
+    (2.0,),
+    "rloo",
+)
 GIVEN = make_rollouts()._replace(rewards=np.linspace(-1, 2, 8))
 # What turns a setting on or off, so that others lose their effect.
 SWITCHES = {
@@ -21,6 +33,7 @@ SWITCHES = {
     "gigpo": [{"step_weight": 0}, {"scale_by": "one"}],
     "grpo_s": [{"beta_2": 0}],
     "mt_grpo": [{"turn_weight": 0}],
+    "opd": [{"outcome_weight": 0}],
 }
 LOSS_SWITCHES = [
     {},
@@ -125,6 +138,7 @@ WITHOUT_EFFECT = [
         {"base": {"name": "rloo", "loss": {"clip_low": 0.1}}},
         r"in the base \(rloo\) of dgpo, whose loss is its own",
     ),
+    ("opd", {"outcome_weight": 0, "eps": 1e-3}, "eps=0.001 has no effect with outcome_weight=0"),
     ("grpo", {"loss": {"kl": "k1"}}, "kl='k1' has no effect without kl_coefficient"),
     (
         "mix",

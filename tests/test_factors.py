@@ -14,10 +14,13 @@ from strategies import examples
 import credit
 from credit import DGPO, GRPO, ReinforcePlusPlus, Rollouts
 from credit.backends import limits
+from credit.estimators.prepare import prepare_rollouts
+from credit.fields import map_arrays
 
 ESTIMATORS = [make(name) for name in NAMES]
 SETTINGS = [DGPO(tau=0.05, within="turn"), DGPO(effective_fraction=0.5, negative="inverse")]
 PRODUCTS = [estimator for estimator in ESTIMATORS if estimator.is_product] + SETTINGS
+BY_ADVANTAGE = ("delightful", "hicra", "rlsd")  # their weights follow what is given
 OTHERS = [estimator for estimator in ESTIMATORS if not estimator.is_product]
 eager = pytest.mark.parametrize("library", ["numpy", "torch"], indirect=True)
 
@@ -28,8 +31,7 @@ def every(estimators):
 
 def in_type(batch, kind):
     """The batch with its floats in that type."""
-    fields = (f.astype(kind) if f is not None and f.dtype.kind == "f" else f for f in batch)
-    return Rollouts(*fields)
+    return map_arrays(lambda array: array.astype(kind) if array.dtype.kind == "f" else array, batch)
 
 
 def in_twos(patch):
@@ -130,7 +132,11 @@ def test_advantages_may_be_given(library, estimator, batch, seed):
     alone, weights = estimator.factors(given, library.asarray(own))
     valid = np.array(oracle.valid_rows(batch))
     np.testing.assert_array_equal(library.numpy(alone), np.where(valid, own, 0))
-    if estimator.name != "dgpo":
+    if estimator.name in BY_ADVANTAGE:
+        rows = prepare_rollouts("", given, ())
+        spread = library.numpy(estimator.weights(rows, alone)) * library.numpy(rows.mask)
+        np.testing.assert_array_equal(library.numpy(weights), spread)
+    elif estimator.name != "dgpo":
         np.testing.assert_array_equal(library.numpy(weights), library.numpy(estimator.factors(given)[1]))
     elif estimator.negative == "same":
         np.testing.assert_array_equal(library.numpy(weights), library.numpy(estimator(given).weights))

@@ -12,6 +12,7 @@ from named import NAMES, make
 
 import credit
 from credit import groups, tokens
+from credit.fields import EXTRA, get_array, replace_arrays
 from credit.selftest.estimators import make_rollouts
 
 jax = pytest.importorskip("jax")
@@ -47,11 +48,12 @@ FLAG = {"flag": ROLLOUTS.valid, "groups": ROLLOUTS.groups, "valid": ROLLOUTS.val
 
 def on_rollouts(name, method="__call__"):
     def function(**fields):
-        result = getattr(make(name), method)(credit.Rollouts(**fields))
+        own = {field: fields.pop(field) for field in [*fields] if field.startswith(EXTRA)}
+        result = getattr(make(name), method)(replace_arrays(credit.Rollouts(**fields), own))
         return result._asdict() if isinstance(result, credit.Credit) else result
 
     given = ("rewards", "groups", "mask", "valid", *make(name).required_fields)
-    return function, {field: getattr(ROLLOUTS, field) for field in given}
+    return function, {field: get_array(ROLLOUTS, field) for field in given}
 
 
 def policy_loss():
@@ -79,6 +81,10 @@ CASES = {
     "groups.center": (groups.center, ROWS | {"weights": np.abs(normal(N))}),
     "groups.std": (partial(groups.std, correction=1), ROWS),
     "groups.standardize": (partial(groups.standardize, correction=1, eps=1e-4), ROWS),
+    "groups.standardize by others": (
+        partial(groups.standardize, correction=1, eps=1e-4, leave_one_out=True),
+        ROWS,
+    ),
     "groups.leave_one_out": (groups.leave_one_out, ROWS),
     "groups.varies": (groups.varies, ROWS),
     "groups.fraction": (partial(groups.fraction, dtype=np.float32), FLAG),

@@ -265,6 +265,7 @@ def test_the_rollout_ratio_is_against_the_old_policy(library):
 PRESCRIBED = {
     "grpo": (0.2, 0.2, "sequence_mean"),
     "dapo": (0.2, 0.28, "token_mean"),
+    "delightful": (0.2, 0.2, "token_mean"),
     "dgpo": (0.2, 0.2, "sequence_mean"),
     "dr_grpo": (0.2, 0.2, "fixed_horizon"),
     "rloo": (0.2, 0.2, "sequence_sum"),
@@ -275,10 +276,12 @@ PRESCRIBED = {
     "gpg": (0.2, 0.2, "token_mean"),
     "grpo_s": (0.2, 0.2, "sequence_mean"),
     "gtpo": (0.2, 0.2, "sequence_mean"),
+    "hicra": (0.2, 0.2, "sequence_mean"),
     "lite_ppo": (0.2, 0.2, "token_mean"),
     "max_rl": (0.2, 0.2, "token_mean"),
     "mix": (0.2, 0.2, "sequence_mean"),
     "mt_grpo": (0.2, 0.2, "token_mean"),
+    "opd": (0.2, 0.2, "token_mean"),
     "opo": (0.2, 0.2, "token_mean"),
     "otb": (0.2, 0.2, "token_mean"),
     "pass_at_k": (0.2, 0.2, "token_mean"),
@@ -286,6 +289,7 @@ PRESCRIBED = {
     "reinforce_plus_plus": (0.2, 0.2, "token_mean"),
     "reinforce_plus_plus_baseline": (0.2, 0.2, "token_mean"),
     "remax": (0.2, 0.2, "sequence_sum"),
+    "rlsd": (0.2, 0.28, "token_mean"),
     "tir_otb": (0.2, 0.2, "token_mean"),
     "top_entropy": (0.2, 0.28, "token_mean"),
 }

@@ -151,6 +151,7 @@ def test_several_rewards_are_refused_where_one_is_needed(library, name):
     given = given._replace(deviation=scores, normalized_entropy=scores, baseline_rewards=scores[0])
     given = given._replace(token_rewards=scores, turns=np.zeros((2, 2), np.int64), log_probs=-scores)
     extra = {"values": scores, "sum_squares": scores, "states": given.turns}
+    extra |= {"teacher_log_probs": -scores, "planning": scores > 0}
     given = arrays(library, given._replace(extra=extra))
     with pytest.raises(ValueError, match=rf"{name} takes one reward per response.*\(2, 2\)"):
         make(name)(given)

@@ -1,6 +1,6 @@
 """Every estimator on a case small enough to compute by hand from its paper's formula."""
 
-from math import e
+from math import e, log
 
 import numpy as np
 import pytest
@@ -158,6 +158,40 @@ CASES = {
             "extra": {"sum_squares": [[0.5, 0, 0.5], [0.5, 0.5, 0]]},
         },
         [[2 / 3, 0, 0.6], [-1 / 3, -0.4, 0]],
+    ),
+    # x = 0.5, -2 | 1: discounted by a half 0.5 - 1 = -0.5, -2 | 1, twice that, and half of +-1/sqrt 2
+    "opd": (
+        {"coefficient": 2, "outcome_weight": 0.5, "gamma": 0.5, "teacher": "reference"},
+        PAIR
+        | {
+            "lengths": [2, 1],
+            "log_probs": [[-1, -1], [-2, 0]],
+            "reference_log_probs": [[-0.5, -3], [-1, 0]],
+        },
+        np.array([[-1, -4], [2, 0]]) + np.array([[1, 1], [-1, 0]]) * 0.5**1.5,
+    ),
+    # q / p = 2, 1.1 | 2, 1.1 clipped to 1.5, 1.1, and for the failure p / q = 1/2, 1/1.1; half of each, and 1/2
+    "rlsd": (
+        {"clip": 0.5, "teacher": "reference"},
+        PAIR
+        | {
+            "lengths": [2, 2],
+            "log_probs": np.log([[0.25, 0.5], [0.25, 0.5]]),
+            "reference_log_probs": np.log([[0.5, 0.55], [0.5, 0.55]]),
+        },
+        np.array([[1.25, 1.05], [-0.75, -1.05 / 1.1]]) * 0.5**0.5,
+    ),
+    # A = +-1/sqrt 2, and log p = -sqrt 2 ln 3 and 0: delight +-ln 3 and 0, gates 3/4 or 1/4, and 1/2
+    "delightful": (
+        {},
+        PAIR | {"lengths": [2, 2], "log_probs": [[-(2**0.5) * log(3), 0]] * 2},
+        np.array([[0.75, 0.5], [-0.25, -0.5]]) * 0.5**0.5,
+    ),
+    # a quarter more on a planning token of the success, a quarter less on one of the failure
+    "hicra": (
+        {"alpha": 0.25},
+        PAIR | {"lengths": [2, 2], "extra": {"planning": [[1, 0], [0, 1]]}},
+        np.array([[1.25, 1], [-1, -0.75]]) * 0.5**0.5,
     ),
     # 0.7 of GRPO's 1/sqrt 2 and 0.3 of it by DGPO's weights
     "mix": (

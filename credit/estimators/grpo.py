@@ -10,8 +10,8 @@ class GRPO(GroupRelative):
 
         A_{i,t} = A_i = (r_i - mean_group(r)) / (std_group(r) + eps)
 
-    A group of one response, and a group whose rewards are all equal, get exactly 0.
-    Source: arXiv 2402.03300.
+    A group of one response, and a group whose rewards are all equal, get exactly 0. With leave_one_out,
+    mean and std are those of the other responses, as NeMo-RL has it. Source: arXiv 2402.03300.
 
     Example:
         >>> import numpy as np

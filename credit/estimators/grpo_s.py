@@ -72,5 +72,5 @@ class GRPOS(GroupRelative):
         # Standardizing removes the mean of the base. Removing it first keeps the digits of the shares,
         # which float32 would lose beside it.
         shaped = groups.center(base, ids, valid) + self.beta_2 * (gain - loss)
-        result = groups.standardize(shaped, ids, valid, correction=self.correction, eps=self.eps)
+        result = self._standardize(shaped, ids, valid)
         return xp.where(lost, float("nan"), result)

@@ -4,7 +4,6 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from credit import groups
 from credit.backends.arrays import group_sum, is_in_range, namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.estimators.steps import add_later_turns, mark_ends, sum_turns
@@ -87,8 +86,7 @@ class MTGRPO(GroupRelative):
         rewards = sum_turns(rollouts.token_rewards, rollouts)
         if self.gamma:
             rewards = add_later_turns(rewards, ends, rollouts, self.gamma)
-        flat = (xp.reshape(each, (-1,)) for each in (rewards, ids, ends))
-        alone = groups.standardize(*flat, correction=self.correction, eps=self.eps)
+        alone = self._standardize(*(xp.reshape(each, (-1,)) for each in (rewards, ids, ends)))
         return sum_turns(xp.reshape(alone, rollouts.mask.shape), rollouts)
 
 

@@ -34,7 +34,7 @@ class OnBaseline(GroupRelative):
     base: Base = None
     """The estimator whose A_i, one per response, is given to the tokens: a name such as "rloo", a mapping
     such as {"name": "gdpo", "reward_weights": [1, 0.5]}, or an estimator. What it needs is needed, and of
-    the rows those that it keeps are kept. None: GRPO's, with `correction` and `eps`."""
+    the rows those that it keeps are kept. None: GRPO's, with `correction`, `eps` and `leave_one_out`."""
 
     @model_validator(mode="after")
     def _base_has_one_advantage(self) -> Self:
@@ -47,7 +47,7 @@ class OnBaseline(GroupRelative):
                 "them different ones; take a base such as grpo or rloo, or add the two in a mix"
             )
         reason = f"with a base ({base.name}), whose advantage it is"
-        refuse_without_effect(self, dict.fromkeys(("correction", "eps"), reason))
+        refuse_without_effect(self, dict.fromkeys(("correction", "eps", "leave_one_out"), reason))
         refuse_without_effect(
             base, {"loss": f"in the base ({base.name}) of {self.name}, whose loss is its own"}
         )

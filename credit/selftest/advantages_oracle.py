@@ -20,13 +20,24 @@ def mean(values: Sequence[float]) -> float:
 
 
 def standardized(estimator: Any, rewards: Sequence[float]) -> list[float]:
-    """GRPO: (r - mean) / (std + eps)."""
+    """GRPO: (r - mean) / (std + eps), over the others with leave_one_out."""
     if len(rewards) < 2 or len(set(rewards)) == 1:
         return [0.0] * len(rewards)
+    if getattr(estimator, "leave_one_out", False):
+        return [_against(estimator, r, [*rewards[:i], *rewards[i + 1 :]]) for i, r in enumerate(rewards)]
     center = mean(rewards)
     squares = math.fsum((r - center) ** 2 for r in rewards)
     std = math.sqrt(squares / (len(rewards) - estimator.correction))
     return [(r - center) / (std + estimator.eps) for r in rewards]
+
+
+def _against(estimator: Any, reward: float, others: Sequence[float]) -> float:
+    """(r - mean) / (std + eps) of the others, or r - mean where that is more than a thousand deviations."""
+    apart, std = reward - mean(others), 0.0
+    if len(set(others)) > 1:
+        squares = math.fsum((r - mean(others)) ** 2 for r in others)
+        std = math.sqrt(squares / (len(others) - estimator.correction))
+    return apart if std <= abs(apart) / 1000 else apart / (std + estimator.eps)
 
 
 def centered(estimator: Any, rewards: Sequence[float]) -> list[float]:

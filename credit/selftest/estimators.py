@@ -53,8 +53,10 @@ def make_rollouts() -> credit.Rollouts:
 
 
 def draw_field(rule: FieldRule, rng: np.random.Generator, rows: int, tokens: int) -> Array:
-    """Values that the rule allows: numbers from -3 to 1 within its bounds, or rising integers."""
+    """Values that the rule allows: numbers from -3 to 1 within its bounds, rising integers, or flags."""
     shape = {"[]": (), "[N]": (rows,), "[N, T]": (rows, tokens)}[rule.shape]
+    if rule.kind == "bool":
+        return rng.random(shape) < 0.5
     low, most = rule.least, rule.largest(shape)
     if rule.kind == "integer":
         return np.sort(rng.integers(0, int(most or 0) + 1, size=shape), axis=-1).astype(np.int32)

@@ -158,13 +158,16 @@ ADVANTAGES = {
     "lite_ppo": over_the_batch,
     "max_rl": per_group(over_the_mean),
     "opo": weighted_by_length,
+    "rlsd": of_base,
     "pass_at_k": per_group(lead_of_the_best),
     "remax": less_the_greedy,
     "top_entropy": of_base,
     "dapo": per_group(standardized),
+    "delightful": of_base,
     "dgpo": of_base,
     "dr_grpo": per_group(centered),
     "grpo": per_group(standardized),
+    "hicra": of_base,
     "rloo": per_group(less_the_others),
 }
 
@@ -200,7 +203,38 @@ def most_uncertain(estimator, rollouts, row, tokens):
     return [float(rollouts.normalized_entropy[row, t] >= least) for t in tokens]
 
 
-WEIGHTS = {"dgpo": gated_deviation, "top_entropy": most_uncertain}
+def weighed_by_teacher(estimator, rollouts, row, tokens):
+    """RLSD: the clipped ratio of the teacher's and the policy's probability, inverted where A < 0."""
+    advantage, weights = per_group(standardized)(estimator, rollouts)[row], []
+    for t in tokens:
+        x = teacher_log_ratios(estimator, rollouts)[row, t]
+        ratio = math.exp(min(x if advantage > 0 else -x, 700.0)) if advantage else 1.0
+        evidence = min(max(ratio, 1 - estimator.clip), 1 + estimator.clip)
+        weights.append((1 - estimator.mixing) + estimator.mixing * evidence)
+    return weights
+
+
+def gated_by_delight(estimator, rollouts, row, tokens):
+    """Delightful policy gradient: sigmoid(A surprisal / eta)."""
+    advantage = per_group(standardized)(estimator, rollouts)[row]
+    delights = [-advantage * float(rollouts.log_probs[row, t]) / estimator.eta for t in tokens]
+    return [1.0 / (1.0 + math.exp(-delight)) for delight in delights]
+
+
+def raised_where_planned(estimator, rollouts, row, tokens):
+    """HICRA: 1 + alpha on the planning tokens of a success, 1 - alpha on those of a failure."""
+    advantage = per_group(standardized)(estimator, rollouts)[row]
+    step = estimator.alpha * ((advantage > 0) - (advantage < 0))
+    return [1.0 + step * bool(rollouts.extra["planning"][row, t]) for t in tokens]
+
+
+WEIGHTS = {
+    "delightful": gated_by_delight,
+    "dgpo": gated_deviation,
+    "hicra": raised_where_planned,
+    "rlsd": weighed_by_teacher,
+    "top_entropy": most_uncertain,
+}
 
 # --- credit that is no product ---------------------------------------------------------------------------
 
@@ -445,7 +479,33 @@ def average_weights(estimator, rollouts):
     return sum(abs(c) / scale * estimate(part, rollouts)[2] for c, part in estimator.parts)
 
 
+def teacher_log_ratios(estimator, rollouts):
+    """{(row, t): log q - log p}, where no log-prob is below -1e12."""
+    given = rollouts.reference_log_probs
+    if estimator.teacher == "extra":
+        given = rollouts.extra["teacher_log_probs"]
+    return {
+        (row, t): max(float(given[row, t]), -1e12) - max(float(rollouts.log_probs[row, t]), -1e12)
+        for row, tokens in enumerate(chosen(rollouts))
+        for t in tokens
+    }
+
+
+def distilled_on_policy(estimator, rollouts):
+    """OPD: the outcome's advantage and the discounted sum of the teacher's log-ratios."""
+    outcome = per_group(standardized)(estimator, rollouts)
+    ratios, result = teacher_log_ratios(estimator, rollouts), {}
+    most = math.inf if estimator.largest_log_ratio is None else estimator.largest_log_ratio
+    for row, tokens in enumerate(chosen(rollouts)):
+        running = 0.0
+        for t in reversed(tokens):
+            running = min(max(ratios[row, t], -most), most) + estimator.gamma * running
+            result[row, t] = estimator.outcome_weight * outcome[row] + estimator.coefficient * running
+    return result
+
+
 CREDIT = {
+    "opd": distilled_on_policy,
     "entropy_shaped": entropy_bonus,
     "gae": whitened_errors,
     "gdpo": decoupled_rewards,
@@ -513,6 +573,11 @@ def turns_that_some_lack(_, rollouts):
     return {"unshared_turn_mean": mean(lacked), "unshared_turn_max": max(lacked, default=0.0)}
 
 
+def teacher_metrics(estimator, rollouts):
+    ratios = list(teacher_log_ratios(estimator, rollouts).values())
+    return {"teacher_log_ratio_mean": mean(ratios), "teacher_log_ratio_max": max(ratios, default=0.0)}
+
+
 def metrics_of_parts(estimator, rollouts):
     return {
         f"{part.name}_{name}": value
@@ -521,7 +586,13 @@ def metrics_of_parts(estimator, rollouts):
     }
 
 
-METRICS = {"dgpo": deviation_metrics, "mix": metrics_of_parts, "mt_grpo": turns_that_some_lack}
+METRICS = {
+    "dgpo": deviation_metrics,
+    "mix": metrics_of_parts,
+    "mt_grpo": turns_that_some_lack,
+    "opd": teacher_metrics,
+    "rlsd": teacher_metrics,
+}
 
 # --- all of an estimator ---------------------------------------------------------------------------------
 

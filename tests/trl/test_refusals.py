@@ -25,7 +25,7 @@ SUPPORTS = f"credit supports trl {hooks.FRAMEWORK.supported}"
     [
         ({"estimator": "remax"}, "remax needs baseline_rewards, which TRL does not provide"),
         ({"estimator": "mt_grpo"}, "mt_grpo needs token_rewards, which TRL does not provide"),
-        ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: .*dapo, dgpo"),
+        ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: .*dapo, .*dgpo"),
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
         ({"kwargs": {"tau": 1}}, "advantage_estimator is not"),

@@ -19,7 +19,7 @@ DGPO = {"estimator": "dgpo"}
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: .*dapo, dgpo"),
+        ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: .*dapo, .*dgpo"),
         ({"estimator": {"name": "dgpo", "tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": {"name": "dgpo", "tau": -1}}, "not greater than 0"),
         ({"advantage_estimator": "credit/dgpo"}, "CreditGRPOConfig takes estimator='dgpo'"),

@@ -56,7 +56,7 @@ def build(configured):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["algorithm.adv_estimator=credit_dgop"], "unknown estimator 'dgop'; known: .*dapo, dgpo"),
+        (["algorithm.adv_estimator=credit_dgop"], "unknown estimator 'dgop'; known: .*dapo, .*dgpo"),
         (["algorithm.adv_estimator=dgpo"], "credit's is algorithm.adv_estimator=credit_dgpo"),
         (["algorithm.adv_estimator=grpo", "+algorithm.credit.eps=1"], "not one of credit's; set one of"),
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.tau=1"], "unknown setting 'tau'"),
