@@ -84,6 +84,13 @@ def test_supports_that_differ(library):
     np.testing.assert_allclose(more["entropy"], [ln2, 0.0, ln2, 0.0, ln2], rtol=1e-6)
 
 
+def test_a_ratio_that_leaves_float32(library):
+    """q is 1/2 where p is e^-95, which float32 holds with few digits, or not at all: e^95 p is 1/2."""
+    x, y = np.asarray([[0, -95], [0, -80]], np.float32), np.zeros((2, 2), np.float32)
+    _, more = ask(library, (x, y, np.zeros(2, np.int32)), ("kl",))
+    np.testing.assert_allclose(more["kl"], np.log(2.0), rtol=1e-6)
+
+
 @on_numpy("temperature", [0.05, 10.0, "array"], everywhere=["array"])
 @pytest.mark.parametrize("case", ["offsets", "masked_reference"])
 def test_temperature(library, rng, case, temperature):

@@ -128,8 +128,9 @@ def read(further: Further, totals: tuple[Array, Array]) -> list[Array]:
 
 def complete(also: Sequence[str], statistics: Sequence[Array]) -> tuple[Array, ...]:
     """The four statistics and those of `also`, in its order, from the four and those that are stored."""
-    found = dict(zip(stored(also), statistics[4:], strict=True)) | {"entropy": statistics[2]}
-    return *statistics[:4], *(found[name] for name in also)
+    log_p, log_q, entropy, deviation, *further = statistics
+    found = dict(zip(stored(also), further, strict=True)) | {"entropy": entropy}
+    return log_p, log_q, entropy, deviation, *(found[name] for name in also)
 
 
 def _choose_sides(also: Sequence[str], p: Array, q: Array, t: Array) -> dict[str, tuple[Array, Array, Array]]:
