@@ -14,6 +14,7 @@ from strategies import examples
 import credit
 from credit import DGPO, GRPO, ReinforcePlusPlus, Rollouts
 from credit.backends import limits
+from credit.fields import map_arrays
 
 ESTIMATORS = [make(name) for name in NAMES]
 SETTINGS = [DGPO(tau=0.05, within="turn"), DGPO(effective_fraction=0.5, negative="inverse")]
@@ -28,8 +29,7 @@ def every(estimators):
 
 def in_type(batch, kind):
     """The batch with its floats in that type."""
-    fields = (f.astype(kind) if f is not None and f.dtype.kind == "f" else f for f in batch)
-    return Rollouts(*fields)
+    return map_arrays(lambda array: array.astype(kind) if array.dtype.kind == "f" else array, batch)
 
 
 def in_twos(patch):
