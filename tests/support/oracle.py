@@ -669,7 +669,8 @@ def keep_what_the_base_keeps(estimator, rollouts):
 
 
 KEEP = {"dapo": sample_dynamically, "mix": keep_what_all_parts_keep}
-KEEP |= dict.fromkeys(("dgpo", "entropy_shaped", "top_entropy"), keep_what_the_base_keeps)
+OF_BASE = ("delightful", "dgpo", "entropy_shaped", "hicra", "rlsd", "top_entropy")
+KEEP |= dict.fromkeys(OF_BASE, keep_what_the_base_keeps)
 
 
 def overlong_penalty(length, max_length, cache_length):
