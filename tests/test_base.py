@@ -140,8 +140,12 @@ def test_a_wrong_base_is_refused(base, message):
 
 
 def test_needs_and_rows_to_keep_are_the_bases_too():
-    assert credit.DGPO(base="remax").needs == ("deviation", "normalized_entropy", "baseline_rewards")
-    assert credit.DGPO(kappa=0, base="grpo_s").needs == ("deviation", "normalized_entropy")
+    assert credit.DGPO(base="remax").required_fields == (
+        "deviation",
+        "normalized_entropy",
+        "baseline_rewards",
+    )
+    assert credit.DGPO(kappa=0, base="grpo_s").required_fields == ("deviation", "normalized_entropy")
     with pytest.raises(ValueError, match="baseline_rewards of the rollouts is None"):
         credit.DGPO(base="remax")(draw_rollouts()._replace(baseline_rewards=None))
     rollouts = draw_rollouts(np.array([1, 0, 0, 1, 2, 2, 2, 2]))

@@ -46,7 +46,7 @@ class DGPO(Redistributing):
     @property
     def needs(self) -> tuple[str, ...]:
         own = ("deviation", "normalized_entropy") if self.kappa else ("deviation",)
-        return tuple(dict.fromkeys((*own, *self.turn_fields, *self.base_fields)))
+        return (*own, *self.turn_fields)
 
     def score(self, rollouts: Rollouts) -> Array:
         return rollouts.deviation * self.gate(rollouts)

@@ -52,7 +52,7 @@ class EntropyShaped(OnBaseline):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("normalized_entropy", *self.base_fields)))
+        return ("normalized_entropy",)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         advantages = self.advantages(rollouts)[:, None]

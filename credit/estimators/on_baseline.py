@@ -59,16 +59,14 @@ class OnBaseline(GroupRelative):
         return None if self.base is None else parse(self.base)
 
     @property
-    def base_fields(self) -> tuple[str, ...]:
-        """The fields that the base reads, for a subclass to add to its `needs`."""
-        base = self.parsed_base
-        return () if base is None else base.required_fields
+    def required_fields(self) -> tuple[str, ...]:
+        """The fields in `needs`, `progress` if a setting is a Schedule, and what the base requires."""
+        own, base = super().required_fields, self.parsed_base
+        return own if base is None else tuple(dict.fromkeys((*own, *base.required_fields)))
 
     @property
-    def required_fields(self) -> tuple[str, ...]:
-        """The fields in `needs`, those of the base, and `progress` if a setting is a Schedule."""
-        own = ("progress",) if self.is_scheduled else ()
-        return tuple(dict.fromkeys((*self.needs, *self.base_fields, *own)))
+    def ignores_group_constants(self) -> bool:
+        return self.base is not None  # which a preset reaches, too
 
     @property
     def runs_in_blocks(self) -> bool:

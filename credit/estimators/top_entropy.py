@@ -42,7 +42,7 @@ class TopEntropy(OnBaseline):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(("normalized_entropy", *self.base_fields)))
+        return ("normalized_entropy",)
 
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
         entropy, mask = rollouts.normalized_entropy, rollouts.mask
