@@ -37,7 +37,7 @@ SETTINGS = [
     GRPO(leave_one_out=True, correction=0, eps=0),
     credit.GPG(scale_by="nonzero_rewards", f=2.0),
     MTGRPO(eps=1e-2, gamma=0.9, turn_weight=0.5),
-    credit.GiGPO(scale_by="one", gamma=0.8, step_weight=0.5, rewards_from="both"),
+    credit.GiGPO(divide_by_std=False, gamma=0.8, step_weight=0.5, rewards_from="both"),
     credit.TIROTB(zero_tail=False, rewards_from="both"),
     credit.ProcessGRPO(eps=1e-2, correction=0, rewards_from="both"),
     ReinforcePlusPlus(gamma=0.9, kl_coefficient=0.5, rewards_from="both"),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 import credit
 from credit import DGPO, GRPO, Estimator, PolicyLoss, Rollouts
+from credit.estimators.presets import PRESETS
 
 
 def define(chosen, factor=1.0):
@@ -159,6 +160,15 @@ def test_a_preset_gives_a_frameworks_constants(preset, eps):
     assert credit.get("dgpo", preset=preset, tau=0.2) == DGPO(tau=0.2, eps=eps)
     assert credit.parse({"name": "dapo", "preset": preset}).eps == eps
     assert credit.get("grpo", preset=preset, eps=0.5).eps == 0.5
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_estimator_takes_every_preset(preset):
+    for name in NAMES:
+        made = credit.get(name, preset=preset, **REQUIRED.get(name, {}))
+        assert credit.parse(made.model_dump()) == made
+    unscaled = credit.get("gigpo", preset=preset, divide_by_std=False)
+    assert credit.parse(unscaled.model_dump()) == unscaled == credit.GiGPO(divide_by_std=False)
 
 
 def test_a_preset_leaves_alone_what_an_estimator_lacks():

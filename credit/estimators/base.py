@@ -114,6 +114,11 @@ class Estimator(Settings):
         """Whether a setting is a Schedule."""
         return any(isinstance(value, Schedule) for _, value in self)
 
+    @property
+    def ignores_group_constants(self) -> bool:
+        """Whether `correction` and `eps` have no effect under these settings: a preset then sets neither."""
+        return False
+
     def advantages(self, rollouts: Rollouts) -> Array:
         """A_i [N], the advantage of each response.
 

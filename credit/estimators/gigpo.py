@@ -48,8 +48,8 @@ class GiGPO(TokenRewarded):
     """Factor on the advantage of the step; 1 in the paper's experiments."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
     """Discount per step of the rewards of later steps."""
-    scale_by: Literal["std", "one"] = "std"
-    """"one": the differences to the means are not divided by deviations, the paper's second form."""
+    divide_by_std: bool = True
+    """False: the differences to the means are not divided by deviations, the paper's second form."""
     correction: Literal[0, 1] = 1
     """1 for the sample's standard deviation, as frameworks have it; 0 for the population's."""
     eps: Annotated[float, Field(ge=0)] = 1e-6
@@ -57,10 +57,14 @@ class GiGPO(TokenRewarded):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        unscaled = 'with scale_by="one"' if self.scale_by == "one" else None
+        unscaled = None if self.divide_by_std else "with divide_by_std=False"
         weightless = None if self.step_weight else "with step_weight=0"
         refuse_without_effect(self, {"gamma": weightless, "correction": unscaled, "eps": unscaled})
         return self
+
+    @property
+    def ignores_group_constants(self) -> bool:
+        return not self.divide_by_std
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -85,6 +89,6 @@ class GiGPO(TokenRewarded):
         return sum_turns(xp.reshape(alone, mask.shape), rollouts)
 
     def _compare(self, values: Array, ids: Array, valid: Array) -> Array:
-        if self.scale_by == "one":
+        if not self.divide_by_std:
             return groups.center(values, ids, valid)
         return groups.standardize(values, ids, valid, correction=self.correction, eps=self.eps)

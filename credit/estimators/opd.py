@@ -1,15 +1,13 @@
 """Distillation of a teacher on the policy's own samples."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from credit import tokens
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
 from credit.estimators.group_relative import GroupRelative
-from credit.estimators.presets import PRESETS
 from credit.estimators.teachers import FIELD, Teacher, compare_log_probs
 from credit.loss import PolicyLoss
 from credit.settings import refuse_without_effect
@@ -73,21 +71,16 @@ class OPD(GroupRelative):
     largest_log_ratio: Annotated[float, Field(gt=0)] | None = None
     """Extension: a log-ratio counts as at most this many nats in size. None: there is no bound."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_constants_of_preset(cls, values: Any, info: ValidationInfo) -> Any:
-        """A preset gives every estimator its constants; the baseline's have no effect without A_i."""
-        constants = PRESETS.get((info.context or {}).get("preset", ""), {})
-        if not isinstance(values, Mapping) or values.get("outcome_weight", 1) != 0:
-            return values
-        return {name: each for name, each in values.items() if constants.get(name) != each}
-
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
         own = GroupRelative.model_fields.keys() - Estimator.model_fields.keys()
         reason = None if self.outcome_weight else "with outcome_weight=0"
         refuse_without_effect(self, dict.fromkeys(sorted(own), reason))
         return self
+
+    @property
+    def ignores_group_constants(self) -> bool:
+        return not self.outcome_weight
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -65,11 +65,12 @@ def _make(kind: type[Estimator], preset: str | None, settings: Mapping[str, Any]
         return kind(**settings)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
+    context = {"preset": preset}
     constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
-    field = kind.model_fields.get("base")
-    if field is not None and settings.get("base", field.default) is not None:
-        constants = {k: v for k, v in constants.items() if k not in GROUP_CONSTANTS}  # the base takes them
-    return kind.model_validate({**constants, **settings}, context={"preset": preset})
+    required = {k: v for k, v in constants.items() if kind.model_fields[k].is_required()}
+    if kind.model_validate({**required, **settings}, context=context).ignores_group_constants:
+        constants = {k: v for k, v in constants.items() if k not in GROUP_CONSTANTS}
+    return kind.model_validate({**constants, **settings}, context=context)
 
 
 def parse(value: Estimator | str | Mapping[str, Any]) -> Estimator:

@@ -405,10 +405,8 @@ def rewards_of_later_steps(estimator, rollouts):
 
 def episodes_and_states(estimator, rollouts):
     """GiGPO: responses compared as a whole, and their steps with those from the same state."""
-    steps, compare = (
-        list_steps(estimator, rollouts),
-        centered if estimator.scale_by == "one" else standardized,
-    )
+    steps = list_steps(estimator, rollouts)
+    compare = standardized if estimator.divide_by_std else centered
     returns, states, result = {}, {}, {}
     for row, turn in sorted(steps, reverse=True):
         after = [k for other, k in steps if other == row and k > turn]
