@@ -4,25 +4,27 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from credit.backends.arrays import INTEGERS, dtype_name
-from credit.types import FIELDS, Array, FieldRule, Rollouts
+from credit.types import FIELDS, FRACTION, LOG_PROB, Array, FieldRule, Rollouts
 
 EXTRA = "extra."
 
-_LOG_PROB = "a log-probability, at most 0"
+_NATS = "a number of nats, at least 0"
 
 _KNOWN = (
     FieldRule("extra.token_ids", "[N, T]", "integer", "an id, at least 0", least=0),
     FieldRule("extra.states", "[N, T]", "integer"),
     FieldRule("extra.planning", "[N, T]", "bool", "0 or 1"),
     FieldRule("extra.values", "[N, T]", "float", "a finite number", finite=True),
-    FieldRule("extra.teacher_log_probs", "[N, T]", "float", _LOG_PROB, most=0),
-    FieldRule("extra.sum_squares", "[N, T]", "float", "a number in [0, 1]", 0, 1, source="policy"),
-    FieldRule("extra.entropy", "[N, T]", "float", "a number of nats, at least 0", 0, source="policy"),
-    FieldRule("extra.kl", "[N, T]", "float", "a number of nats, at least 0", 0, source="reference"),
-    FieldRule("extra.reverse_kl", "[N, T]", "float", "a number of nats, at least 0", 0, source="reference"),
+    FieldRule("extra.teacher_log_probs", "[N, T]", "float", LOG_PROB, most=0),
+    FieldRule("extra.sum_squares", "[N, T]", "float", FRACTION, 0, 1, source="policy"),
+    FieldRule("extra.entropy", "[N, T]", "float", _NATS, 0, source="policy"),
+    FieldRule("extra.kl", "[N, T]", "float", _NATS, 0, source="reference"),
+    FieldRule("extra.reverse_kl", "[N, T]", "float", _NATS, 0, source="reference"),
 )
 EXTRAS = {rule.name: rule for rule in _KNOWN}
-"""A rule for each name in `extra` that the library's own estimators read. Other names are free."""
+"""A rule for each name in `extra` that the library knows: what its estimators read and its statistics give.
+
+Other names are free."""
 
 
 def find_rule(name: str, array: Array, mask: Array) -> FieldRule:

@@ -70,7 +70,6 @@ def token_statistics(
         process_group: the ranks over which the vocabulary is sharded, in their order (a group of
             torch.distributed; inside JAX's shard_map the axis name). Logits are then this rank's
             columns, ids and vocab_size those of the whole; every rank gets the whole's statistics.
-
         also: names of statistics to compute in the same pass, besides the four:
 
             - "sum_squares": sum_v p_v^2, in (0, 1]

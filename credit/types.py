@@ -107,23 +107,23 @@ class FieldRule(NamedTuple):
         return shape[0 if self.most == "N - 1" else 1] - 1
 
 
-_LOG_PROB = "a log-probability, at most 0"
-_FRACTION = "a number in [0, 1]"
+LOG_PROB = "a log-probability, at most 0"
+FRACTION = "a number in [0, 1]"
 
 _RULES = (
     FieldRule("rewards", "[N] or [N, K]", "float", "a finite number where `valid` is true", finite=True),
     FieldRule("groups", "[N]", "integer", "an integer in 0..{last} (N rows)", 0, "N - 1"),
     FieldRule("mask", "[N, T]", "bool", "0 or 1"),
-    FieldRule("log_probs", "[N, T]", "float", _LOG_PROB, most=0, source="policy"),
-    FieldRule("reference_log_probs", "[N, T]", "float", _LOG_PROB, most=0, source="reference"),
-    FieldRule("normalized_entropy", "[N, T]", "float", _FRACTION, 0, 1, source="policy"),
-    FieldRule("deviation", "[N, T]", "float", _FRACTION, 0, 1, source="reference"),
-    FieldRule("rollout_log_probs", "[N, T]", "float", _LOG_PROB, most=0, source="engine"),
+    FieldRule("log_probs", "[N, T]", "float", LOG_PROB, most=0, source="policy"),
+    FieldRule("reference_log_probs", "[N, T]", "float", LOG_PROB, most=0, source="reference"),
+    FieldRule("normalized_entropy", "[N, T]", "float", FRACTION, 0, 1, source="policy"),
+    FieldRule("deviation", "[N, T]", "float", FRACTION, 0, 1, source="reference"),
+    FieldRule("rollout_log_probs", "[N, T]", "float", LOG_PROB, most=0, source="engine"),
     FieldRule("token_rewards", "[N, T]", "float", "a finite number", finite=True),
     FieldRule("turns", "[N, T]", "integer", "an integer in 0..{last} (T tokens)", 0, "T - 1"),
     FieldRule("baseline_rewards", "[N]", "float"),
     FieldRule("valid", "[N]", "bool"),
-    FieldRule("progress", "[]", "float", _FRACTION, 0, 1),
+    FieldRule("progress", "[]", "float", FRACTION, 0, 1),
 )
 FIELDS = {rule.name: rule for rule in _RULES}
 """A rule for each field of `Rollouts` but `extra`, by name. A new field is one more there and one more here.
