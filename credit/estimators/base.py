@@ -189,8 +189,12 @@ class Estimator(Settings):
     @property
     def is_product(self) -> bool:
         """Whether the advantages are A_i w, that is, neither `assign` nor `__call__` is overridden."""
-        kind = type(self)
-        return kind.assign is Estimator.assign and kind.__call__ is Estimator.__call__
+        return self._assigns_as(Estimator)
+
+    def _assigns_as(self, kind: type["Estimator"]) -> bool:
+        """Whether neither `assign` nor `__call__` is another than that class has."""
+        own = type(self)
+        return own.assign is kind.assign and own.__call__ is kind.__call__
 
     def factors(self, rollouts: Rollouts, advantages: Array | None = None) -> tuple[Array, Array]:
         """A_i [N] and w [N, T], whose product is the result's advantages on every token of the mask.

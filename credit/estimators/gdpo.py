@@ -48,7 +48,7 @@ class GDPO(Estimator):
     @property
     def is_uniform(self) -> bool:
         """All tokens of a response get one advantage."""
-        return type(self).assign is GDPO.assign and type(self).__call__ is Estimator.__call__
+        return self._assigns_as(GDPO)
 
     def advantages(self, rollouts: Rollouts) -> Array:
         combined = self._combined(rollouts)

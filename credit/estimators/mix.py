@@ -52,9 +52,7 @@ class Mix(Estimator):
     @property
     def is_uniform(self) -> bool:
         """Whether every part gives all tokens of a response one advantage."""
-        kind = type(self)
-        own = kind.assign is Mix.assign and kind.__call__ is Estimator.__call__
-        return own and all(part.is_uniform for _, part in self.parts)
+        return self._assigns_as(Mix) and all(part.is_uniform for _, part in self.parts)
 
     def advantages(self, rollouts: Rollouts) -> Array:
         """sum_k c_k A_i^(k) [N], where every part gives one advantage per response."""
