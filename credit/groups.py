@@ -5,7 +5,7 @@ out of every sum, mean and extreme. Results are arrays [N] of the library, devic
 """
 
 from credit.backends.arrays import group_max, group_sum, namespace
-from credit.others import divide_unless_tiny, std_of_others
+from credit.leave_one_out import divide_unless_tiny, std_of_others
 from credit.types import Array
 
 __all__ = ["center", "divide_or_keep", "fraction", "leave_one_out", "size", "standardize", "std", "varies"]
