@@ -250,6 +250,7 @@ WRONG_VALUES = {
     "token_rewards": (np.inf, r"token_rewards\[1, 2\] is inf; expected a finite number"),
     "turns": (3, r"turns\[1, 2\] is 3; expected an integer in 0\.\.2"),
     "extra.token_ids": (-1, r"extra\.token_ids\[1, 2\] is -1; expected an id, at least 0"),
+    "extra.planning": (2, r"extra\.planning\[1, 2\] is 2; expected 0 or 1"),
     "extra.values": (np.nan, r"extra\.values\[1, 2\] is nan; expected a finite number"),
     "extra.teacher_log_probs": (0.5, r"extra\.teacher_log_probs\[1, 2\] is 0\.5; expected a log-probability"),
     "extra.sum_squares": (1.5, r"extra\.sum_squares\[1, 2\] is 1\.5; expected a number in \[0, 1\]"),
@@ -263,7 +264,7 @@ WRONG_VALUES = {
 def test_validate_names_the_place_of_a_wrong_value(library, right, name):
     value, message = WRONG_VALUES[name]
     array = get_array(right, name)
-    array = array.astype(np.int64) if name == "mask" else array.copy()
+    array = array.astype(np.int64 if array.dtype == bool else array.dtype)
     array[1, 2] = value
     with pytest.raises(ValueError, match=message):
         validate(arrays(library, replace_arrays(right, {name: array})))
