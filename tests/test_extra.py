@@ -58,24 +58,23 @@ def test_an_estimator_reads_what_it_needs(library, own):
 
 
 def test_it_sees_them_as_it_sees_the_fields(library, own):
-    """In the result's float type or as indices, 0 outside the mask, without gradient."""
-    own(arrays(library, RIGHT))
-    seen = {name: library.numpy(array) for name, array in own.seen[-1].extra.items()}
+    """In the result's float type or as indices, and 0 outside the mask."""
+
+    def look(rollouts):
+        own(rollouts)
+        return dict(own.seen[-1].extra)
+
+    found = library.quick(look)(arrays(library, RIGHT))
+    seen = {name: library.numpy(array) for name, array in found.items()}
     assert seen.keys() == RIGHT.extra.keys()
     for name, array in seen.items():
         given = RIGHT.extra[name]
         kept = np.where(MASK, given, np.zeros_like(given)) if given.shape == (N, T) else given
         np.testing.assert_allclose(array, kept, rtol=1e-3)
-    kinds = {name: array.dtype.kind for name, array in seen.items()}
-    assert kinds == {
-        "own": "f",
-        "steps": "i",
-        "flags": "b",
-        "difficulty": "f",
-        "features": "f",
-        "labels": "b",
-    }
-    assert {array.dtype.itemsize for array in seen.values() if array.dtype.kind == "f"} == {4}
+    floats = ("own", "difficulty", "features")
+    kinds = dict.fromkeys(floats, "f") | {"steps": "i", "flags": "b", "labels": "b"}
+    assert {name: array.dtype.kind for name, array in seen.items()} == kinds
+    assert {seen[name].dtype.itemsize for name in floats} == {4}
 
 
 @pytest.mark.parametrize("missing", ["own", "difficulty"])
