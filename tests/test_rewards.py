@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from named import NAMES, make
 from running import arrays, on_numpy
-from strategies import examples
+from strategies import N, T, examples, token_fields
 
 import credit
 from credit import DAPO, DGPO, GRPO, Mix, Rollouts
@@ -146,12 +146,7 @@ def test_keep_is_only_advice(library):
 
 @on_numpy("name", sorted(set(NAMES) - {"gdpo", "mix"}), everywhere=["dgpo"])  # gdpo takes several
 def test_several_rewards_are_refused_where_one_is_needed(library, name):
-    given = batch([[1, 0], [0, 1]], [0, 0])
-    scores = np.ones((2, 2), np.float32)
-    given = given._replace(deviation=scores, normalized_entropy=scores, baseline_rewards=scores[0])
-    given = given._replace(token_rewards=scores, turns=np.zeros((2, 2), np.int64), log_probs=-scores)
-    extra = {"values": scores, "sum_squares": scores, "states": given.turns}
-    extra |= {"teacher_log_probs": -scores, "planning": scores > 0}
-    given = arrays(library, given._replace(extra=extra))
-    with pytest.raises(ValueError, match=rf"{name} takes one reward per response.*\(2, 2\)"):
-        make(name)(given)
+    rewards = np.eye(N, 2, dtype=np.float32)
+    given = Rollouts(rewards, np.zeros(N, int), np.ones((N, T), bool), **token_fields(0))
+    with pytest.raises(ValueError, match=rf"{name} takes one reward per response.*\(8, 2\)"):
+        make(name)(arrays(library, given))

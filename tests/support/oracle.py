@@ -205,7 +205,7 @@ def most_uncertain(estimator, rollouts, row, tokens):
 
 def weighed_by_teacher(estimator, rollouts, row, tokens):
     """RLSD: the clipped ratio of the teacher's and the policy's probability, inverted where A < 0."""
-    advantage, weights = per_group(standardized)(estimator, rollouts)[row], []
+    advantage, weights = of_base(estimator, rollouts)[row], []
     for t in tokens:
         x = teacher_log_ratios(estimator, rollouts)[row, t]
         ratio = math.exp(min(x if advantage > 0 else -x, 700.0)) if advantage else 1.0
@@ -216,14 +216,14 @@ def weighed_by_teacher(estimator, rollouts, row, tokens):
 
 def gated_by_delight(estimator, rollouts, row, tokens):
     """Delightful policy gradient: sigmoid(A surprisal / eta)."""
-    advantage = per_group(standardized)(estimator, rollouts)[row]
+    advantage = of_base(estimator, rollouts)[row]
     delights = [-advantage * float(rollouts.log_probs[row, t]) / estimator.eta for t in tokens]
     return [1.0 / (1.0 + math.exp(-delight)) for delight in delights]
 
 
 def raised_where_planned(estimator, rollouts, row, tokens):
     """HICRA: 1 + alpha on the planning tokens of a success, 1 - alpha on those of a failure."""
-    advantage = per_group(standardized)(estimator, rollouts)[row]
+    advantage = of_base(estimator, rollouts)[row]
     step = estimator.alpha * ((advantage > 0) - (advantage < 0))
     return [1.0 + step * bool(rollouts.extra["planning"][row, t]) for t in tokens]
 
