@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.trl import options, overlong, rewards, statistics
+from credit.adapters.trl import extra, options, overlong, rewards, statistics
+from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
 
@@ -29,15 +30,18 @@ def make_rollouts(
     computed are filled in, also those that the estimator does not read.
     """
     mask = token_mask(output)
-    fields = {"mask": mask} | token_fields(trainer, output, mask, mode, every)
+    fields = token_fields(trainer, output, mask, mode, every)
     size = group_size(trainer, mode)
     given = batch_rewards(trainer, size)
-    return credit.Rollouts(
+    rollouts = credit.Rollouts(
         rewards=given,
         groups=_group_ids(given, size),
+        mask=gather_rows(trainer.accelerator, mask),
         valid=valid,
         progress=training_progress(trainer),
-        **{name: gather_rows(trainer.accelerator, field) for name, field in fields.items()},
+    )
+    return replace_arrays(
+        rollouts, {name: gather_rows(trainer.accelerator, field) for name, field in fields.items()}
     )
 
 
@@ -52,7 +56,7 @@ def batch_rewards(trainer: Any, size: int, *, penalty: bool = True) -> Tensor:
 def token_fields(
     trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
 ) -> dict[str, Tensor]:
-    """The fields [B, T] of this process' rows that the estimator reads; with `every`, all that there are."""
+    """The arrays [B, ...] of this process' rows that the estimator reads; with `every`, all statistics."""
     needs, fields = trainer.credit.estimator.needs, dict[str, Tensor]()
     if options.needs_statistics(trainer.credit.estimator):
         started = time.perf_counter()
@@ -63,7 +67,7 @@ def token_fields(
         fields["rollout_log_probs"] = output["sampling_per_token_logps"]
     if "turns" in needs:
         fields["turns"] = credit.tokens.turns(mask)
-    return fields
+    return fields | extra.token_arrays(needs, output)
 
 
 def token_mask(output: dict[str, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 import credit
+from credit.adapters.trl.extra import Generated
 from credit.adapters.trl.prompt_stream import PromptStream
 
 
@@ -18,6 +19,7 @@ class CreditState:
         reference_given: whether the user passed a reference model to the trainer.
         prompts: the further prompts from which resampling draws; None: no resampling.
         sampler: TRL's sampler of the training set, once TRL has made it.
+        generated: what the last generation said about the rows of this process.
         rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
         weights_step: the optimizer step for which the batch's token weights were computed.
     """
@@ -26,5 +28,6 @@ class CreditState:
     reference_given: bool = False
     prompts: PromptStream | None = None
     sampler: Any = None
+    generated: Generated | None = None
     rewards: torch.Tensor | None = None
     weights_step: int | None = None

@@ -11,6 +11,7 @@ import torch
 
 import credit
 from credit.adapters.verl import sessions, settings
+from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
 
@@ -86,19 +87,21 @@ def _make_rollouts(
     given: dict[str, Tensor],
 ) -> credit.Rollouts:
     needs = estimator.required_fields
-    fields = given | ({"turns": credit.tokens.turns(mask)} if "turns" in needs else {})
+    fields = {"token_rewards": token_level_rewards} | given
+    if "turns" in needs:
+        fields["turns"] = credit.tokens.turns(mask)
     absent = [each for each in needs if each not in fields]
     if absent:
         raise ValueError(
-            f"{name} needs {', '.join(absent)} of every token, which only a trainer of credit's "
+            f"{name} needs {', '.join(absent)} of the batch, which only a trainer of credit's "
             "provides: trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"
         )
-    return credit.Rollouts(
+    rollouts = credit.Rollouts(
         rewards=token_level_rewards.sum(dim=-1),
         groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(mask.device),
         mask=mask,
-        **{each: fields[each] for each in needs},
     )
+    return replace_arrays(rollouts, {each: fields[each] for each in needs})
 
 
 def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import deepspeed
 import openrlhf.trainer.ppo_utils.experience_maker  # noqa: F401  (before credit's, which replaces its class)
+import tiny_model
 import torch
 
 import credit
@@ -18,13 +19,24 @@ from credit.adapters.openrlhf import statistics, trainer
 SAVED = ("sequences", "attention_mask", "action_mask", "rewards", "scores", "index", "advantages", "info")
 
 
+LOW = torch.tensor(tiny_model.character_tokenizer().convert_tokens_to_ids(list("01234")))
+
+
 class Witness(credit.DGPO):
-    """DGPO that also says how its weights average."""
+    """DGPO that also says how its weights average, and whether the arrays in extra are those of their rows."""
 
     name: Literal["witness"] = "witness"
 
+    @property
+    def needs(self):
+        return (*super().needs, "extra.own", "extra.low", "extra.token_ids")
+
     def __call__(self, rollouts):
         result = super().__call__(rollouts)
+        mask, ids = rollouts.mask.bool(), rollouts.extra["token_ids"]
+        error = rollouts.extra["own"] - torch.arange(mask.shape[1]) - torch.isin(ids, LOW).float()
+        result.metrics["error_of_tokens"] = error[mask].abs().max()
+        result.metrics["low_mean"] = rollouts.extra["low"].mean()
         result.metrics["weights_mean"] = credit.tokens.mean(result.weights, rollouts.mask != 0)
         return result
 

@@ -66,7 +66,13 @@ def train(tmp_path):
         assert process.returncode == 0, printed[-6000:]
         assert "CreditExperienceMaker: the advantages are those of Witness" in printed
         paths = sorted(tmp_path.glob("batch_*.pt"))
-        return [torch.load(path, weights_only=False) for path in paths], printed
+        batches = [torch.load(path, weights_only=False) for path in paths]
+        for batch in batches:
+            assert metric(batch, "error_of_tokens") == 0.0
+            low = torch.cat([experience["info"]["low"] for experience in batch["experiences"]])
+            assert metric(batch, "low_mean") == pytest.approx(low.mean().item(), abs=1e-6)
+            assert not any("own" in experience["info"] for experience in batch["experiences"])
+        return batches, printed
 
     return run
 

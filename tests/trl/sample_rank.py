@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Literal
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
@@ -14,11 +15,32 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
+import credit
 from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
 
 
-def third(prompts, completions, **_):
-    """Varies within the groups of every third prompt only."""
+class Checked(credit.DGPO):
+    """DGPO that fails unless the arrays of the user's own are those of the rows of both processes."""
+
+    name: Literal["checked"] = "checked"
+
+    @property
+    def needs(self):
+        return (*super().needs, "extra.own", "extra.number", "extra.token_ids")
+
+    def score(self, rollouts):
+        own, number, ids = (rollouts.extra[name] for name in ("own", "number", "token_ids"))
+        places = torch.arange(ids.shape[1])
+        torch.testing.assert_close(own, torch.where(rollouts.mask, ids + places / 16, 0.0), rtol=0, atol=0)
+        groups = number.view(-1, 4)
+        assert (groups == groups[:, :1]).all()
+        assert (groups % 3 == 0).all()
+        return super().score(rollouts)
+
+
+def third(prompts, completions, completion_ids, log_extra, **_):
+    """Varies within the groups of every third prompt only; and a number for each token and its place."""
+    log_extra("own", [[token + place / 16 for place, token in enumerate(ids)] for ids in completion_ids])
     pairs = zip(prompts, completions, strict=True)
     return [0.5 if int(prompt[:-1]) % 3 else len(set(text)) / 8 for prompt, text in pairs]
 
@@ -30,7 +52,7 @@ def train(model, out, resume=None):
         use_cpu=True,
         ddp_backend="gloo",
         bf16=False,
-        advantage_estimator="dgpo",
+        advantage_estimator="checked",
         advantage_estimator_kwargs={"tau": 0.01},
         dynamic_sampling="resample",
         record_steps=1,
@@ -47,7 +69,7 @@ def train(model, out, resume=None):
         gradient_checkpointing=False,
         disable_tqdm=True,
     )
-    data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)]})
+    data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)], "number": list(range(90))})
     trainer = CreditGRPOTrainer(model, third, args=args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume)
