@@ -1,5 +1,6 @@
 """The reference: every function by the array API standard alone, for any library and for bug reports."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from math import log
@@ -10,6 +11,7 @@ from array_api_compat import is_torch_array
 
 from credit.backends import limits
 from credit.backends.arrays import is_in_range, namespace
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import loop, state, tiles
 from credit.backends.vocab.sources import LinearHead
 
@@ -21,9 +23,10 @@ def token_statistics(
     reference_logits: Array,
     token_ids: Array,
     temperature: Array | float,
+    also: Sequence[str] = (),
     *,
     tile: int | None = None,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, ...]:
     """See `protocol.Backend`; `tile` is how many entries of all rows are computed at a time."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
     size = policy_logits.shape[-1]
@@ -32,7 +35,7 @@ def token_statistics(
 
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         sources = tiles.from_logits(x, dtype), tiles.from_logits(y, dtype)
-        return fold_pair(*sources, size, chunk, ids[..., None], half[..., None])
+        return fold_pair(*sources, size, chunk, ids[..., None], half[..., None], also=also)
 
     arrays = (policy_logits, reference_logits, token_ids)
     half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
@@ -46,6 +49,7 @@ def token_statistics_from_hidden(
     reference_head: Array,
     token_ids: Array,
     temperature: Array | float,
+    also: Sequence[str] = (),
     *,
     policy_bias: Array | None = None,
     reference_bias: Array | None = None,
@@ -55,7 +59,7 @@ def token_statistics_from_hidden(
     tile: int | None = None,
     project: Any = tiles.project,
     pair: Any = state.pair_state,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, ...]:
     """See `protocol.Backend`; `project` multiplies a tile of logits, and `pair` computes its state."""
     dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
     size = policy_head.shape[0]
@@ -66,7 +70,7 @@ def token_statistics_from_hidden(
     def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
         policy = source(x, policy_head, policy_bias)
         reference = source(y, reference_head, reference_bias)
-        return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None], pair)
+        return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None], pair, also)
 
     arrays = (policy_hidden, reference_hidden, token_ids)
     half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
@@ -75,12 +79,13 @@ def token_statistics_from_hidden(
 
 def postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
     """See `protocol.Backend`; the entropy is cut to at most 1, above which only rounding takes it."""
-    log_p, log_q, entropy, deviation = statistics
+    log_p, log_q, entropy, deviation, *further = statistics
     xp = namespace(log_p)
     known = is_in_range(ids, size)
     entropy = entropy / log(size) if size > 1 else entropy * 0.0
     entropy = xp.where(entropy > 1.0, 1.0, entropy)
-    fields = (xp.where(known, log_p, float("nan")), xp.where(known, log_q, float("nan")), entropy, deviation)
+    log_p, log_q = (xp.where(known, field, float("nan")) for field in (log_p, log_q))
+    fields = (log_p, log_q, entropy, deviation, *further)
     return fields if chosen is None else tuple(xp.where(chosen, field, 0.0) for field in fields)
 
 
@@ -112,23 +117,26 @@ def fold_pair(
     ids: Array,
     half: Array,
     pair: Any = state.pair_state,
-) -> tuple[Array, Array, Array, Array]:
-    """Folds two models' tiles and reads the four statistics off the state."""
+    also: Sequence[str] = (),
+) -> tuple[Array, ...]:
+    """Folds two models' tiles and reads the statistics off the state."""
 
     def part(start: int, width: int) -> state.Pair:
-        return pair(policy(start, width), reference(start, width), ids - start, half)
+        return pair(policy(start, width), reference(start, width), ids - start, half, also)
 
-    return read_statistics(loop.fold_chunks(part, size, chunk, half), half)
+    return read_statistics(loop.fold_chunks(part, size, chunk, half), half, also)
 
 
-def read_statistics(final: state.Pair, half: Array) -> tuple[Array, Array, Array, Array]:
-    """log p, log q, H(p), d of the whole vocabulary's state."""
-    return (
+def read_statistics(final: state.Pair, half: Array, also: Sequence[str] = ()) -> tuple[Array, ...]:
+    """log p, log q, H(p), d of the whole vocabulary's state, and the statistics that are asked for."""
+    four = (
         state.log_prob(final.policy, half),
         state.log_prob(final.reference, half),
         state.entropy(final.policy, final.moment),
         state.deviation(final),
     )
+    further = by_name.read(final.further, (final.policy.total, final.reference.total))
+    return by_name.complete(also, (*four, *further))
 
 
 def fold_single(logits: Array, dtype: Any, chunk: int, ids: Array, half: Array) -> state.Single:

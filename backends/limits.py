@@ -45,6 +45,8 @@ TRITON_WARPS = 4
 """Warps per program: as many as TRITON_LANES fill."""
 TRITON_REGISTERS = 80
 """Registers per thread, for 6 programs on a multiprocessor; with fewer, the loop spills or loads late."""
+TRITON_DIVERGENCE_REGISTERS = 128
+"""The same where a KL is asked for, whose terms spill with fewer: for 4 programs."""
 TRITON_GRADIENT_ENTRIES = 4096
 """Logits per program of the gradient: enough to hide the launch, few enough for the registers."""
 TRITON_POSTPROCESS_ROWS = 256

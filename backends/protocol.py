@@ -4,12 +4,13 @@
 `choose_backend`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from credit.backends.vocab.sources import Source
 
 Array = Any
-Statistics = tuple[Array, Array, Array, Array]
+Statistics = tuple[Array, ...]
 
 
 class Shard(NamedTuple):
@@ -26,11 +27,17 @@ class Backend(Protocol):
 
     Their callers have checked shapes, dtypes and temperatures. Ids [...] have the library's index type;
     masked tokens have the id UNREAD, and their results are not used. Statistics are log p(a), log q(a) and
-    H(p) in nats and the squared Hellinger distance d, each [...].
+    H(p) in nats and the squared Hellinger distance d, and then those that `also` names (`vocab/also.py`), in
+    its order, each [...].
     """
 
     def token_statistics(
-        self, policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
+        self,
+        policy_logits: Array,
+        reference_logits: Array,
+        token_ids: Array,
+        temperature: Array | float,
+        also: Sequence[str] = (),
     ) -> Statistics:
         """The statistics of two models' logits [..., V]; no gradient flows through them."""
 
@@ -42,6 +49,7 @@ class Backend(Protocol):
         reference_head: Array,
         token_ids: Array,
         temperature: Array | float,
+        also: Sequence[str] = (),
         *,
         policy_bias: Array | None,
         reference_bias: Array | None,
@@ -71,7 +79,10 @@ class Backend(Protocol):
         """log p(a) [...], differentiable in hidden states, head and bias where the library is."""
 
     def postprocess(self, statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
-        """The statistics as users get them: entropy divided by ln V, NaN for ids outside, 0 where masked."""
+        """The statistics as users get them: H divided by ln V, log-probs NaN for ids outside, 0 where masked.
+
+        Those that were asked for follow the four as they are, but for the mask.
+        """
 
     def describe_path(self, logits: Array) -> str:
         """The name of the implementation that computes these logits' statistics, for `credit.check`."""
@@ -93,6 +104,7 @@ class ShardedBackend(Backend, Protocol):
         shard: Shard,
         size: int,
         chunk: int | None,
+        also: Sequence[str] = (),
     ) -> Statistics:
         """The statistics of a vocabulary of `size`; columns of any rank from id `size` on are padding."""
 

@@ -41,7 +41,7 @@ from credit.loss import PolicyLoss as PolicyLoss
 from credit.rewards import overlong_penalty as overlong_penalty
 from credit.schedule import Schedule as Schedule
 from credit.statistics import token_statistics as token_statistics
-from credit.statistics import token_statistics_from_hidden as token_statistics_from_hidden
+from credit.statistics_from_hidden import token_statistics_from_hidden as token_statistics_from_hidden
 from credit.types import Credit as Credit
 from credit.types import Rollouts as Rollouts
 from credit.types import TokenStatistics as TokenStatistics

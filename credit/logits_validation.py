@@ -1,5 +1,6 @@
 """Checks of what the token statistics are computed from: one path, with a sharded vocabulary or not."""
 
+from collections.abc import Sequence
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -10,6 +11,7 @@ from credit import validation
 from credit.backends import choose_sharded_backend
 from credit.backends.arrays import FLOATS, dtype_name
 from credit.backends.protocol import Shard
+from credit.backends.vocab.also import NAMES
 from credit.backends.vocab.sources import LinearHead, Logits, Source
 from credit.backends.vocab.tiles import UNREAD
 from credit.types import Array
@@ -108,6 +110,14 @@ def check_chunk(chunk: int | None) -> None:
     """A ValueError unless it is positive or None."""
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
+
+
+def check_names(also: Sequence[str]) -> tuple[str, ...]:
+    """The names of statistics beside the four; a ValueError for an unknown or repeated one."""
+    names = (also,) if isinstance(also, str) else tuple(also)
+    if isinstance(also, str) or set(names) - set(NAMES) or len(set(names)) < len(names):
+        raise ValueError(f"also is {also!r}; expected a tuple of different names among {', '.join(NAMES)}")
+    return names
 
 
 def prepare_token_ids(

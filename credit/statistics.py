@@ -1,12 +1,43 @@
-"""From two models' logits, or hidden states and heads, to numbers per token."""
+"""From two models' logits to numbers per token."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 from credit import logits_validation, validation
 from credit.backends import choose_backend, choose_sharded_backend
 from credit.backends.arrays import stop_gradient
 from credit.backends.vocab.sources import LinearHead, Source
 from credit.types import Array, TokenStatistics
+
+Name = Literal["sum_squares", "kl", "reverse_kl", "entropy"]
+
+
+@overload
+def token_statistics(
+    policy_logits: Array,
+    reference_logits: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    mask: Array | None = None,
+    vocab_size: int | None = None,
+    process_group: Any = None,
+    also: tuple[()] = (),
+) -> TokenStatistics: ...
+
+
+@overload
+def token_statistics(
+    policy_logits: Array,
+    reference_logits: Array,
+    token_ids: Array,
+    *,
+    temperature: Array | float = 1.0,
+    mask: Array | None = None,
+    vocab_size: int | None = None,
+    process_group: Any = None,
+    also: tuple[Name, *tuple[Name, ...]] | list[Name],
+) -> tuple[TokenStatistics, dict[str, Array]]: ...
 
 
 def token_statistics(
@@ -18,7 +49,8 @@ def token_statistics(
     mask: Array | None = None,
     vocab_size: int | None = None,
     process_group: Any = None,
-) -> TokenStatistics:
+    also: Sequence[Name] = (),
+) -> TokenStatistics | tuple[TokenStatistics, dict[str, Array]]:
     """Log-probs, entropy and squared Hellinger distance of two models, in one pass over the vocabulary.
 
         p = softmax(x / T)    q = softmax(y / T)
@@ -39,14 +71,24 @@ def token_statistics(
             torch.distributed; inside JAX's shard_map the axis name). Logits are then this rank's
             columns, ids and vocab_size those of the whole; every rank gets the whole's statistics.
 
+        also: names of statistics to compute in the same pass, besides the four:
+
+            - "sum_squares": sum_v p_v^2, in (0, 1]
+            - "kl": KL(p || q) = sum_v p_v ln(p_v / q_v), nats, at least 0
+            - "reverse_kl": KL(q || p), nats, at least 0
+            - "entropy": H(p) in nats
+
     Returns:
-        TokenStatistics, each [...]. A NaN or +inf logit, or a row of -inf only, gives NaN for its
-        own token and model.
+        TokenStatistics, each [...]; with names in `also` a pair of it and a dict of exactly these names,
+        each [...] of the same type, which fits `Rollouts(..., extra=...)`. A KL is +inf where one model
+        has mass at a token whose logit is -inf in the other, and exactly 0 for identical logits.
+        A NaN or +inf logit, or a row of -inf only, gives NaN for its own token and model.
 
     Raises:
         ValueError: shapes, devices, dtypes or libraries do not fit, T < 1e-30, an id outside the
-            vocabulary, or a process group with a library other than torch and JAX. Ids on an
-            accelerator or under tracing are not checked: there the log-probs become NaN.
+            vocabulary, an unknown name in `also`, or a process group with a library other than torch
+            and JAX. Ids on an accelerator or under tracing are not checked: there the log-probs
+            become NaN.
 
     Example:
         >>> import numpy as np
@@ -57,6 +99,10 @@ def token_statistics(
         [0.5, 0.1]
         >>> statistics.normalized_entropy.round(3).tolist(), statistics.deviation.tolist()
         ([1.0, 0.469], [0.0, 0.0])
+        >>> other = np.log([[0.5, 0.5], [0.5, 0.5]])
+        >>> _, further = credit.token_statistics(logits, other, np.array([0, 1]), also=("kl", "sum_squares"))
+        >>> {name: value.round(3).tolist() for name, value in further.items()}
+        {'kl': [0.0, 0.368], 'sum_squares': [0.5, 0.82]}
 
     Source: DGPO, arXiv 2605.03327.
     """
@@ -65,85 +111,12 @@ def token_statistics(
     policy = logits_validation.prepare_logits("policy_logits", policy_logits, vocab_size, sharded)
     reference = logits_validation.prepare_logits("reference_logits", reference_logits, vocab_size, sharded)
     validation.check_shape("reference_logits", reference.logits, policy.logits.shape, "as policy_logits")
-    return _compute_statistics(
-        policy, reference, token_ids, temperature, mask, vocab_size, None, process_group
+    return compute_statistics(
+        policy, reference, token_ids, temperature, mask, vocab_size, None, process_group, also
     )
 
 
-def token_statistics_from_hidden(
-    policy_hidden: Array,
-    policy_head: Array,
-    reference_hidden: Array,
-    reference_head: Array,
-    token_ids: Array,
-    *,
-    temperature: Array | float = 1.0,
-    mask: Array | None = None,
-    vocab_size: int | None = None,
-    policy_bias: Array | None = None,
-    reference_bias: Array | None = None,
-    scale: float = 1.0,
-    soft_cap: float | None = None,
-    chunk: int | None = None,
-    process_group: Any = None,
-) -> TokenStatistics:
-    """As `token_statistics`, from hidden states: the logits are made in tiles and never held whole.
-
-        x = c tanh(z / c),  z = scale (h W^T + bias)        (without soft cap: x = z)
-
-    Args:
-        policy_hidden: h [..., D].
-        policy_head: W [V, D].
-        reference_hidden: [..., D'].
-        reference_head: [V, D'].
-        token_ids: [...], integers.
-        temperature: as in `token_statistics`.
-        mask: as in `token_statistics`.
-        vocab_size: V without padding rows of the heads.
-        policy_bias: [V].
-        reference_bias: [V].
-        scale: factor on the logits of both models (Cohere's logit_scale, 1 / Granite's).
-        soft_cap: c > 0, the tanh cap on the logits of both models (Gemma 2).
-        chunk: vocabulary entries per tile; the default fits the tile to the memory.
-        process_group: as in `token_statistics`, with this rank's rows of the heads and biases.
-
-    Returns, raises, source: as `token_statistics`.
-
-    Example:
-        >>> import numpy as np
-        >>> import credit
-        >>> hidden, head, ids = np.array([[1.0, 2.0]]), np.eye(2), np.array([1])
-        >>> statistics = credit.token_statistics_from_hidden(hidden, head, hidden, 2 * head, ids)
-        >>> [round(float(field[0]), 3) for field in statistics]
-        [-0.313, -0.127, 0.84, 0.019]
-        >>> statistics = credit.token_statistics(hidden @ head.T, hidden @ (2 * head).T, ids)
-        >>> [round(float(field[0]), 3) for field in statistics]
-        [-0.313, -0.127, 0.84, 0.019]
-    """
-    validation.check_same_library(
-        policy_hidden=policy_hidden,
-        policy_head=policy_head,
-        reference_hidden=reference_hidden,
-        reference_head=reference_head,
-        policy_bias=policy_bias,
-        reference_bias=reference_bias,
-    )
-    options: dict[str, Any] = {"vocab_size": vocab_size, "sharded": process_group is not None}
-    options |= {"scale": scale, "soft_cap": soft_cap}
-    policy = logits_validation.prepare_head("policy_", policy_hidden, policy_head, policy_bias, **options)
-    reference = logits_validation.prepare_head(
-        "reference_", reference_hidden, reference_head, reference_bias, **options
-    )
-    logits_validation.check_chunk(chunk)
-    logits_validation.check_same_vocabulary(policy, reference)
-    lead = tuple(reference_hidden.shape[:-1])
-    validation.check_shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
-    return _compute_statistics(
-        policy, reference, token_ids, temperature, mask, vocab_size, chunk, process_group
-    )
-
-
-def _compute_statistics(
+def compute_statistics(
     policy: Source,
     reference: Source,
     token_ids: Array,
@@ -152,15 +125,17 @@ def _compute_statistics(
     vocab_size: int | None,
     chunk: int | None,
     process_group: Any,
-) -> TokenStatistics:
-    """The statistics of checked sources, whose ids, mask and temperature are checked here."""
+    also: Sequence[str],
+) -> Any:
+    """The statistics of checked sources, whose ids, mask, temperature and names are checked here."""
+    names = logits_validation.check_names(also)
     like = policy.arrays[0]
     shard, size = logits_validation.locate_shard(policy, vocab_size, process_group)
     ids, chosen = logits_validation.prepare_token_ids(like, token_ids, temperature, mask, size)
     backend = choose_backend(like)
     if shard is not None:
         statistics = choose_sharded_backend(like).sharded_token_statistics(
-            policy, reference, ids, temperature, shard, size, chunk
+            policy, reference, ids, temperature, shard, size, chunk, names
         )
     elif isinstance(policy, LinearHead) and isinstance(reference, LinearHead):
         statistics = backend.token_statistics_from_hidden(
@@ -170,6 +145,7 @@ def _compute_statistics(
             reference.head,
             ids,
             temperature,
+            names,
             policy_bias=policy.bias,
             reference_bias=reference.bias,
             scale=policy.scale,
@@ -177,6 +153,8 @@ def _compute_statistics(
             chunk=chunk,
         )
     else:
-        statistics = backend.token_statistics(like, reference.arrays[0], ids, temperature)
-    fields = backend.postprocess(statistics, ids, chosen, size)
-    return TokenStatistics(*(stop_gradient(field) for field in fields))
+        statistics = backend.token_statistics(like, reference.arrays[0], ids, temperature, names)
+    fields = [stop_gradient(field) for field in backend.postprocess(statistics, ids, chosen, size)]
+    four = TokenStatistics(*fields[:4])
+    # A list is always answered by a pair, as its type says.
+    return (four, dict(zip(names, fields[4:], strict=True))) if names or also != () else four

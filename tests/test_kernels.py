@@ -26,6 +26,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else torch warns 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 PARTS = (1, 2, 4, 8)
+FURTHER = ("sum_squares", "kl", "reverse_kl")
 if INTERPRETED:
     keep_the_language_patched()
 
@@ -92,16 +93,35 @@ def test_rows_without_alignment_need_no_exchange_between_threads(logits, vector)
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
 @pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp16", 8), ("fp32", 4)])
-def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, tmp_path):
+@pytest.mark.parametrize("further", [False, True])
+def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, further, tmp_path):
+    """Four with the divergences."""
     import triton
 
-    (tmp_path / "kernel.cubin").write_bytes(built("fold_kernel", 90, logits, vector)["cubin"])
+    also = FURTHER if further else ()
+    (tmp_path / "kernel.cubin").write_bytes(built("fold_kernel", 90, logits, vector, also=also)["cubin"])
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     command = [tool, "-res-usage", tmp_path / "kernel.cubin"]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
     assert stack == 0
-    assert 6 * 128 * registers <= 65_536
+    assert (4 if further else 6) * 128 * registers <= 65_536
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+def test_what_is_asked_for_adds_no_exponential_and_what_is_not_is_not_computed():
+    vector, sixth = 8, "0f3E2AAAAB"  # a coefficient of the series
+    plain, squares, loop = (
+        next(loops(compiled("fold_kernel", 90, "bf16", vector, also=also)))
+        for also in ((), FURTHER[:1], FURTHER)
+    )
+    for text in (plain, squares, loop):
+        assert text.count("ex2.approx") == 4 * vector + 2
+        assert "bar.sync" not in text
+        assert "shfl" not in text
+    assert plain.count("mul") < squares.count("mul") < loop.count("mul")
+    assert [sixth in text for text in (plain, squares, loop)] == [False, False, True]
+    assert ".entry merge_parts_kernel(" in compiled("merge_parts_kernel", 90, "bf16", vector, also=FURTHER)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
@@ -116,15 +136,16 @@ def compiled(*arguments, **options):
 
 
 @cache
-def built(name, architecture, logits, vector, aligned=True):
+def built(name, architecture, logits, vector, aligned=True, also=()):
     """What Triton makes of a kernel for contiguous logits whose rows are aligned to 16 bytes, or are not."""
     import triton
     from triton.backends.compiler import GPUTarget
 
     from credit.backends import limits
-    from credit.backends.torch import kernels
+    from credit.backends.torch import further_kernel, gradient_kernel, kernels, postprocess_kernel
 
-    kernel = getattr(kernels, name)
+    modules = {"grad_logits_kernel": gradient_kernel, "postprocess_kernel": postprocess_kernel}
+    kernel = getattr(modules.get(name, kernels), name)
     constants = {
         "x_column": 1,
         "y_column": 1,
@@ -132,7 +153,7 @@ def built(name, architecture, logits, vector, aligned=True):
         "LANES": limits.TRITON_LANES,
         "VEC": vector,
         "PAIR": True,
-    }
+    } | further_kernel.make_flags(also)
     constants |= {
         "DENSE": True,
         "WIDE": aligned,
@@ -153,7 +174,8 @@ def built(name, architecture, logits, vector, aligned=True):
                 hints[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
     options = {**kernels.UNFUSED, "num_warps": limits.TRITON_WARPS}
-    options["maxnreg"] = limits.TRITON_REGISTERS if name == "fold_kernel" else None
+    registers = limits.TRITON_DIVERGENCE_REGISTERS if "kl" in also else limits.TRITON_REGISTERS
+    options["maxnreg"] = registers if name == "fold_kernel" else None
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options).asm
 
 
@@ -232,6 +254,73 @@ def test_parts_of_a_row_are_joined(device, rng, case, parts):
     x, y = (logits[::3] for logits in logit_cases.CASES[case](rng))
     ids = draw(rng, x)
     assert_within_bounds(statistics(x, y, ids, device, 0.7, parts), x, y, ids, 0.7)
+
+
+def further(x, y, ids, device, temperature=1.0, parts=None):
+    """The fields that are asked for."""
+    from credit.backends.torch import kernels
+
+    x, y, ids = (torch.as_tensor(array, device=device) for array in (x, y, ids))
+    half = torch.full(ids.shape, 0.5 / temperature, device=device)
+    found = kernels.statistics(x, y, ids, half, parts, also=FURTHER)
+    return dict(zip(FURTHER, found[4:].cpu().numpy(), strict=True))
+
+
+def assert_further_within_bounds(actual, x, y, temperature=1.0):
+    used = oracle.further_errors(actual, oracle.further(x, y, temperature))
+    assert max(used.values()) <= 1.0, used
+
+
+@on_device
+@pytest.mark.parametrize(
+    ("case", "parts"),
+    [
+        ("three_entries", 1),
+        ("masked_differently", 1),
+        ("finite_heads", 4),
+        ("offsets", 1),
+        ("one_hots_apart", 4),
+    ],
+)
+def test_divergences_of_parts(device, rng, case, parts):
+    x, y = (logits[::3] for logits in logit_cases.CASES[case](rng))
+    ids = draw(rng, x)
+    assert_further_within_bounds(further(x, y, ids, device, 0.7, parts), x, y, 0.7)
+
+
+@on_device
+def test_divergences_of_near_and_of_identical_models(device, rng):
+    x, y = (logits[:1, :60_000] for logits in logit_cases.near(rng, 1e-3))
+    ids = draw(rng, x)
+    assert_further_within_bounds(further(x, y, ids, device), x, y)
+    x = logit_cases.masked_policy(rng)[0][:1]
+    for parts in (1, 4):
+        found = further(x, x.copy(), draw(rng, x), device, 0.3, parts)
+        np.testing.assert_array_equal([found["kl"], found["reverse_kl"]], 0.0)
+
+
+@on_device
+def test_divergences_of_poisoned_masked_and_low_precision_tokens(device, rng):
+    x, y = logit_cases.ordinary(rng, rows=9, size=3001)
+    x[1, 7], x[2, -1], x[3], x[8, ::2], y[8, 1::2] = np.nan, np.inf, -np.inf, -np.inf, -np.inf
+    y[4, -1], y[5, 7], y[6] = np.nan, np.inf, -np.inf
+    x, y = (torch.as_tensor(array, device=device).bfloat16() for array in (x, y))
+    mask = torch.arange(9, device=device) != 7
+    ids = torch.where(mask, 0, -7)
+    also = ("reverse_kl", "entropy", "kl", "sum_squares")
+    four, found = credit.token_statistics(x, y, ids, mask=mask, also=also)
+    assert tuple(found) == also
+    for field, alone in zip(four, credit.token_statistics(x, y, ids, mask=mask), strict=True):
+        torch.testing.assert_close(field, alone, rtol=0, atol=0, equal_nan=True)
+    found = {name: field.cpu().numpy() for name, field in found.items()}
+    expected = oracle.further(x.float().cpu().numpy(), y.float().cpu().numpy())
+    assert all(field[7] == 0.0 for field in found.values())
+    kept = mask.cpu().numpy()
+    used = oracle.further_errors(
+        {name: field[kept] for name, field in found.items()}, {name: expected[name][kept] for name in also}
+    )
+    assert max(used.values()) <= 1.0, used
+    assert found["kl"][8] == found["reverse_kl"][8] == np.inf
 
 
 @on_device
@@ -418,9 +507,14 @@ def test_tiles_from_hidden_states(device, rng, chunk):
     options = {"scale": 0.5, "soft_cap": 3.0, "chunk": chunk}
     given = hidden, head, reference[0], reference[1], ids
     biases = {"policy_bias": bias, "reference_bias": reference[2]}
-    actual = credit.token_statistics_from_hidden(*given, temperature=0.7, **biases, **options)
+    also = ("entropy", "reverse_kl", "sum_squares")
+    actual, more = credit.token_statistics_from_hidden(
+        *given, temperature=0.7, **biases, **options, also=also
+    )
     x, y = (oracle.head_logits(*side, scale=0.5, soft_cap=3.0) for side in (arrays[:3], arrays[3:]))
     assert_within_bounds([field.cpu().numpy() for field in actual], x, y, ids.cpu().numpy(), 0.7)
+    assert tuple(more) == also
+    assert_further_within_bounds({name: field.cpu().numpy() for name, field in more.items()}, x, y, 0.7)
 
 
 @on_device
@@ -484,13 +578,13 @@ def test_operators_are_well_formed(device):
 
     x = torch.randn(2, 3, 33, device=device)
     ids, half = torch.zeros(2, 3, dtype=torch.int64, device=device), torch.full((2, 3), 0.5, device=device)
-    torch.library.opcheck(ops.token_statistics, (x, x.clone(), ids, half))
+    torch.library.opcheck(ops.token_statistics, (x, x.clone(), ids, half, "sum_squares kl"))
     torch.library.opcheck(ops.log_probs_and_entropy, (x.clone().requires_grad_(), ids, half))
     residuals, grad_output = torch.randn(4, 2, 3, device=device), torch.randn(2, 2, 3, device=device)
     torch.library.opcheck(ops.grad_logits, (x, ids, half, residuals, grad_output, 0, torch.float32))
-    states = ops.token_states(x, None, ids, half, 0, 2)
+    states = ops.token_states(x, x.clone(), ids, half, 0, 2, "reverse_kl")
     torch.library.opcheck(ops.token_states, (x, None, ids, half, 0, 2))
-    torch.library.opcheck(ops.merge_parts, (states, half, False))
+    torch.library.opcheck(ops.merge_parts, (states, half, True, "reverse_kl"))
     torch.library.opcheck(ops.postprocess, (*torch.randn(4, 2, 3, device=device), ids, 33, True))
 
 
@@ -522,6 +616,12 @@ def test_vmap_autocast_and_meta(device, rng):
     ids = torch.zeros(2, 3, dtype=torch.int64, device=device)
     whole = credit.token_statistics(x, y, ids)
     mapped = torch.vmap(credit.token_statistics, in_dims=(0, 0, None))(x, y, ids[0])
+
+    def kl(x, y, ids):
+        return credit.token_statistics(x, y, ids, also=("kl",))[1]["kl"]
+
+    assert torch.equal(torch.vmap(kl)(x, y, ids), kl(x, y, ids))
+    assert kl(x.to("meta"), y.to("meta"), ids.to("meta")).shape == ids.shape
     with torch.autocast(device, dtype=torch.bfloat16):
         cast = credit.token_statistics(x, y, ids)
     on_meta = credit.token_statistics(x.to("meta"), y.to("meta"), ids.to("meta"))

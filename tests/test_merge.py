@@ -37,9 +37,12 @@ def token_ids(x):
     return np.where(np.arange(4) % 2, x.argmax(-1), [3, 0, SIZE - 1, 0])
 
 
+ALSO = ("sum_squares", "kl", "reverse_kl")
+
+
 def part(x, y, ids, half, start, stop):
     with np.errstate(all="ignore"):
-        return state.pair_state(x[:, start:stop], y[:, start:stop], ids[:, None] - start, half)
+        return state.pair_state(x[:, start:stop], y[:, start:stop], ids[:, None] - start, half, ALSO)
 
 
 def joined(parts, order, half):
@@ -56,9 +59,12 @@ def joined(parts, order, half):
 
 def assert_within_bounds(final, x, y, ids, half, temperature):
     with np.errstate(all="ignore"):
-        log_p, log_q, entropy, deviation = array_api.read_statistics(final, half)
+        log_p, log_q, entropy, deviation, *further = array_api.read_statistics(final, half, ALSO)
     expected = oracle.statistics(x, y, ids, temperature)
     used = oracle.errors((log_p, log_q, entropy / np.log(SIZE), deviation), expected, SIZE)
+    assert max(used.values()) <= 1.0, used
+    further = dict(zip(ALSO, further, strict=True))
+    used = oracle.further_errors(further, oracle.further(x, y, temperature))
     assert max(used.values()) <= 1.0, used
 
 
@@ -93,6 +99,8 @@ def test_a_part_of_masked_entries_is_neutral(first):
             np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(whole.moment, merged.moment)
     np.testing.assert_allclose(merged.deviation, whole.deviation, rtol=1e-6)
+    for one, other in zip(whole.further, merged.further, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_nothing_but_neutral_parts_is_no_distribution():
@@ -100,7 +108,7 @@ def test_nothing_but_neutral_parts_is_no_distribution():
     half, ids = np.full((2, 1), 0.5, np.float32), np.zeros(2, int)
     parts = [part(nothing, nothing, ids, half, 0, 7) for _ in range(3)]
     with np.errstate(all="ignore"):
-        fields = array_api.read_statistics(joined(parts, [0, 0], half), half)
+        fields = array_api.read_statistics(joined(parts, [0, 0], half), half, ALSO)
     for field in fields:
         assert np.isnan(field).all()
 
@@ -130,13 +138,13 @@ def test_packing_is_one_order_of_four_fields_a_model(models):
     whole = part(x, y, ids, half, 0, SIZE)
     whole = whole if models == 2 else state.Single(whole.policy, whole.moment)
     fields = state.pack(whole)
-    assert len(fields) == models * state.FIELDS
+    assert len(fields) == models * state.FIELDS + (len(ALSO) if models == 2 else 0)
     policy = (x.max(-1), None, np.take_along_axis(x, ids[:, None], -1)[:, 0], None)
     reference = (y.max(-1), None, np.take_along_axis(y, ids[:, None], -1)[:, 0], None)
     for field, expected in zip(fields, policy + reference, strict=False):
         if expected is not None:
             np.testing.assert_array_equal(field[:, 0], expected)
-    again = state.unpack(fields)
+    again = state.unpack(fields, ALSO)
     assert type(again) is type(whole)
     for one, other in zip(state.pack(again), fields, strict=True):
         assert one is other

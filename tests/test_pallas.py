@@ -18,12 +18,15 @@ def rng():
     return np.random.default_rng(13)
 
 
-interpreted = jax.jit(partial(pallas.token_statistics, interpret=True))  # compiled once per shape
+interpreted = jax.jit(partial(pallas.token_statistics, interpret=True), static_argnames="also")
+ALSO = ("reverse_kl", "entropy", "kl", "sum_squares")
 
 
-def measure(x, y, ids, temperature=1.0):
+def measure(x, y, ids, temperature=1.0, also=()):
     half = jnp.full(ids.shape, 0.5 / temperature, jnp.float32)
-    fields = interpreted(*(jnp.asarray(a) for a in (x, y, ids)), half)
+    fields = interpreted(*(jnp.asarray(a) for a in (x, y, ids)), half, also=also)  # compiled once per shape
+    if also:
+        return {name: np.asarray(field) for name, field in zip(also, fields[4:], strict=True)}
     log_p, log_q, entropy, deviation = (np.asarray(field) for field in fields)
     return log_p, log_q, entropy / max(np.log(x.shape[-1]), 1e-30), deviation
 
@@ -61,13 +64,21 @@ def test_identical_models_and_bfloat16(rng):
     assert_within_bounds(actual, wide, wide, ids)
 
 
+@pytest.mark.parametrize("case", ["masked_differently", "offsets", "finite_heads"])
+def test_what_is_asked_for_is_within_bounds(rng, case):
+    x, y = logit_cases.CASES[case](rng)
+    ids = rng.integers(x.shape[-1], size=len(x)).astype(np.int32)
+    used = oracle.further_errors(measure(x, y, ids, 0.7, ALSO), oracle.further(x, y, 0.7))
+    assert max(used.values()) <= 1.0, used
+
+
+@pytest.mark.parametrize("also", [(), ALSO], ids=["four", "more"])
 @pytest.mark.parametrize("kind", ["bfloat16", "float32"])
-def test_it_lowers_for_a_tpu(kind):
+def test_it_lowers_for_a_tpu(kind, also):
     logits, ids = jax.ShapeDtypeStruct((60, 151_936), kind), jax.ShapeDtypeStruct((60,), "int32")
     half = jax.ShapeDtypeStruct((60,), "float32")
-    exported = jax.export.export(jax.jit(pallas.token_statistics), platforms=["tpu"])(
-        logits, logits, ids, half
-    )
+    function = jax.jit(partial(pallas.token_statistics, also=also))
+    exported = jax.export.export(function, platforms=["tpu"])(logits, logits, ids, half)
     assert "tpu_custom_call" in exported.mlir_module()
 
 

@@ -11,6 +11,7 @@ import ranks
 import credit
 
 SIZE, PADDED, TOKENS, WIDTH = 1000, 1032, 12, 16
+ALSO = ("kl", "entropy", "sum_squares", "reverse_kl")
 
 
 def draw():
@@ -31,9 +32,17 @@ def whole():
     (x, y), (h, w, b, h2, w2, b2), ids = draw()
     biases = {"policy_bias": b, "reference_bias": b2, "soft_cap": 5.0}
     return (
-        credit.token_statistics(x, y, ids, temperature=0.8, vocab_size=SIZE),
-        credit.token_statistics_from_hidden(h, w, h2, w2, ids, vocab_size=SIZE, **biases),
+        credit.token_statistics(x, y, ids, temperature=0.8, vocab_size=SIZE, also=ALSO),
+        credit.token_statistics_from_hidden(h, w, h2, w2, ids, vocab_size=SIZE, **biases, also=ALSO),
     )
+
+
+def assert_pairs_close(actual, expected):
+    """Both the four statistics and those that are asked for; relatively, where the models nearly agree."""
+    assert_close(actual[0], expected[0])
+    assert set(actual[1]) == set(expected[1]) == set(ALSO)
+    for name in ALSO:
+        np.testing.assert_allclose(np.asarray(actual[1][name]), expected[1][name], rtol=2e-4, atol=1e-9)
 
 
 def assert_close(actual, expected):
@@ -56,13 +65,13 @@ def run_rank(rank):
     group, ids = dist.group.WORLD, torch.as_tensor(ids)
     given = {"vocab_size": SIZE, "process_group": group}
     by_logits, by_hidden = whole()
-    assert_close(credit.token_statistics(x, y, ids, temperature=0.8, **given), by_logits)
+    assert_pairs_close(credit.token_statistics(x, y, ids, temperature=0.8, **given, also=ALSO), by_logits)
     biases = {"policy_bias": b, "reference_bias": b2, "soft_cap": 5.0, "chunk": 300}
-    assert_close(credit.token_statistics_from_hidden(h, w, h2, w2, ids, **biases, **given), by_hidden)
-    small = credit.token_statistics(
-        x, y, ids * 0, vocab_size=300, process_group=group
-    )  # rank 1: padding only
-    assert_close(small, credit.token_statistics(*logits, np.zeros(TOKENS, np.int32), vocab_size=300))
+    from_hidden = credit.token_statistics_from_hidden(h, w, h2, w2, ids, **biases, **given, also=ALSO)
+    assert_pairs_close(from_hidden, by_hidden)
+    few = {"vocab_size": 300, "also": ALSO}
+    small = credit.token_statistics(x, y, ids * 0, process_group=group, **few)  # rank 1: padding only
+    assert_pairs_close(small, credit.token_statistics(*logits, np.zeros(TOKENS, np.int32), **few))
     check_gradient(logits[0][:, mine], ids, given, mine)
     dist.destroy_process_group()
 
@@ -125,11 +134,11 @@ def run_jax():
     by_logits, by_hidden = whole()
 
     def from_logits(x, y, ids):
-        return credit.token_statistics(x, y, ids, temperature=0.8, **given)
+        return credit.token_statistics(x, y, ids, temperature=0.8, **given, also=ALSO)
 
     def from_hidden(h, w, b, h2, w2, b2, ids):
         biases = {"policy_bias": b, "reference_bias": b2, "soft_cap": 5.0}
-        return credit.token_statistics_from_hidden(h, w, h2, w2, ids, **biases, **given)
+        return credit.token_statistics_from_hidden(h, w, h2, w2, ids, **biases, **given, also=ALSO)
 
     columns, rows, everywhere = P(None, "vocabulary"), P("vocabulary"), P()
 
@@ -137,9 +146,9 @@ def run_jax():
         mapped = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=everywhere, check_vma=False)
         return jax.jit(mapped)
 
-    assert_close(sharded(from_logits, (columns, columns, everywhere))(*logits, ids), by_logits)
+    assert_pairs_close(sharded(from_logits, (columns, columns, everywhere))(*logits, ids), by_logits)
     specs = (everywhere, rows, rows) * 2 + (everywhere,)
-    assert_close(sharded(from_hidden, specs)(*hidden, ids), by_hidden)
+    assert_pairs_close(sharded(from_hidden, specs)(*hidden, ids), by_hidden)
     for checked in (True, False):
         check_jax_gradient(mesh, logits[0], ids, checked)
     check_bad_rows(mesh)

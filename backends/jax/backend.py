@@ -1,5 +1,6 @@
 """JAX: the same state in a loop over vocabulary chunks, compiled once per shape, with a custom gradient."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -30,10 +31,14 @@ __all__ = [
 Array = Any
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="also")
 def token_statistics(
-    policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
-) -> tuple[Array, Array, Array, Array]:
+    policy_logits: Array,
+    reference_logits: Array,
+    token_ids: Array,
+    temperature: Array | float,
+    also: Sequence[str] = (),
+) -> tuple[Array, ...]:
     """See `protocol.Backend`. On a TPU a Pallas kernel, elsewhere a loop."""
     dtype = tiles.computing_dtype(policy_logits, reference_logits)
     arguments = lax.stop_gradient((policy_logits, reference_logits)), token_ids, temperature
@@ -41,23 +46,27 @@ def token_statistics(
         from credit.backends.jax import pallas
 
         half = _half_inverse_temperature(temperature, token_ids, dtype)
-        kernel = partial(pallas.token_statistics, *arguments[0], token_ids, half)
-        return lax.platform_dependent(tpu=kernel, default=partial(_fold_in_chunks, *arguments, dtype))
-    return _fold_in_chunks(*arguments, dtype)
+        kernel = partial(pallas.token_statistics, *arguments[0], token_ids, half, also)
+        return lax.platform_dependent(tpu=kernel, default=partial(_fold_in_chunks, *arguments, dtype, also))
+    return _fold_in_chunks(*arguments, dtype, also)
 
 
 def _fold_in_chunks(
-    logits: tuple[Array, Array], token_ids: Array, temperature: Array | float, dtype: Any
+    logits: tuple[Array, Array],
+    token_ids: Array,
+    temperature: Array | float,
+    dtype: Any,
+    also: Sequence[str],
 ) -> Any:
     policy_logits, reference_logits = logits
     policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, slice_entries)
     reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, slice_entries)
     size = policy_logits.shape[-1]
     chunk = chunk_loop.chunk_for_logits(token_ids.size, size)
-    return _fold_pair(policy, reference, size, chunk, token_ids, temperature, dtype)
+    return _fold_pair(policy, reference, size, chunk, token_ids, temperature, dtype, also)
 
 
-@partial(jax.jit, static_argnames=("scale", "soft_cap", "chunk"))
+@partial(jax.jit, static_argnames=("also", "scale", "soft_cap", "chunk"))
 def token_statistics_from_hidden(
     policy_hidden: Array,
     policy_head: Array,
@@ -65,13 +74,14 @@ def token_statistics_from_hidden(
     reference_head: Array,
     token_ids: Array,
     temperature: Array | float,
+    also: Sequence[str] = (),
     *,
     policy_bias: Array | None = None,
     reference_bias: Array | None = None,
     scale: float = 1.0,
     soft_cap: float | None = None,
     chunk: int | None = None,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, ...]:
     """See `protocol.Backend`."""
     policy = policy_hidden, policy_head, policy_bias
     reference = reference_hidden, reference_head, reference_bias
@@ -80,7 +90,7 @@ def token_statistics_from_hidden(
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
     sides = [source(*side, take=slice_entries, project=project) for side in (policy, reference)]
     chunk = chunk or chunk_loop.chunk_for_rows(token_ids.size)
-    return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype)
+    return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype, also)
 
 
 @jax.jit
@@ -139,12 +149,13 @@ def sharded_token_statistics(
     shard: Shard,
     size: int,
     chunk: int | None,
-) -> tuple[Array, Array, Array, Array]:
+    also: Sequence[str] = (),
+) -> tuple[Array, ...]:
     """See `protocol.ShardedBackend`."""
     dtype = tiles.computing_dtype(*policy.arrays, *reference.arrays)
     half = _half_inverse_temperature(temperature, token_ids, dtype)
     policy, reference = (_stop_gradient(side) for side in (policy, reference))
-    return sharded.token_statistics(policy, reference, token_ids, half, shard, size, chunk)
+    return sharded.token_statistics(policy, reference, token_ids, half, shard, size, chunk, also)
 
 
 def sharded_log_probs_and_entropy(
@@ -170,14 +181,15 @@ def _fold_pair(
     token_ids: Array,
     temperature: Array | float,
     dtype: Any,
-) -> tuple[Array, Array, Array, Array]:
+    also: Sequence[str],
+) -> tuple[Array, ...]:
     ids, half = token_ids[..., None], _half_inverse_temperature(temperature, token_ids, dtype)[..., None]
 
     def part(start: Any, width: int) -> state.Pair:
-        return state.pair_state(policy(start, width), reference(start, width), ids - start, half)
+        return state.pair_state(policy(start, width), reference(start, width), ids - start, half, also)
 
     final = chunk_loop.fold_chunks(part, size, chunk, half)
-    return array_api.read_statistics(final, half)
+    return array_api.read_statistics(final, half, also)
 
 
 def _half_inverse_temperature(temperature: Array | float, token_ids: Array, dtype: Any) -> Array:

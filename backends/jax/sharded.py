@@ -1,6 +1,10 @@
 # mypy: disable-error-code="no-untyped-call"
-"""A vocabulary sharded over a mesh axis, inside shard_map: 8 numbers per token cross."""
+"""A vocabulary sharded over a mesh axis, inside shard_map: 8 numbers per token cross.
 
+Each statistic that is asked for beside the four adds at most one number.
+"""
+
+from collections.abc import Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -31,21 +35,22 @@ def token_statistics(
     shard: Shard,
     size: int,
     chunk: int | None,
-) -> tuple[Array, Array, Array, Array]:
-    """log p, log q, H and d [...], the same on every device; half is 1 / 2T [...]."""
+    also: Sequence[str],
+) -> tuple[Array, ...]:
+    """log p, log q, H, d and those of `also` [...], the same on every device; half is 1 / 2T [...]."""
     sides = [tiles.from_source(side, half.dtype, slice_entries, project) for side in (policy, reference)]
     x, y = (_mask_padding(side, shard.start, _padded_from(shard, size)) for side in sides)
     ids, half = token_ids[..., None] - shard.start, half[..., None]
 
     def part(start: Any, width: int) -> state.Pair:
-        return state.pair_state(x(start, width), y(start, width), ids - start, half)
+        return state.pair_state(x(start, width), y(start, width), ids - start, half, also)
 
     if chunk is None and isinstance(policy, Logits):
         chunk = chunk_loop.chunk_for_logits(ids.size, shard.columns)
     local = chunk_loop.fold_chunks(part, shard.columns, chunk or chunk_loop.chunk_for_rows(ids.size), half)
     every = lax.all_gather(jnp.stack(state.pack(local)), shard.group)
-    parts = [state.unpack(every[k]) for k in range(every.shape[0])]
-    return array_api.read_statistics(reduce(lambda a, b: state.merge(a, b, half), parts), half)
+    parts = [state.unpack(every[k], also) for k in range(every.shape[0])]
+    return array_api.read_statistics(reduce(lambda a, b: state.merge(a, b, half), parts), half, also)
 
 
 def log_probs_and_entropy(

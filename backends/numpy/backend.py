@@ -14,6 +14,7 @@ from credit.backends import array_api, limits
 from credit.backends.array_api import postprocess
 from credit.backends.numpy import inplace
 from credit.backends.numpy.threads import count_threads, run_in_threads
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import state, tiles
 
 __all__ = [
@@ -55,15 +56,19 @@ class Block(NamedTuple):
 
 
 def token_statistics(
-    policy_logits: Array, reference_logits: Array, token_ids: Array, temperature: Array | float
-) -> tuple[Array, Array, Array, Array]:
+    policy_logits: Array,
+    reference_logits: Array,
+    token_ids: Array,
+    temperature: Array | float,
+    also: Sequence[str] = (),
+) -> tuple[Array, ...]:
     """See `protocol.Backend`."""
     half = tiles.half_inverse_temperature(
         temperature, token_ids, tiles.computing_dtype(policy_logits, reference_logits)
     )
     with np.errstate(all="ignore"):
-        whole = pair_state(policy_logits, reference_logits, token_ids[..., None], half[..., None])
-        return array_api.read_statistics(whole, half[..., None])
+        whole = pair_state(policy_logits, reference_logits, token_ids[..., None], half[..., None], also)
+        return array_api.read_statistics(whole, half[..., None], also)
 
 
 def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | float) -> tuple[Array, Array]:
@@ -74,10 +79,10 @@ def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | 
         return state.log_prob(whole.policy, half), state.entropy(whole.policy, whole.moment)
 
 
-def pair_state(x: Array, y: Array, token_ids: Array, half: Array) -> state.Pair:
+def pair_state(x: Array, y: Array, token_ids: Array, half: Array, also: Sequence[str] = ()) -> state.Pair:
     """As `state.pair_state`; the logits of ids UNREAD are not read."""
     selected = [state.select_logits(side, token_ids).astype(half.dtype) for side in (x, y)]
-    return fold_blocks((x, y), read_block, selected, token_ids, half, count_threads())
+    return fold_blocks((x, y), read_block, selected, token_ids, half, count_threads(), also)
 
 
 def single_state(x: Array, token_ids: Array, half: Array) -> state.Single:
@@ -111,6 +116,7 @@ def fold_blocks(
     token_ids: Array,
     half: Array,
     threads: int,
+    also: Sequence[str] = (),
 ) -> Any:
     """The state of one model's logits [..., V], or two, that `read` gets by blocks.
 
@@ -119,18 +125,19 @@ def fold_blocks(
     *tokens, _ = token_ids.shape
     if not tokens:
         lifted = tuple(x[None] for x in logits), read, [x[None] for x in selected]
-        whole = fold_blocks(*lifted, token_ids[None], half[None], threads)
-        return state.unpack([field[0] for field in state.pack(whole)])
+        whole = fold_blocks(*lifted, token_ids[None], half[None], threads, also)
+        return state.unpack([field[0] for field in state.pack(whole)], also)
     size = logits[0].shape[-1]
     threads = 1 if token_ids.size * size < limits.NUMPY_SINGLE_THREAD_ENTRIES else threads
     blocks = list(split_blocks(tuple(tokens), size, limits.NUMPY_BLOCK_ENTRIES, threads))
     parts = -(-size // limits.NUMPY_BLOCK_ENTRIES)
-    states = np.zeros((state.FIELDS * len(logits), parts, *tokens, 1), half.dtype)
-    states[:: state.FIELDS] = np.finfo(half.dtype).min
-    for field, logit in zip(states[2 :: state.FIELDS], selected, strict=True):
+    fields = state.FIELDS * len(logits)
+    states = np.zeros((fields + len(by_name.stored(also)), parts, *tokens, 1), half.dtype)
+    states[: fields : state.FIELDS] = np.finfo(half.dtype).min
+    for field, logit in zip(states[2 : fields : state.FIELDS], selected, strict=True):
         field[0] = logit  # of one part, since a merge adds them
-    summed = [field for place, field in enumerate(states) if place % state.FIELDS != 2]
-    exponential = inplace.choose_exponential(half.dtype)
+    summed = [field for place, field in enumerate(states) if place >= fields or place % state.FIELDS != 2]
+    exponential, sums = inplace.choose_exponential(half.dtype), inplace.count_buffers(also)
 
     def work(block: Block, scratch: Array) -> None:
         if np.all(token_ids[block.tokens] == tiles.UNREAD):
@@ -138,16 +145,19 @@ def fold_blocks(
         rows, columns = block.shape
         wide = inplace.padded_width(columns)
         buffers = [buffer[: rows * wide].reshape(rows, wide) for buffer in scratch]
-        sides = [read(x, block.place, out[:, :columns]) for x, out in zip(logits, buffers[3:], strict=False)]
-        values = inplace.sum_block(tuple(sides), half[block.tokens].reshape(-1, 1), buffers[:3], exponential)
+        sides = [
+            read(x, block.place, out[:, :columns]) for x, out in zip(logits, buffers[sums:], strict=True)
+        ]
+        halves = half[block.tokens].reshape(-1, 1)
+        values = inplace.sum_block(tuple(sides), halves, buffers[:sums], exponential, also)
         for field, value in zip(summed, values, strict=True):
             target = field[(block.part, *block.tokens)]
             target[...] = value.reshape(target.shape)
 
-    buffers = 3 + len(logits), limits.NUMPY_BLOCK_ENTRIES + limits.NUMPY_DOT_ENTRIES
+    buffers = sums + len(logits), limits.NUMPY_BLOCK_ENTRIES + limits.NUMPY_DOT_ENTRIES
     map_blocks(work, blocks, threads, buffers, half.dtype)
     with np.errstate(all="ignore"):
-        return _merge_parts([state.unpack(list(states[:, part])) for part in range(parts)], half)
+        return _merge_parts([state.unpack(list(states[:, part]), also) for part in range(parts)], half)
 
 
 def split_blocks(tokens: tuple[int, ...], size: int, entries: int, threads: int) -> Iterator[Block]:

@@ -4,13 +4,14 @@ The same sums and gradient as `state.pair_state`, `state.single_state` and `stat
 which make an array per operation; tests compare them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from math import log2
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from credit.backends import limits
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import state
 
 Array = Any
@@ -29,15 +30,24 @@ def padded_width(columns: int) -> int:
     return -(-columns // stretch) * stretch
 
 
-def sum_block(
-    logits: tuple[Array, ...], half: Array, buffers: list[Array], exponential: Exponential
-) -> tuple[Array, ...]:
-    """Peak, A and E of one model's logits [R, V'], and the other's peak, B and d; each [R, 1].
+def count_buffers(also: Sequence[str]) -> int:
+    """How many buffers `sum_block` works in."""
+    return 4 if "kl" in also or "reverse_kl" in also else 3
 
-    half is [R, 1]; buffers are three [R, padded(V')], their contents lost.
+
+def sum_block(
+    logits: tuple[Array, ...],
+    half: Array,
+    buffers: list[Array],
+    exponential: Exponential,
+    also: Sequence[str] = (),
+) -> tuple[Array, ...]:
+    """Peak, A and E of one model's logits [R, V'], and the other's peak, B, d and those of `also`.
+
+    Results and half are [R, 1]; buffers are [R, padded(V')], their contents lost.
     """
     columns = logits[0].shape[1]
-    u, w, t = buffers
+    u, w, t, *spare = buffers
     for buffer in buffers:
         buffer[:, columns:] = 0.0
     factor = half.dtype.type(exponential.factor)
@@ -48,8 +58,41 @@ def sum_block(
         return peak, total, moment
     reference_peak, reference_total = _sum_exponentials(logits[1], scale, w[:, :columns], w, exponential)
     w *= np.sqrt(_safe_ratio(total, reference_total))  # exactly 1 for equal inputs
-    np.subtract(u, w, out=u)
-    return peak, total, moment, reference_peak, reference_total, 0.5 * _safe_ratio(_dot_rows(u, u), total)
+    np.subtract(u, w, out=t)
+    deviation = 0.5 * _safe_ratio(_dot_rows(t, t), total)
+    four = peak, total, moment, reference_peak, reference_total, deviation
+    peaks, totals = (peak, reference_peak), (total, reference_total)
+    return *four, *_sum_further(also, logits, peaks, totals, half, (u, w, t, *spare))
+
+
+def _sum_further(
+    also: Sequence[str],
+    logits: tuple[Array, ...],
+    peaks: tuple[Array, Array],
+    totals: tuple[Array, Array],
+    half: Array,
+    buffers: tuple[Array, ...],
+) -> Iterator[Array]:
+    """As `vocab.also.sum_part` from u and sqrt(A / B) w, which are lost."""
+    names = by_name.stored(also)
+    if names:
+        p, q, *others = buffers
+        np.multiply(p, p, out=p)
+    if "sum_squares" in names:
+        yield _dot_rows(p, p)
+    if "kl" in names or "reverse_kl" in names:
+        np.multiply(q, q, out=q)
+        p, q, t, term = (buffer[:, : logits[0].shape[1]] for buffer in (p, q, *others))
+        np.subtract(logits[1], peaks[1], out=t)
+        np.subtract(logits[0], peaks[0], out=term)
+        t -= term
+        t *= 2.0 * half
+        t += np.log(totals[0] / totals[1])
+    if "kl" in names:
+        yield _sum_divergence(p, q, t, term) / totals[0]
+    if "reverse_kl" in names:
+        np.negative(t, out=t)
+        yield _sum_divergence(q, p, t, term) / totals[0]
 
 
 def write_grad_logits(
@@ -107,6 +150,18 @@ def _sum_moment(logits: Array, peak: Array, scale: Array, t: Array, u: Array, co
         np.multiply(t, u, out=t)
         moment = _dot_rows(t, u)
     return moment
+
+
+def _sum_divergence(p: Array, q: Array, t: Array, term: Array) -> Array:
+    """The sum of `vocab.also.divergence`; expm1(t) - t is as exact as t itself, which is a difference."""
+    np.expm1(t, out=term)
+    term -= t
+    term *= p
+    far = ~(t <= 1.0) | (p == 0.0)
+    if far.any():
+        mass, other, ratio = p[far], q[far], t[far]
+        term[far] = np.where(mass > 0.0, other - mass - mass * ratio, other)
+    return term.sum(axis=1, keepdims=True)
 
 
 def _dot_rows(a: Array, b: Array) -> Array:

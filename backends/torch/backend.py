@@ -1,5 +1,6 @@
 """torch: Triton kernels on CUDA, numpy's blocks on a CPU, elsewhere the reference's folds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from credit.backends import array_api, limits
 from credit.backends.protocol import Shard
 from credit.backends.torch import autograd, cpu, linear_head, paths
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import state, tiles
 from credit.backends.vocab.sources import LinearHead, Source
 
@@ -14,19 +16,26 @@ Tensor = torch.Tensor
 
 
 def token_statistics(
-    policy_logits: Tensor, reference_logits: Tensor, token_ids: Tensor, temperature: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    policy_logits: Tensor,
+    reference_logits: Tensor,
+    token_ids: Tensor,
+    temperature: Tensor | float,
+    also: Sequence[str] = (),
+) -> tuple[Tensor, ...]:
     """See `protocol.Backend`."""
     logits = policy_logits, reference_logits
     with torch.no_grad():
         if paths.uses_kernels(*logits):
             half = tiles.half_inverse_temperature(temperature, token_ids, torch.float32)
-            return tuple(paths.import_ops().token_statistics(*logits, token_ids, half))
+            names = " ".join(by_name.stored(also))
+            return by_name.complete(
+                also, paths.import_ops().token_statistics(*logits, token_ids, half, names)
+            )
         if paths.is_on_cpu(*logits, token_ids):
             half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(*logits))
-            return tuple(cpu.token_statistics(*logits, token_ids, half))
+            return tuple(cpu.token_statistics(*logits, token_ids, half, " ".join(also)))
         tile = paths.tile_entries(policy_logits, limits.REFERENCE_TILE_ENTRIES)
-        return array_api.token_statistics(*logits, token_ids, temperature, tile=tile)
+        return array_api.token_statistics(*logits, token_ids, temperature, also, tile=tile)
 
 
 def token_statistics_from_hidden(
@@ -36,13 +45,14 @@ def token_statistics_from_hidden(
     reference_head: Tensor,
     token_ids: Tensor,
     temperature: Tensor | float,
+    also: Sequence[str] = (),
     *,
     policy_bias: Tensor | None,
     reference_bias: Tensor | None,
     scale: float,
     soft_cap: float | None,
     chunk: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """See `protocol.Backend`; autocast does not reach it."""
     arrays = policy_hidden, policy_head, reference_hidden, reference_head
     with torch.no_grad(), torch.autocast(policy_hidden.device.type, enabled=False):
@@ -50,11 +60,12 @@ def token_statistics_from_hidden(
             policy = LinearHead(policy_hidden, policy_head, policy_bias, scale, soft_cap)
             reference = LinearHead(reference_hidden, reference_head, reference_bias, scale, soft_cap)
             half = tiles.half_inverse_temperature(temperature, token_ids, torch.float32)
-            return linear_head.token_statistics(policy, reference, token_ids, half, chunk)
+            return linear_head.token_statistics(policy, reference, token_ids, half, chunk, also)
         return array_api.token_statistics_from_hidden(
             *arrays,
             token_ids,
             temperature,
+            also,
             policy_bias=policy_bias,
             reference_bias=reference_bias,
             scale=scale,
@@ -72,7 +83,11 @@ def postprocess(
     """See `protocol.Backend`; one launch on a GPU, where a dozen would outlast the kernels of few tokens."""
     with torch.no_grad():
         if paths.uses_kernels(*statistics):
-            return tuple(paths.import_ops().postprocess(*statistics, ids, size, chosen is not None))
+            fields = paths.import_ops().postprocess(*statistics[:4], ids, size, chosen is not None)
+            further = statistics[4:]
+            if chosen is not None and further:
+                further = tuple(torch.where(chosen, torch.stack(further), 0.0))
+            return *fields, *further
         return array_api.postprocess(statistics, ids, chosen, size)
 
 
@@ -124,11 +139,12 @@ def sharded_token_statistics(
     shard: Shard,
     size: int,
     chunk: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    also: Sequence[str] = (),
+) -> tuple[Tensor, ...]:
     """See `protocol.ShardedBackend`."""
     from credit.backends.torch import sharded
 
-    return sharded.token_statistics(policy, reference, token_ids, temperature, shard, size, chunk)
+    return sharded.token_statistics(policy, reference, token_ids, temperature, shard, size, chunk, also)
 
 
 def sharded_log_probs_and_entropy(

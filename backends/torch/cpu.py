@@ -14,14 +14,15 @@ from credit.backends import array_api, limits
 from credit.backends.numpy import backend as numpy_backend
 from credit.backends.numpy import inplace
 from credit.backends.torch.tensors import move_batch_axes
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import state
 
 Tensor = torch.Tensor
 
 
-def pair_state(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> state.Pair:
+def pair_state(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: Sequence[str] = ()) -> state.Pair:
     """As `state.pair_state`."""
-    return state.unpack(pack_states([x, y], ids, half).unbind())
+    return state.unpack(pack_states([x, y], ids, half, " ".join(also)).unbind(), also)
 
 
 def single_state(x: Tensor, ids: Tensor, half: Tensor) -> state.Single:
@@ -30,17 +31,21 @@ def single_state(x: Tensor, ids: Tensor, half: Tensor) -> state.Single:
 
 
 @torch.library.custom_op("credit::cpu_pack_states", mutates_args=(), device_types="cpu")
-def pack_states(logits: Sequence[Tensor], ids: Tensor, half: Tensor) -> Tensor:
-    """The packed state [4 or 8, ..., 1] of one model's logits [..., V], or two; ids and half are [..., 1]."""
-    return torch.from_numpy(np.stack(state.pack(_fold(tuple(logits), ids, half))))
+def pack_states(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    """The packed state [4, ..., 1] of one model's logits [..., V], or [8 or more, ..., 1] of two.
+
+    ids and half are [..., 1]; `also` has names with spaces between them.
+    """
+    return torch.from_numpy(np.stack(state.pack(_fold(tuple(logits), ids, half, also.split()))))
 
 
 @torch.library.custom_op("credit::cpu_token_statistics", mutates_args=(), device_types="cpu")
-def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
-    """log p, log q, H, d [4, ...] of x and y [..., V]; half is 1 / 2T [...]."""
+def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    """log p, log q, H, d and those of `also` [4 or more, ...] of x and y [..., V]; half is 1 / 2T [...]."""
+    names = also.split()
     with np.errstate(all="ignore"):
-        whole = _fold((x, y), ids[..., None], half[..., None])
-        return torch.from_numpy(np.stack(array_api.read_statistics(whole, half.numpy()[..., None])))
+        whole = _fold((x, y), ids[..., None], half[..., None], names)
+        return torch.from_numpy(np.stack(array_api.read_statistics(whole, half.numpy()[..., None], names)))
 
 
 @torch.library.custom_op("credit::cpu_log_probs_and_entropy", mutates_args=(), device_types="cpu")
@@ -88,13 +93,14 @@ def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_o
 
 
 @pack_states.register_fake
-def _(logits: Sequence[Tensor], ids: Tensor, half: Tensor) -> Tensor:
-    return half.new_empty((state.FIELDS * len(logits), *ids.shape))
+def _(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    fields = state.FIELDS * len(logits) + len(by_name.stored(also.split()))
+    return half.new_empty((fields, *ids.shape))
 
 
 @token_statistics.register_fake
-def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
-    return half.new_empty((4, *ids.shape))
+def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    return half.new_empty((4 + len(also.split()), *ids.shape))
 
 
 @log_probs_and_entropy.register_fake
@@ -108,22 +114,26 @@ def _(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tens
 
 
 @torch.library.register_vmap("credit::cpu_pack_states")
-def _(info: Any, axes: Any, logits: Sequence[Tensor], ids: Tensor, half: Tensor) -> tuple[Tensor, int]:
+def _(
+    info: Any, axes: Any, logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = ""
+) -> tuple[Tensor, int]:
     sides = move_batch_axes(info, axes[0], logits)
-    return pack_states(sides, *move_batch_axes(info, axes[1:], (ids, half))), 1
+    return pack_states(sides, *move_batch_axes(info, axes[1:3], (ids, half)), also), 1
 
 
 @torch.library.register_vmap("credit::cpu_token_statistics")
-def _(info: Any, axes: Any, *tensors: Tensor) -> tuple[Tensor, int]:
-    return token_statistics(*move_batch_axes(info, axes, tensors)), 1
+def _(
+    info: Any, axes: Any, x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = ""
+) -> tuple[Tensor, int]:
+    return token_statistics(*move_batch_axes(info, axes[:4], (x, y, ids, half)), also), 1
 
 
-def _fold(logits: tuple[Tensor, ...], ids: Tensor, half: Tensor) -> Any:
+def _fold(logits: tuple[Tensor, ...], ids: Tensor, half: Tensor, also: Sequence[str] = ()) -> Any:
     """The state as numpy arrays; ids and half are [..., 1]."""
     selected = [state.select_logits(x, ids).to(half.dtype).numpy() for x in logits]
     sides = tuple(_as_array(x, half.dtype) for x in logits)
     return numpy_backend.fold_blocks(
-        sides, _read_block, selected, ids.numpy(), half.numpy(), torch.get_num_threads()
+        sides, _read_block, selected, ids.numpy(), half.numpy(), torch.get_num_threads(), also
     )
 
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
-"""Triton: the state of `vocab/state.py` in one read of the logits, and the gradient of log-probs and entropy.
+"""Triton: the state of `vocab/state.py` in one read of the logits, and the statistics.
 
 `vocab/state.py` is the reference for every formula here. Exponents are in base 2 (log2 e is 1.4427), so the
 moment E is in units of ln 2, and 2 ln 2 = 1.3863 turns it into nats. A program owns one token and one part of
@@ -9,7 +9,7 @@ round ahead, since few programs leave memory idle. The number of parts follows f
 token's result does not depend on its batch. Contraction is off: equal models shall deviate by exactly 0.
 """
 
-from math import log
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,13 @@ import triton.language as tl
 
 from credit.backends import limits
 from credit.backends.torch import strides
+from credit.backends.torch.further_kernel import (
+    add_further,
+    make_flags,
+    merge_further,
+    read_further,
+    store_further,
+)
 from credit.backends.vocab import state, tiles
 
 Tensor = torch.Tensor
@@ -55,13 +62,16 @@ def _add_mass(peak, total, x0, x1, c):
 
 
 @triton.jit
-def _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
+def _add_tiles(
+    m, a, e, n, b, d, f, k, r, x0, x1, y0, y1, c,
+    PAIR: tl.constexpr, SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
+):  # fmt: skip
     """The lanes' states [LANES] after two more tiles [LANES, VEC] of each model."""
     x0, x1, y0, y1 = x0.to(tl.float32), x1.to(tl.float32), y0.to(tl.float32), y1.to(tl.float32)
     m_new, shift, alpha, a_new, a_own, t0, t1, u0, u1 = _add_mass(m, a, x0, x1, c)
     e = alpha * alpha * (e + tl.maximum(shift, -512.0) * a) + _sum_moment(u0, u1, t0, t1)
     if PAIR:
-        n_new, _, beta, b_new, b_own, _, _, w0, w1 = _add_mass(n, b, y0, y1, c)
+        n_new, shift_n, beta, b_new, b_own, s0, s1, w0, w1 = _add_mass(n, b, y0, y1, c)
         root_a, root_b = _inverse_root(a_own), _inverse_root(b_own)
         # u / sqrt A - w / sqrt B = (u - w sqrt(A / B)) / sqrt A, exactly 0 for equal models.
         ratio = tl.where(a_own == b_own, 1.0, a_own * root_a * root_b)[:, None]
@@ -73,12 +83,18 @@ def _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR: tl.constexpr):
         p_own, q_own = a_own * root_a * over_a, b_own * root_b * over_b
         old, new = p_old - q_old, p_own - q_own
         d = p_old * q_old * d + p_own * q_own * own + 0.5 * (old * old + new * new)
+        f, k, r = add_further(
+            f, k, r, a, b, a_new, b_new, shift, alpha, shift_n, beta,
+            t0, t1, s0, s1, u0, u1, w0, w1, SQUARES, KL, REVERSE,
+        )  # fmt: skip
         n, b = n_new, b_new
-    return m_new, a_new, e, n, b, d
+    return m_new, a_new, e, n, b, d, f, k, r
 
 
 @triton.jit
-def _merge_states(m, a, e, n, b, d, c):
+def _merge_states(
+    m, a, e, n, b, d, f, k, r, c, SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr
+):  # fmt: skip
     """One state from those along axis 0: of the lanes of a program, or of the parts of a vocabulary."""
     peak, reference_peak = tl.max(m, 0), tl.max(n, 0)
     shift = (m - peak) * c
@@ -88,12 +104,18 @@ def _merge_states(m, a, e, n, b, d, c):
     p = alpha * tl.sqrt(a) * _inverse_root(total)
     q = beta * tl.sqrt(b) * _inverse_root(reference_total)
     deviation = tl.sum(0.5 * (p - q) * (p - q) + p * q * d, 0)
-    return peak, total, moment, reference_peak, reference_total, deviation
+    f, k, r = merge_further(
+        f, k, r, m, a, n, b, peak, total, reference_peak, reference_total, c, SQUARES, KL, REVERSE
+    )
+    return peak, total, moment, reference_peak, reference_total, deviation, f, k, r
 
 
 @triton.jit
-def _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, ref_selected, PAIR: tl.constexpr):
-    """log p, log q, H and d; of a single model log p, H, peak and ln A."""
+def _store_statistics(
+    out_ptr, row, rows, half, m, a, e, selected, n, b, d, ref_selected, f, k, r,
+    PAIR: tl.constexpr, SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
+):  # fmt: skip
+    """log p, log q, H, d and what is asked for; of a single model log p, H, peak and ln A."""
     log_a = tl.log(a)
     log_p = 2.0 * half * (selected - m) - log_a
     entropy = log_a - 1.3862943611198906 * (e / a)
@@ -105,6 +127,8 @@ def _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, ref_
         tl.store(out_ptr + 2 * rows + row, entropy)
         good = (a > 0.0) & (b > 0.0)
         tl.store(out_ptr + 3 * rows + row, tl.where(good, tl.minimum(d, 1.0), float("nan")))
+        f, k, r = read_further(f, k, r, a, b)
+        store_further(out_ptr + 4 * rows + row, rows, f, k, r, SQUARES, KL, REVERSE)
     else:
         tl.store(out_ptr + rows + row, entropy)
         tl.store(out_ptr + 2 * rows + row, m)
@@ -112,7 +136,8 @@ def _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, ref_
 
 
 @triton.jit
-def _load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
+def load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
+    """A row's entries as they lie in memory, with -inf from `limit` on if MASKED."""
     places = offsets if DENSE else offsets.to(tl.int64) * column
     if MASKED:
         return tl.load(pointer + places, mask=offsets < limit, other=-float("inf"))
@@ -125,10 +150,10 @@ def _load_tiles(
     TILE: tl.constexpr, PAIR: tl.constexpr, DENSE: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Two tiles of each model, as they lie in memory."""
-    x0 = _load(x_ptr, offsets, x_column, limit, DENSE, MASKED)
-    x1 = _load(x_ptr, offsets + TILE, x_column, limit, DENSE, MASKED)
-    y0 = _load(y_ptr, offsets, y_column, limit, DENSE, MASKED) if PAIR else x0
-    y1 = _load(y_ptr, offsets + TILE, y_column, limit, DENSE, MASKED) if PAIR else x1
+    x0 = load(x_ptr, offsets, x_column, limit, DENSE, MASKED)
+    x1 = load(x_ptr, offsets + TILE, x_column, limit, DENSE, MASKED)
+    y0 = load(y_ptr, offsets, y_column, limit, DENSE, MASKED) if PAIR else x0
+    y1 = load(y_ptr, offsets + TILE, y_column, limit, DENSE, MASKED) if PAIR else x1
     return x0, x1, y0, y1
 
 
@@ -151,6 +176,7 @@ def fold_kernel(
     x_outer, x_inner, x_column, y_outer, y_inner, y_column,
     PARTS: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
     PAIR: tl.constexpr, DENSE: tl.constexpr, WIDE: tl.constexpr, FINISH: tl.constexpr, UNREAD: tl.constexpr,
+    SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """The state of each row's logits, of id `start` on, in PARTS parts; or the statistics (FINISH)."""
     row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -161,7 +187,7 @@ def fold_kernel(
     y_ptr += row // inner * y_outer + row % inner * y_inner
     m = tl.full([LANES], -3.4028234663852886e38, tl.float32)
     a = tl.zeros([LANES], tl.float32)
-    n, e, b, d = m, a, a, a
+    n, e, b, d, f, k, r = m, a, a, a, a, a, a
     tile: tl.constexpr = LANES * VEC
     step: tl.constexpr = 2 * tile
     lane, entry = tl.arange(0, LANES)[:, None], tl.arange(0, VEC)[None, :]
@@ -176,32 +202,43 @@ def fold_kernel(
         x_ptr, y_ptr, full + first, x_column, y_column, high, tile, PAIR, DENSE, True
     )
     u0, u1, v0, v1 = _load_tiles(x_ptr, y_ptr, low + first, x_column, y_column, full, tile, PAIR, DENSE, True)
-    m, a, e, n, b, d = _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
+    m, a, e, n, b, d, f, k, r = _add_tiles(
+        m, a, e, n, b, d, f, k, r, x0, x1, y0, y1, c, PAIR, SQUARES, KL, REVERSE
+    )
     for s in range(low, full, step):
         x0, x1, y0, y1 = u0, u1, v0, v1
         # The last round reads its own tiles again, which costs less than a mask in every round.
         ahead = first + tl.multiple_of(tl.minimum(s + step, full - step), step)
         u0, u1, v0, v1 = _load_tiles(x_ptr, y_ptr, ahead, x_column, y_column, high, tile, PAIR, DENSE, False)
-        m, a, e, n, b, d = _add_tiles(m, a, e, n, b, d, x0, x1, y0, y1, c, PAIR)
-    m, a, e, n, b, d = _merge_states(m, a, e, n, b, d, c)
+        m, a, e, n, b, d, f, k, r = _add_tiles(
+            m, a, e, n, b, d, f, k, r, x0, x1, y0, y1, c, PAIR, SQUARES, KL, REVERSE
+        )
+    m, a, e, n, b, d, f, k, r = _merge_states(m, a, e, n, b, d, f, k, r, c, SQUARES, KL, REVERSE)
     place = token - start
     here = (place >= low) & (place < high)
     selected = tl.load(x_ptr + place * x_column, mask=here, other=0.0).to(tl.float32)
     reference_selected = tl.load(y_ptr + place * y_column, mask=here, other=0.0).to(tl.float32)
     if FINISH:
-        _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
+        _store_statistics(
+            out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, f, k, r,
+            PAIR, SQUARES, KL, REVERSE,
+        )  # fmt: skip
     else:
-        p = out_ptr + (row * PARTS + part) * 8
+        p = out_ptr + (row * PARTS + part) * (8 + SQUARES + KL + REVERSE)
         _store_state(p, m, a, selected, e, n, b, reference_selected, d)
+        store_further(p + 8, 1, f, k, r, SQUARES, KL, REVERSE)
 
 
 @triton.jit
-def merge_parts_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.constexpr, PAIR: tl.constexpr):
+def merge_parts_kernel(
+    states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.constexpr,
+    PAIR: tl.constexpr, SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
+):  # fmt: skip
     """The statistics of rows whose vocabulary is in parts."""
     row = tl.program_id(0).to(tl.int64)
     half = tl.load(half_ptr + row)
-    k = tl.arange(0, BLOCK)
-    p, there = states_ptr + (row * parts + k) * 8, k < parts
+    part = tl.arange(0, BLOCK)
+    p, there = states_ptr + (row * parts + part) * (8 + SQUARES + KL + REVERSE), part < parts
     m = tl.load(p, mask=there, other=-3.4028234663852886e38)
     a = tl.load(p + 1, mask=there, other=0.0)
     selected = tl.sum(tl.load(p + 2, mask=there, other=0.0), 0)
@@ -210,58 +247,15 @@ def merge_parts_kernel(states_ptr, half_ptr, out_ptr, rows, parts, BLOCK: tl.con
     b = tl.load(p + 5, mask=there, other=0.0)
     reference_selected = tl.sum(tl.load(p + 6, mask=there, other=0.0), 0)
     d = tl.load(p + 7, mask=there, other=0.0)
-    m, a, e, n, b, d = _merge_states(m, a, e, n, b, d, half * 1.4426950408889634)
-    _store_statistics(out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, PAIR)
-
-
-@triton.jit
-def grad_logits_kernel(
-    x_ptr, ids_ptr, half_ptr, residuals_ptr, grad_output_ptr, grad_logits_ptr, rows, inner, start, size,
-    x_outer, x_inner, x_column, BLOCK: tl.constexpr, DENSE: tl.constexpr,
-):  # fmt: skip
-    """`state.grad_logits` for log p and H; x is not read where the gradients in both are 0."""
-    row = tl.program_id(0).to(tl.int64)
-    offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    grad_log_prob, grad_entropy = tl.load(grad_output_ptr + row), tl.load(grad_output_ptr + rows + row)
-    entropy, peak = tl.load(residuals_ptr + rows + row), tl.load(residuals_ptr + 2 * rows + row)
-    log_total, scale = tl.load(residuals_ptr + 3 * rows + row), 2.0 * tl.load(half_ptr + row)
-    needed = (grad_log_prob != 0.0) | (grad_entropy != 0.0)
-    x_ptr += row // inner * x_outer + row % inner * x_inner
-    x = _load(x_ptr, offsets, x_column, tl.where(needed, size, 0), DENSE, True).to(tl.float32)
-    place = tl.load(ids_ptr + row) - start
-    place = tl.where((place >= 0) & (place < size), place, -1).to(tl.int32)
-    log_p = scale * (x - peak) - log_total
-    p = tl.exp2(log_p * 1.4426950408889634)
-    # p ln p is 0 where p is, which it is long before -200.
-    share = p * tl.fma(tl.maximum(log_p, -200.0) + entropy, scale * grad_entropy, scale * grad_log_prob)
-    grad = tl.where(offsets == place, scale * grad_log_prob, 0.0) - share
-    grad = tl.where(needed, grad, 0.0).to(grad_logits_ptr.dtype.element_ty)
-    tl.store(grad_logits_ptr + row * size + offsets, grad, mask=offsets < size)
-
-
-@triton.jit
-def postprocess_kernel(
-    log_p_ptr, log_q_ptr, entropy_ptr, deviation_ptr, ids_ptr, out_ptr, rows, size, scale,
-    MASKED: tl.constexpr, UNREAD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """See `array_api.postprocess`; scale is 1 / ln V."""
-    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    there = row < rows
-    token = tl.load(ids_ptr + row, mask=there, other=0).to(tl.int64)
-    known = (token >= 0) & (token < size)
-    log_p = tl.where(known, tl.load(log_p_ptr + row, mask=there, other=0.0), float("nan"))
-    log_q = tl.where(known, tl.load(log_q_ptr + row, mask=there, other=0.0), float("nan"))
-    entropy = tl.load(entropy_ptr + row, mask=there, other=0.0) * scale
-    entropy = tl.where(entropy > 1.0, 1.0, entropy)
-    deviation = tl.load(deviation_ptr + row, mask=there, other=0.0)
-    if MASKED:
-        read = token != UNREAD
-        log_p, log_q = tl.where(read, log_p, 0.0), tl.where(read, log_q, 0.0)
-        entropy, deviation = tl.where(read, entropy, 0.0), tl.where(read, deviation, 0.0)
-    tl.store(out_ptr + row, log_p, mask=there)
-    tl.store(out_ptr + rows + row, log_q, mask=there)
-    tl.store(out_ptr + 2 * rows + row, entropy, mask=there)
-    tl.store(out_ptr + 3 * rows + row, deviation, mask=there)
+    f = tl.load(p + 8, mask=there, other=0.0) if SQUARES else d
+    k = tl.load(p + 8 + SQUARES, mask=there, other=0.0) if KL else d
+    r = tl.load(p + 8 + SQUARES + KL, mask=there, other=0.0) if REVERSE else d
+    c = half * 1.4426950408889634
+    m, a, e, n, b, d, f, k, r = _merge_states(m, a, e, n, b, d, f, k, r, c, SQUARES, KL, REVERSE)
+    _store_statistics(
+        out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, f, k, r,
+        PAIR, SQUARES, KL, REVERSE,
+    )  # fmt: skip
 
 
 def choose_parts(size: int) -> int:
@@ -271,79 +265,69 @@ def choose_parts(size: int) -> int:
     )
 
 
-def statistics(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, parts: int | None = None) -> Tensor:
-    """[4, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x."""
+def statistics(
+    x: Tensor,
+    y: Tensor | None,
+    ids: Tensor,
+    half: Tensor,
+    parts: int | None = None,
+    *,
+    also: Sequence[str] = (),
+) -> Tensor:
+    """[4 + also, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x.
+
+    `also` names fields of a state (`also.stored`), here and below.
+    """
     if strides.is_scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
-        return torch.stack([statistics(*row, parts) for row in rows], 1)
+        return torch.stack([statistics(*row, parts, also=also) for row in rows], 1)
     parts = parts or choose_parts(x.shape[-1])
-    out = fold(x, y, ids, half, 0, parts, done=parts == 1)
-    out = out if parts == 1 else merge_parts(out, half, pair=y is not None)
-    return out.reshape(4, *ids.shape)
+    out = fold(x, y, ids, half, 0, parts, done=parts == 1, also=also)
+    out = out if parts == 1 else merge_parts(out, half, pair=y is not None, also=also)
+    return out.reshape(len(out), *ids.shape)
 
 
 def fold(
-    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, *, done: bool = False
+    x: Tensor,
+    y: Tensor | None,
+    ids: Tensor,
+    half: Tensor,
+    start: int,
+    parts: int,
+    *,
+    done: bool = False,
+    also: Sequence[str] = (),
 ) -> Tensor:
-    """States [rows, parts, 8] of logits [..., V'] from id `start` on, or (done) the statistics [4, rows]."""
+    """States [rows, parts, 8 + also] of logits [..., V'] from id `start` on; if done, as `statistics`."""
     rows, pair = ids.numel(), y is not None
     y = x if y is None else y
-    out = torch.empty((4, rows) if done else (rows, parts, FIELDS), dtype=torch.float32, device=x.device)
+    shape = (4 + len(also), rows) if done else (rows, parts, FIELDS + len(also))
+    out = torch.empty(shape, dtype=torch.float32, device=x.device)
+    divergences = "kl" in also or "reverse_kl" in also
+    registers = limits.TRITON_DIVERGENCE_REGISTERS if divergences else limits.TRITON_REGISTERS
     inner, (x_rows, y_rows) = strides.row_strides(x, y)
     if rows:
         fold_kernel[(rows, parts)](
-            x, y, _flatten(ids), _flatten(half), out, rows, inner, start, x.shape[-1],
+            x, y, flatten(ids), flatten(half), out, rows, inner, start, x.shape[-1],
             *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=limits.TRITON_LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair, FINISH=done,
             DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
-            UNREAD=tiles.UNREAD, maxnreg=limits.TRITON_REGISTERS, num_warps=limits.TRITON_WARPS, **UNFUSED,
+            UNREAD=tiles.UNREAD, maxnreg=registers, num_warps=limits.TRITON_WARPS, **UNFUSED,
+            **make_flags(also),
         )  # fmt: skip
     return out
 
 
-def merge_parts(states: Tensor, half: Tensor, *, pair: bool) -> Tensor:
-    """The statistics [4, rows] from states [rows, parts, 8]."""
+def merge_parts(states: Tensor, half: Tensor, *, pair: bool, also: Sequence[str] = ()) -> Tensor:
+    """The statistics [4 + also, rows] from states [rows, parts, 8 + also]."""
     rows, parts, _ = states.shape
-    out = torch.empty((4, rows), dtype=torch.float32, device=states.device)
-    meta = {**UNFUSED, "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
+    out = torch.empty((4 + len(also), rows), dtype=torch.float32, device=states.device)
+    meta = {**UNFUSED, **make_flags(also), "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
     if rows:
-        merge_parts_kernel[(rows,)](states.contiguous(), _flatten(half), out, rows, parts, PAIR=pair, **meta)
+        merge_parts_kernel[(rows,)](states.contiguous(), flatten(half), out, rows, parts, PAIR=pair, **meta)
     return out
 
 
-def postprocess(fields: tuple[Tensor, ...], ids: Tensor, size: int, masked: bool) -> Tensor:
-    """[4, ...]: as `array_api.postprocess`; if `masked`, tokens with the id UNREAD get 0."""
-    out = torch.empty((4, *ids.shape), dtype=torch.float32, device=ids.device)
-    rows, block = ids.numel(), limits.TRITON_POSTPROCESS_ROWS
-    if rows:
-        postprocess_kernel[(triton.cdiv(rows, block),)](
-            *map(_flatten, fields), _flatten(ids), out, rows, size, 1.0 / log(size) if size > 1 else 0.0,
-            MASKED=masked, UNREAD=tiles.UNREAD, BLOCK=block, num_warps=limits.TRITON_WARPS, **UNFUSED,
-        )  # fmt: skip
-    return out
-
-
-def grad_logits(
-    x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tensor, start: int, dtype: Any
-) -> Tensor:
-    """The gradient [..., V'] in x, whose first column has id `start`.
-
-    The residuals [4, ...] are what `statistics` gives for one model; grad_output [2, ...] is of log p and H.
-    """
-    if strides.is_scattered(x):
-        each = zip(x, ids, half, residuals.unbind(1), grad_output.unbind(1), strict=True)
-        return torch.stack([grad_logits(*row, start, dtype) for row in each])
-    out = torch.empty(x.shape, dtype=dtype, device=x.device)
-    inner, (x_rows,) = strides.row_strides(x)
-    rows, block = ids.numel(), limits.TRITON_GRADIENT_ENTRIES
-    if rows:
-        grad_logits_kernel[(rows, triton.cdiv(x.shape[-1], block))](
-            x, _flatten(ids), _flatten(half), residuals.contiguous(), grad_output.contiguous(), out, rows,
-            inner, start, x.shape[-1], *x_rows, x.stride(-1), BLOCK=block, DENSE=x.stride(-1) == 1,
-            num_warps=limits.TRITON_WARPS, **UNFUSED,
-        )  # fmt: skip
-    return out
-
-
-def _flatten(per_token: Tensor) -> Tensor:
+def flatten(per_token: Tensor) -> Tensor:
+    """A number per token as a kernel reads it: [rows] without gaps."""
     return per_token.reshape(-1).contiguous()

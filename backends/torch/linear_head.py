@@ -1,5 +1,6 @@
 """From hidden states on torch: tiles of logits by the vendor's matmul, folded by the kernels on a GPU."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from credit.backends import array_api, limits
 from credit.backends.torch import cpu, paths
 from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import loop, state, tiles
 from credit.backends.vocab.sources import LinearHead
 
@@ -22,24 +24,30 @@ def project(hidden: Tensor, head: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def token_statistics(
-    policy: LinearHead, reference: LinearHead, token_ids: Tensor, half: Tensor, chunk: int | None
-) -> Any:
-    """log p, log q, H and d [...], folded by the kernels; half is 1 / 2T [...]."""
+    policy: LinearHead,
+    reference: LinearHead,
+    token_ids: Tensor,
+    half: Tensor,
+    chunk: int | None,
+    also: Sequence[str],
+) -> tuple[Tensor, ...]:
+    """log p, log q, H, d and those of `also` [...], folded by the kernels; half is 1 / 2T [...]."""
     ops = paths.import_ops()
-    size = policy.columns
+    size, names = policy.columns, " ".join(by_name.stored(also))
     chunk = min(size, chunk or limits.CUDA_HEAD_CHUNK_ENTRIES)
 
     def rows(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
         sides = _tile(policy._replace(hidden=x)), _tile(reference._replace(hidden=y))
         states = [
-            ops.token_states(*(side(start, width) for side in sides), ids, half, start, 1)
+            ops.token_states(*(side(start, width) for side in sides), ids, half, start, 1, names)
             for start, width in loop.split_vocabulary(size, chunk)
         ]
-        return tuple(ops.merge_parts(torch.cat(states, 1), half, True).reshape(4, *ids.shape))
+        merged = ops.merge_parts(torch.cat(states, 1), half, True, names)
+        return tuple(merged.reshape(len(merged), *ids.shape))
 
     arrays = (policy.hidden, reference.hidden, token_ids, half)
     limit = max(1, limits.CUDA_HEAD_ROWS * limits.CUDA_HEAD_CHUNK_ENTRIES // chunk)
-    return tiles.map_rows(rows, arrays, token_ids.ndim, limit)
+    return by_name.complete(also, tiles.map_rows(rows, arrays, token_ids.ndim, limit))
 
 
 def selected_log_probs(source: LinearHead, ids: Tensor, half: Tensor, chunk: int | None) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from credit.backends.torch import kernels
+from credit.backends.torch import gradient_kernel, kernels, postprocess_kernel
 from credit.backends.torch.derivatives import refuse_second_derivative
 from credit.backends.torch.tensors import move_batch_axes
 
@@ -13,10 +13,13 @@ Tensor = torch.Tensor
 
 
 @torch.library.custom_op("credit::token_statistics", mutates_args=())
-def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
-    """log p, log q, H, d [4, ...] of x and y [..., V]; half is 1 / 2T [...]."""
+def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    """log p, log q, H, d and those of `also` [4 or more, ...] of x and y [..., V]; half is 1 / 2T [...].
+
+    `also` has, here and below, names that are fields of a state, with spaces between them.
+    """
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        return kernels.statistics(x, y, ids, half)
+        return kernels.statistics(x, y, ids, half, also=also.split())
 
 
 @torch.library.custom_op("credit::log_probs_and_entropy", mutates_args=())
@@ -36,23 +39,25 @@ def grad_logits(
     start: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The gradient in logits x [..., V'], whose first column has id `start`; see `kernels.grad_logits`."""
+    """The gradient in logits x [..., V'], whose first column has id `start`; see `gradient_kernel`."""
     with torch.cuda.device_of(x):
-        return kernels.grad_logits(x, ids, half, residuals, grad_output, start, dtype)
+        return gradient_kernel.grad_logits(x, ids, half, residuals, grad_output, start, dtype)
 
 
 @torch.library.custom_op("credit::token_states", mutates_args=())
-def token_states(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int) -> Tensor:
-    """The states [rows, parts, 8] of a part of the vocabulary, of one model or two."""
+def token_states(
+    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, also: str = ""
+) -> Tensor:
+    """The states [rows, parts, 8 or more] of a part of the vocabulary, of one model or two."""
     with torch.cuda.device_of(x):
-        return kernels.fold(x, y, ids, half, start, parts)
+        return kernels.fold(x, y, ids, half, start, parts, also=also.split())
 
 
 @torch.library.custom_op("credit::merge_parts", mutates_args=())
-def merge_parts(states: Tensor, half: Tensor, pair: bool) -> Tensor:
-    """The statistics [4, rows] from states [rows, parts, 8]."""
+def merge_parts(states: Tensor, half: Tensor, pair: bool, also: str = "") -> Tensor:
+    """The statistics [4 or more, rows] from states [rows, parts, 8 or more]."""
     with torch.cuda.device_of(states):
-        return kernels.merge_parts(states, half, pair=pair)
+        return kernels.merge_parts(states, half, pair=pair, also=also.split())
 
 
 @torch.library.custom_op("credit::postprocess", mutates_args=())
@@ -61,7 +66,7 @@ def postprocess(
 ) -> Tensor:
     """As `array_api.postprocess` [4, ...]; if `masked`, tokens with the id UNREAD get 0."""
     with torch.cuda.device_of(log_p):
-        return kernels.postprocess((log_p, log_q, entropy, deviation), ids, size, masked)
+        return postprocess_kernel.postprocess((log_p, log_q, entropy, deviation), ids, size, masked)
 
 
 @postprocess.register_fake
@@ -72,8 +77,8 @@ def _(
 
 
 @token_statistics.register_fake
-def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> Tensor:
-    return half.new_empty((4, *ids.shape), dtype=torch.float32)
+def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    return half.new_empty((4 + len(also.split()), *ids.shape), dtype=torch.float32)
 
 
 @log_probs_and_entropy.register_fake
@@ -95,13 +100,16 @@ def _(
 
 
 @token_states.register_fake
-def _(x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int) -> Tensor:
-    return half.new_empty((ids.numel(), parts, kernels.FIELDS), dtype=torch.float32)
+def _(
+    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, also: str = ""
+) -> Tensor:
+    fields = kernels.FIELDS + len(also.split())
+    return half.new_empty((ids.numel(), parts, fields), dtype=torch.float32)
 
 
 @merge_parts.register_fake
-def _(states: Tensor, half: Tensor, pair: bool) -> Tensor:
-    return half.new_empty((4, states.shape[0]), dtype=torch.float32)
+def _(states: Tensor, half: Tensor, pair: bool, also: str = "") -> Tensor:
+    return half.new_empty((4 + len(also.split()), states.shape[0]), dtype=torch.float32)
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -118,8 +126,10 @@ grad_logits.register_autograd(refuse_second_derivative)
 
 
 @torch.library.register_vmap("credit::token_statistics")
-def _(info: Any, axes: tuple[int | None, ...], *arrays: Tensor) -> tuple[Tensor, int]:
-    return token_statistics(*move_batch_axes(info, axes, arrays)), 1
+def _(
+    info: Any, axes: Any, x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = ""
+) -> tuple[Tensor, int]:
+    return token_statistics(*move_batch_axes(info, axes[:4], (x, y, ids, half)), also), 1
 
 
 @torch.library.register_vmap("credit::postprocess")

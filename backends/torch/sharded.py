@@ -1,5 +1,9 @@
-"""A vocabulary sharded over ranks: each folds its own columns, and 8 numbers per token (or 4) cross."""
+"""A vocabulary sharded over ranks: each folds its own columns, and 8 numbers per token (or 4) cross.
 
+Each statistic that is asked for beside the four adds at most one number.
+"""
+
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -10,6 +14,7 @@ from credit.backends import array_api, limits
 from credit.backends.protocol import Shard
 from credit.backends.torch import autograd, linear_head, paths
 from credit.backends.torch.derivatives import apply_function
+from credit.backends.vocab import also as by_name
 from credit.backends.vocab import loop, state, tiles
 from credit.backends.vocab.sources import Logits, Source
 
@@ -33,15 +38,16 @@ def token_statistics(
     shard: Shard,
     size: int,
     chunk: int | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log p, log q, H and d [...], the same on every rank."""
+    also: Sequence[str],
+) -> tuple[Tensor, ...]:
+    """log p, log q, H, d and those of `also` [...], the same on every rank."""
     arrays = *policy.arrays, *reference.arrays
     with torch.no_grad(), torch.autocast(arrays[0].device.type, enabled=False):
         dtype = tiles.computing_dtype(*arrays)
         half = tiles.half_inverse_temperature(temperature, token_ids, dtype)[..., None]
         local = _fold_columns([policy, reference], dtype, token_ids[..., None] - shard.start, half,
-                              _count_real_columns(shard, size), chunk)  # fmt: skip
-        return array_api.read_statistics(_merge_ranks(local, half, shard.group), half)
+                              _count_real_columns(shard, size), chunk, also)  # fmt: skip
+        return array_api.read_statistics(_merge_ranks(local, half, shard.group, also), half, also)
 
 
 def log_probs_and_entropy(
@@ -96,10 +102,11 @@ def _fold_columns(
     half: Tensor,
     columns: int,
     chunk: int | None,
+    also: Sequence[str] = (),
 ) -> state.State:
     """The state of this rank's first `columns` columns, of one model or two; ids and half are [..., 1]."""
     if not columns:
-        return _empty_state(len(sources), half)
+        return _empty_state(len(sources), half, also)
     kernels = paths.uses_kernels(*(source.arrays[0] for source in sources))
     # The kernels widen logits as they read them, all in one pass.
     given = all(isinstance(source, Logits) for source in sources)
@@ -112,34 +119,37 @@ def _fold_columns(
 
     def part(start: int, width: int) -> Any:
         logits = [side(start, width) for side in sides]
-        return (_state_by_kernels if kernels else _state_by_library)(logits, ids - start, half)
+        return (_state_by_kernels if kernels else _state_by_library)(logits, ids - start, half, also)
 
     width = columns if kernels and given else min(columns, chunk or limits.REFERENCE_CHUNK_ENTRIES)
     return loop.fold_chunks(part, columns, width, half)
 
 
-def _state_by_library(logits: list[Tensor], ids: Tensor, half: Tensor) -> state.State:
-    measure: Any = state.pair_state if len(logits) == 2 else state.single_state
-    return measure(*logits, ids, half)
+def _state_by_library(logits: list[Tensor], ids: Tensor, half: Tensor, also: Sequence[str]) -> state.State:
+    if len(logits) == 1:
+        return state.single_state(logits[0], ids, half)
+    return state.pair_state(logits[0], logits[1], ids, half, also)
 
 
-def _state_by_kernels(logits: list[Tensor], ids: Tensor, half: Tensor) -> state.State:
-    x, *y = logits
-    part = paths.import_ops().token_states(x, y[0] if y else None, ids[..., 0], half[..., 0], 0, 1)
-    fields = list(part.reshape(*ids.shape, 2 * state.FIELDS).unbind(-1)[: state.FIELDS * len(logits)])
+def _state_by_kernels(logits: list[Tensor], ids: Tensor, half: Tensor, also: Sequence[str]) -> state.State:
+    x, y = (*logits, None)[:2]
+    names = " ".join(by_name.stored(also))
+    part = paths.import_ops().token_states(x, y, ids[..., 0], half[..., 0], 0, 1, names)
+    fields = list(part.reshape(*ids.shape, part.shape[-1]).unbind(-1))
     fields[3] = fields[3] * LN2
-    return state.unpack(fields)
+    return state.unpack(fields[: state.FIELDS] if y is None else fields, also)
 
 
-def _empty_state(models: int, like: Tensor) -> state.State:
+def _empty_state(models: int, like: Tensor, also: Sequence[str]) -> state.State:
     """The state of no columns, for a rank that holds padding alone."""
     zero, lowest = torch.zeros_like(like), torch.full_like(like, torch.finfo(like.dtype).min)
-    return state.unpack((lowest, zero, zero, zero) * models)
+    fields = (lowest, zero, zero, zero) * models
+    return state.unpack((*fields, *(zero for _ in by_name.stored(also))), also)
 
 
-def _merge_ranks(local: state.State, half: Tensor, group: Any) -> Any:
+def _merge_ranks(local: state.State, half: Tensor, group: Any, also: Sequence[str] = ()) -> Any:
     """The state of the whole vocabulary: every rank joins all states in the same order."""
     packed = torch.stack(state.pack(local))
     parts = [torch.empty_like(packed) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, packed, group=group)
-    return reduce(lambda a, b: state.merge(a, b, half), [state.unpack(tuple(part)) for part in parts])
+    return reduce(lambda a, b: state.merge(a, b, half), [state.unpack(tuple(part), also) for part in parts])

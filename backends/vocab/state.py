@@ -13,15 +13,14 @@ Q_k join by its chain rule, in which every term is non-negative and nothing canc
 
 The gradients of log p(a), of a part's log-mass and of its entropy in the logits stand below. All formulas of
 the backends are here; `numpy/inplace.py` and `torch/kernels.py` repeat them in forms of their own, and tests
-compare.
-
-Every field is [..., 1], `half` is 1 / 2T [..., 1], and any array library will do.
+compare. `also.py` has those asked for by name. Every field is [..., 1], `half` is 1 / 2T [..., 1].
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from credit.backends.arrays import namespace, one_hot
+from credit.backends.vocab import also as by_name
 
 Array = Any
 
@@ -52,6 +51,7 @@ class Pair(NamedTuple):
     moment: Array
     reference: Mass
     deviation: Array  # d
+    further: by_name.Further = by_name.Further()
 
 
 State = Single | Pair
@@ -72,16 +72,18 @@ def single_state(x: Array, token_ids: Array, half: Array) -> Single:
     return Single(mass, _sum_moment(exponent, u))
 
 
-def pair_state(x: Array, y: Array, token_ids: Array | None, half: Array) -> Pair:
+def pair_state(x: Array, y: Array, token_ids: Array | None, half: Array, also: Sequence[str] = ()) -> Pair:
     """The state of policy logits x and reference logits y, both [..., V']; without ids, `selected` is 0."""
     xp = namespace(x)
     policy, exponent, u = _sum_exponentials(x, token_ids, half)
-    reference, _, w = _sum_exponentials(y, token_ids, half)
+    reference, other, w = _sum_exponentials(y, token_ids, half)
     # One factor, exactly 1 for equal inputs: then even a fused multiply-add gives exactly 0.
-    factor = xp.sqrt(_safe_ratio(policy.total, reference.total))
-    difference = u - factor * w
+    w = xp.sqrt(_safe_ratio(policy.total, reference.total)) * w
+    difference = u - w
     squares = xp.sum(difference * difference, axis=-1, keepdims=True)
-    return Pair(policy, _sum_moment(exponent, u), reference, 0.5 * _safe_ratio(squares, policy.total))
+    further = by_name.sum_part(also, (exponent, other), (u, w), (policy.total, reference.total))
+    deviation = 0.5 * _safe_ratio(squares, policy.total)
+    return Pair(policy, _sum_moment(exponent, u), reference, deviation, further)
 
 
 def merge_single(a: Single, b: Single, half: Array) -> Single:
@@ -101,7 +103,8 @@ def merge_pair(a: Pair, b: Pair, half: Array) -> Pair:
         root_q = xp.sqrt(_safe_ratio(reference_share.total, reference.total))
         between = root_p - root_q
         deviation = deviation + 0.5 * between * between + root_p * root_q * part.deviation
-    return Pair(policy, _merge_moment((a, b), shares), reference, deviation)
+    further = by_name.merge((a, b), (shares, reference_shares), (policy.total, reference.total))
+    return Pair(policy, _merge_moment((a, b), shares), reference, deviation, further)
 
 
 def merge(a: Any, b: Any, half: Array) -> Any:
@@ -110,18 +113,18 @@ def merge(a: Any, b: Any, half: Array) -> Any:
 
 
 def pack(state: State) -> tuple[Array, ...]:
-    """The state's fields, FIELDS of each model: the one order in which states are stored and sent."""
+    """The state's fields, FIELDS of each model and those of `also`: the order in which states are stored."""
     if isinstance(state, Single):
         return *state.policy, state.moment
-    return *state.policy, state.moment, *state.reference, state.deviation
+    return *state.policy, state.moment, *state.reference, state.deviation, *by_name.pack(state.further)
 
 
-def unpack(fields: Sequence[Array]) -> Any:
+def unpack(fields: Sequence[Array], also: Sequence[str] = ()) -> Any:
     """The Single or Pair of which these are the packed fields."""
     policy = Mass(*fields[:3])
     if len(fields) == FIELDS:
         return Single(policy, fields[3])
-    return Pair(policy, fields[3], Mass(*fields[4:7]), fields[7])
+    return Pair(policy, fields[3], Mass(*fields[4:7]), fields[7], by_name.unpack(fields[8:], also))
 
 
 def log_prob(mass: Mass, half: Array) -> Array:
@@ -148,8 +151,7 @@ def deviation(state: Pair) -> Array:
     rounding = float(xp.finfo(state.deviation.dtype).eps)
     value = xp.where(state.deviation < 64.0 * rounding * rounding, 0.0, state.deviation)
     value = xp.where(value > 1.0, 1.0, value)
-    good = (state.policy.total > 0.0) & (state.reference.total > 0.0)
-    return xp.where(good, value, float("nan"))[..., 0]
+    return xp.where((state.policy.total > 0.0) & (state.reference.total > 0.0), value, float("nan"))[..., 0]
 
 
 def grad_log_prob(
