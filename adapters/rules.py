@@ -27,7 +27,7 @@ def refuse_missing_fields(framework: Framework, estimator: Estimator) -> None:
 
 def refuse_unrecorded_log_probs(framework: Framework, estimator: Estimator, recorded: bool) -> None:
     """The estimator reads the sampling engine's log-probs, and the framework does not record them."""
-    if "rollout_log_probs" in estimator.needs and not recorded:
+    if "rollout_log_probs" in estimator.required_fields and not recorded:
         raise ValueError(
             f"{framework.name_of(estimator)} needs rollout_log_probs, which {framework.name} does not record "
             f"with these settings; set {framework.rollout_log_probs}"

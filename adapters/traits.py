@@ -1,5 +1,6 @@
 """Properties of an estimator that no field of it tells; some are found by trying it on three responses."""
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from credit.estimators.base import Estimator
 from credit.estimators.mix import Mix
+from credit.estimators.on_baseline import OnBaseline
 from credit.fields import EXTRAS, replace_arrays
 from credit.types import FIELDS, Rollouts
 
@@ -35,16 +37,35 @@ def list_parts(estimator: Estimator) -> list[Part]:
 
 
 def filters_groups(estimator: Estimator) -> bool:
-    """Whether the estimator, or a part of a mix, says which rows are worth training on."""
+    """Whether the estimator, its base, or a part of a mix, says which rows are worth training on."""
     if isinstance(estimator, Mix) and type(estimator).keep is Mix.keep:
         return any(filters_groups(part) for _, part in estimator.parts)
+    if isinstance(estimator, OnBaseline) and type(estimator).keep is OnBaseline.keep:
+        return estimator.parsed_base is not None and filters_groups(estimator.parsed_base)
     return type(estimator).keep is not Estimator.keep
 
 
 def weighs_rewards(estimator: Estimator) -> bool:
-    """Whether the estimator or one of its parts takes one reward per reward function, [N, K]."""
+    """Whether the estimator, its base or one of its parts takes one reward per reward function, [N, K]."""
     parts = (part for _, part in getattr(estimator, "parts", ()))
-    return "reward_weights" in type(estimator).model_fields or any(map(weighs_rewards, parts))
+    return find_weigher(estimator) is not None or any(map(weighs_rewards, parts))
+
+
+def find_weigher(estimator: Estimator) -> Estimator | None:
+    """The estimator, or the one below it that is its base, that has the setting `reward_weights`."""
+    if "reward_weights" in type(estimator).model_fields:
+        return estimator
+    base = estimator.parsed_base if isinstance(estimator, OnBaseline) else None
+    return None if base is None else find_weigher(base)
+
+
+def set_reward_weights(estimator: Estimator, weights: Sequence[float]) -> Estimator:
+    """A copy whose `reward_weights`, or those of its base, are these."""
+    if "reward_weights" not in type(estimator).model_fields and isinstance(estimator, OnBaseline):
+        base = estimator.parsed_base
+        if base is not None:
+            return estimator.model_copy(update={"base": set_reward_weights(base, weights)})
+    return estimator.model_copy(update={"reward_weights": tuple(weights)})
 
 
 def learns_from_single_responses(estimator: Estimator) -> bool:
@@ -77,7 +98,10 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
         ("[]", "float"): torch.tensor(0.5),
     }
     mask = torch.ones((3, 4), dtype=torch.bool)
-    rollouts = Rollouts(torch.tensor([0.0, 1.0, 3.0]), torch.tensor(groups), mask)
+    rewards = torch.tensor([0.0, 1.0, 3.0])
+    weights = getattr(find_weigher(estimator), "reward_weights", None)
+    rewards = torch.stack([rewards] * len(weights), dim=1) if weights else rewards
+    rollouts = Rollouts(rewards, torch.tensor(groups), mask)
     rules, names = FIELDS | EXTRAS, estimator.required_fields
     known = {name: values[rules[name].shape, rules[name].kind] for name in names if name in rules}
     own = [name for name in names if name not in rules]

@@ -278,6 +278,25 @@ def test_a_mix_filters_groups_if_a_part_does():
             assert traits.filters_groups(each) == filters
 
 
+def test_an_estimator_filters_groups_and_weighs_rewards_if_its_base_does():
+    on_dapo, on_rloo = credit.DGPO(base="dapo"), credit.DGPO(base="rloo")
+    on_gdpo = credit.DGPO(base=credit.GDPO(reward_weights=(1, 2)))
+    filters, weighs = traits.filters_groups, traits.weighs_rewards
+    assert filters(on_dapo)
+    assert not any(map(filters, (on_rloo, credit.DGPO(), on_gdpo)))
+    assert weighs(on_gdpo)
+    assert weighs(credit.Mix(parts=[(1, on_gdpo)]))
+    assert not any(map(weighs, (on_rloo, credit.DGPO(), on_dapo)))
+    expected = credit.DGPO(base=credit.GDPO(reward_weights=(3, 4)))
+    assert traits.set_reward_weights(on_gdpo, [3, 4]) == expected
+    assert traits.find_weigher(on_gdpo) == on_gdpo.base
+    assert traits.find_weigher(on_rloo) is None
+    assert traits.differs_between_tokens(on_gdpo)
+    assert traits.learns_from_single_responses(credit.DGPO(base="remax"))
+    with pytest.raises(ValueError, match="our_dgpo needs baseline_rewards"):
+        rules.refuse_missing_fields(FRAMEWORK, credit.DGPO(base="remax"))
+
+
 def test_the_report_names_what_differs_and_only_that(caplog):
     with caplog.at_level(logging.WARNING, logger="credit"):
         loss_report.report_loss_differences(

@@ -12,7 +12,7 @@ from credit import PolicyLoss
 from credit.selftest.estimators import make_rollouts
 
 NUMBERS = (0, 1, 2, 3, 0.3, 0.9, 7.5, float("inf"), 40, 2.5e-3)
-VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "nonzero_rewards", (2.0,))
+VALUES = (*NUMBERS, "uniform", "inverse", "turn", "tokens", "nonzero_rewards", (2.0,), "rloo")
 GIVEN = make_rollouts()._replace(rewards=np.linspace(-1, 2, 8))
 # What turns a setting on or off, so that others lose their effect.
 SWITCHES = {
@@ -105,6 +105,13 @@ WITHOUT_EFFECT = [
     ("mt_grpo", {"turn_weight": 0, "gamma": 0.9}, "gamma=0.9 has no effect with turn_weight=0"),
     ("grpo_s", {"beta_2": 0, "least": 1e-3}, "least=0.001 has no effect with beta_2=0"),
     ("entropy_shaped", {"alpha": 0, "kappa": 3}, "kappa=3.0 has no effect with alpha=0"),
+    ("dgpo", {"base": "rloo", "eps": 0.1}, r"eps=0.1 has no effect with a base \(rloo\)"),
+    ("top_entropy", {"base": "rloo", "correction": 0}, r"correction=0 has no effect with a base \(rloo\)"),
+    (
+        "dgpo",
+        {"base": {"name": "rloo", "loss": {"clip_low": 0.1}}},
+        r"in the base \(rloo\) of dgpo, whose loss is its own",
+    ),
     ("grpo", {"loss": {"kl": "k1"}}, "kl='k1' has no effect without kl_coefficient"),
     (
         "mix",

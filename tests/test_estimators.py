@@ -37,6 +37,9 @@ SETTINGS = [
     DGPO(tau=0.02, kappa=2.5),
     DGPO(tau=1.0, kappa=0, correction=0),
     INFINITE_TAU,
+    DGPO(tau=0.1, base="rloo"),
+    credit.EntropyShaped(base="dr_grpo"),
+    credit.TopEntropy(base="reinforce_plus_plus_baseline"),
 ]
 
 
@@ -61,6 +64,12 @@ def assert_close(actual, expected, unit=1.0, rtol=1e-5):
     """Within rtol, or rtol / 10 of `unit`: what cancels is only known to the precision of its parts."""
     bound = rtol * np.abs(expected) + 0.1 * rtol * unit
     assert (np.abs(actual - expected) <= bound).all()
+
+
+def assert_share(actual, values, rounding):
+    """The share of positive values; those that are 0 but for the rounding may be on either side of 0."""
+    least, most = (float((values > limit).sum()) / max(values.size, 1) for limit in (rounding, -rounding))
+    assert least - 1e-6 <= actual <= most + 1e-6
 
 
 def group_unit(batch, advantages):
@@ -141,9 +150,15 @@ def test_equals_the_oracle(library, estimator, batch):
     else:  # statistics over the batch's tokens sum more, and of larger numbers
         assert_close(actual.advantages, expected, rtol=1e-4)
     assert actual.metrics.keys() == metrics.keys()
+    largest = max(1.0, np.abs(expected).max())
     for name, value in metrics.items():
         assert actual.metrics[name].shape == ()
-        assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
+        if name == "advantage_positive_fraction":
+            assert_share(actual.metrics[name], expected[~outside], rounding=1e-5 * largest)
+        elif name.startswith("advantage_"):
+            assert_close(actual.metrics[name], value, largest, rtol=1e-5 if estimator.row_local else 1e-4)
+        else:
+            assert_close(actual.metrics[name], value, unit=max(1.0, metrics["weight_max"]))
 
 
 @on_numpy()

@@ -23,6 +23,9 @@ scheduled = credit.DGPO(tau=credit.Schedule(start=1.0, end=0.1), kappa=2)
 of_integers = credit.DGPO(kappa=credit.Schedule(start=0, end=1, kind="cosine"), effective_fraction=None)
 aimed = credit.DGPO(effective_fraction=credit.Schedule(start=0.9, end=0.5), tau_min=1)
 with_loss = credit.DAPO(eps=0, loss=credit.PolicyLoss(kl_coefficient=0, horizon=None, dual_clip=3))
+on_a_name = credit.DGPO(base="rloo", tau=0.1)
+on_an_estimator = credit.DGPO(base=credit.RLOO())
+on_a_mapping = credit.TopEntropy(base={"name": "gdpo", "reward_weights": [1, 0.5]})
 weighed = credit.GDPO(reward_weights=(1, 2.0))
 everything: list[str] = credit.__all__
 x: Any = None
@@ -34,6 +37,7 @@ logged: dict[str, Any] = more
 WRONG = {
     'credit.DGPO(tau="hot")': "tau",
     'credit.DGPO(kappa="2")': "kappa",
+    "credit.DGPO(base=0.5)": "base",
     'credit.Mix(parts=[(0.7, "hot", 3)])': "Estimator",
     'credit.Mix(parts=[("hot", credit.GRPO())])': "float",
     'credit.PolicyLoss(ratio="row")': "ratio",

@@ -9,6 +9,7 @@ import credit
 from credit.adapters import traits
 from credit.adapters.openrlhf import extra
 from credit.adapters.openrlhf.hooks import FRAMEWORK
+from credit.estimators.metrics import measure_advantages
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -95,7 +96,7 @@ class Batch:
 def assign_credit(
     estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float] | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Advantages [N, T] and metrics, with A_i clipped to the range as OpenRLHF does after its baseline.
+    """Advantages [N, T] and their metrics, with A_i clipped to the range as OpenRLHF does after its baseline.
 
     In a mix the A_i of each part is clipped, as it is where the part stands alone. An estimator or part
     whose advantages are not a product A_i w is not clipped; `options` refuses a range other than the default
@@ -105,7 +106,9 @@ def assign_credit(
     if clip_range is None or not any(part.estimator.is_product for part in parts):
         return result.advantages, result.metrics
     clipped = [part.factor * _clip_advantages(part.estimator, rollouts, clip_range) for part in parts]
-    return torch.stack(clipped).sum(dim=0), result.metrics
+    advantages = torch.stack(clipped).sum(dim=0)
+    seen = rollouts.mask & rollouts.rewards.isfinite()[:, None]
+    return advantages, result.metrics | measure_advantages(advantages, seen)
 
 
 def _clip_advantages(

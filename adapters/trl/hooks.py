@@ -35,6 +35,7 @@ FUNCTIONS = {
         "_get_train_sampler": "self dataset",
         "_save_rng_state": "self output_dir",
         "_load_optimizer_and_scheduler": "self checkpoint",
+        "log": "self logs start_time",
     },
     "trl.trainer.utils": {
         "add_fused_lm_head": "model temperature cast_lm_head_to_fp32 outputs",

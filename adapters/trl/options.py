@@ -53,8 +53,8 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             "scales the rewards itself",
             "leave it out (dr_grpo does not scale)",
         )
-    weighs = traits.weighs_rewards(estimator)
-    if weighs and not hasattr(estimator, "reward_weights"):
+    weighs, weigher = traits.weighs_rewards(estimator), traits.find_weigher(estimator)
+    if weighs and weigher is None:
         raise ValueError(
             f"{estimator.name} passes on one reward per completion, but one of its parts weighs the rewards "
             "of several functions (gdpo); use that estimator alone"
@@ -66,7 +66,7 @@ def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
             "gets the weighted sum of the rewards",
             "leave it out (gdpo gets the rewards one by one)",
         )
-    own_weights = getattr(estimator, "reward_weights", None)
+    own_weights = getattr(weigher, "reward_weights", None)
     if own_weights is not None and args.reward_weights is not None:
         raise ValueError(f"reward_weights is given twice, to TRL and to {estimator.name}; leave one out")
 

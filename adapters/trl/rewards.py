@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 import credit
-from credit.adapters.traits import weighs_rewards
+from credit.adapters.traits import find_weigher, set_reward_weights, weighs_rewards
 
 Tensor = torch.Tensor
 
@@ -17,7 +17,7 @@ def settle_weights(
 
     With `penalty` TRL's last function is the overlong penalty, for which the user gives no weight.
     """
-    own: Sequence[float] | None = getattr(estimator, "reward_weights", None)
+    own: Sequence[float] | None = getattr(find_weigher(estimator), "reward_weights", None)
     if own is not None:
         functions = len(weights) - penalty
         if len(own) != functions:
@@ -26,7 +26,7 @@ def settle_weights(
                 "for each function"
             )
         weights = torch.tensor([*own, *([1.0] if penalty else [])])
-    return estimator.model_copy(update={"reward_weights": tuple(weights.tolist())}), weights
+    return set_reward_weights(estimator, weights.tolist()), weights
 
 
 def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tensor, size: int) -> Tensor:

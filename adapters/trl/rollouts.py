@@ -57,7 +57,7 @@ def token_fields(
     trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
 ) -> dict[str, Tensor]:
     """The arrays [B, ...] of this process' rows that the estimator reads; with `every`, all statistics."""
-    needs, fields = trainer.credit.estimator.needs, dict[str, Tensor]()
+    needs, fields = trainer.credit.estimator.required_fields, dict[str, Tensor]()
     if options.needs_statistics(trainer.credit.estimator):
         started = time.perf_counter()
         found = statistics.compute_statistics(trainer, output, mask)

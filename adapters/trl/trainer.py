@@ -13,6 +13,7 @@ from credit.adapters.traits import weighs_rewards
 from credit.adapters.trl import (
     completions_table,
     extra,
+    metrics,
     options,
     overlong,
     records,
@@ -216,6 +217,10 @@ class CreditMixin(Trainer):
         warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
         for name, value in zip(result.metrics, values, strict=True):
             self._metrics[mode][f"credit/{name}"].append(value)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics.combine_extremes(self._metrics["train" if self.model.training else "eval"])
+        super().log(logs, start_time)
 
 
 class CreditGRPOTrainer(CreditMixin, GRPOTrainer):

@@ -48,7 +48,7 @@ def parse_settings(algorithm: Any) -> Choice:
         raise ValueError("algorithm.credit.name is not used; the name goes to algorithm.adv_estimator")
     name = str(algorithm.get("adv_estimator"))
     estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
-    if divergence == "binary" and "deviation" not in estimator.needs:
+    if divergence == "binary" and "deviation" not in estimator.required_fields:
         raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")
     if token_rewards == "turn_scores" and "token_rewards" not in estimator.needs:
         setting = "algorithm.credit.token_rewards=turn_scores"

@@ -56,7 +56,7 @@ class EstimatorMixin(Trainer):
     def _collect_fields(self, batch: Any) -> dict[str, Tensor]:
         """The optional fields of Rollouts that the trainer knows of."""
         fields = {"progress": torch.tensor(self.global_steps / self.total_training_steps)}
-        if "rollout_log_probs" in self.credit_choice.estimator.needs:
+        if "rollout_log_probs" in self.credit_choice.estimator.required_fields:
             name = "rollout_log_probs"
             fields[name] = pad_nested(fetch_fields(batch, name)[name])
         if self.credit_choice.token_rewards == "turn_scores":

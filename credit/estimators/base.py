@@ -107,8 +107,12 @@ class Estimator(Settings):
     @property
     def required_fields(self) -> tuple[str, ...]:
         """The fields in `needs`, and `progress` if a setting is a Schedule."""
-        scheduled = any(isinstance(value, Schedule) for _, value in self)
-        return (*self.needs, "progress") if scheduled else self.needs
+        return (*self.needs, "progress") if self.is_scheduled else self.needs
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether a setting is a Schedule."""
+        return any(isinstance(value, Schedule) for _, value in self)
 
     def advantages(self, rollouts: Rollouts) -> Array:
         """A_i [N], the advantage of each response.
@@ -163,6 +167,19 @@ class Estimator(Settings):
         advantages = self.advantages(rollouts)
         weights = self.weights(rollouts, advantages)
         return multiply(advantages, weights), weights
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every token of a response gets its A_i, so that it can be the `base` of another estimator.
+
+        An estimator that overrides `assign` may say so if `advantages` gives that A_i.
+        """
+        return self.is_product and type(self).weights is Estimator.weights
+
+    @property
+    def runs_in_blocks(self) -> bool:
+        """Whether the rows are processed in blocks: it is `blockwise` and its advantages are a product."""
+        return type(self).blockwise and self.is_product
 
     @property
     def is_product(self) -> bool:

@@ -18,7 +18,7 @@ class DGPO(Redistributing):
     calls it the Hellinger distance), and h = H(p) / log V. The weights of a response average 1, so the
     credit of the response is kept. DGPO becomes GRPO as tau grows to infinity, and where the policy equals
     its reference; kappa = 0 leaves the deviation alone. The paper's best tau lie in 0.5 .. 1.0, and
-    its loss has no KL penalty. Source: arXiv 2605.03327.
+    its loss has no KL penalty. With a `base` A_i is another estimator's. Source: arXiv 2605.03327.
 
     d and h are small in practice: at tau = 0.5 the weights change noticeably (std > 0.1) only from a d of
     about 0.1 on. The metrics weight_std and effective_token_fraction tell how much DGPO changes; a target
@@ -46,7 +46,7 @@ class DGPO(Redistributing):
     @property
     def needs(self) -> tuple[str, ...]:
         own = ("deviation", "normalized_entropy") if self.kappa else ("deviation",)
-        return (*own, *self.turn_fields)
+        return tuple(dict.fromkeys((*own, *self.turn_fields, *self.base_fields)))
 
     def score(self, rollouts: Rollouts) -> Array:
         return rollouts.deviation * self.gate(rollouts)

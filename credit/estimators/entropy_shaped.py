@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from credit.backends.arrays import namespace
-from credit.estimators.group_relative import GroupRelative
+from credit.estimators.on_baseline import OnBaseline
 from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
-class EntropyShaped(GroupRelative):
+class EntropyShaped(OnBaseline):
     """GRPO's advantage with a bonus for uncertain tokens that never turns its sign.
 
         A_{i,t} = A_i + min(alpha H_{i,t}, |A_i| / kappa)
@@ -52,7 +52,7 @@ class EntropyShaped(GroupRelative):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("normalized_entropy",)
+        return tuple(dict.fromkeys(("normalized_entropy", *self.base_fields)))
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         advantages = self.advantages(rollouts)[:, None]

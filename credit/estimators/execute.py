@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from credit import validation
 from credit.backends.arrays import (
@@ -35,14 +35,14 @@ _Arrays = dict[tuple[str, ...], Array]
 class Formula(Protocol):
     """The members of `credit.Estimator` that are used here; it documents them."""
 
-    blockwise: ClassVar[bool]
-
     @property
     def name(self) -> str: ...
     @property
     def required_fields(self) -> tuple[str, ...]: ...
     @property
     def is_product(self) -> bool: ...
+    @property
+    def runs_in_blocks(self) -> bool: ...
     def advantages(self, rollouts: Rollouts) -> Array: ...
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array: ...
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]: ...
@@ -89,13 +89,20 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
             observed = estimator.observed_weights(here, alone, weights) | observed
         metrics.check_observed_names(estimator.name, observed)
         responses = metrics.describe_responses(weights, here.mask, observed, uniform=uniform)
-        advantages = _mark_lost_tokens(inside(advantages), batch.lost, rollouts.mask, part)
-        return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays()
+        advantages = inside(advantages)
+        described = {("positive",): metrics.count_positive(advantages, alone, responses, uniform=uniform)}
+        advantages = _mark_lost_tokens(advantages, batch.lost, rollouts.mask, part)
+        return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays() | described
 
     found = batch.map(work)
     advantages, weights = found[("advantages",)], found[("weights",)]
     responses = metrics.Responses.from_arrays(found)
+    if batch.advantages is None:
+        spread = metrics.describe_advantages(advantages, batch.rows.mask)
+    else:
+        spread = metrics.describe_product(batch.advantages, responses)
     measured = metrics.group_metrics(batch.rows) | metrics.token_metrics(responses)
+    measured |= metrics.advantage_metrics(spread, found[("positive",)], responses.lengths)
     if estimator.observes_weights:
         warn_of_missed_targets(measured, stacklevel=3)
     back = partial(from_numpy, like=rollouts.mask)
@@ -140,7 +147,7 @@ def multiply(advantages: Array, weights: Array) -> Array:
 
 def _prepare_batch(estimator: Formula, rollouts: Rollouts, advantages: Array | None = None) -> _Batch:
     rows = prepare_rows(estimator.name, rollouts, estimator.required_fields)
-    in_blocks = estimator.blockwise and estimator.is_product
+    in_blocks = estimator.runs_in_blocks
     rows = view_as_numpy(rows) if in_blocks else prepare_tokens(rows)
     if advantages is not None:
         advantages = _check_advantages(advantages, rollouts, rows)

@@ -7,6 +7,7 @@ from pydantic import Field
 from credit import groups, tokens
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
+from credit.estimators.whitening import whiten_responses
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
@@ -31,6 +32,7 @@ class GDPO(Estimator):
 
     redistributes: ClassVar[bool] = False
     row_local: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = True  # as the base of another
     name: Literal["gdpo"] = "gdpo"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
     """The policy loss of the paper: mean over all tokens of the batch."""
@@ -43,14 +45,22 @@ class GDPO(Estimator):
     eps: Annotated[float, Field(ge=0)] = 1e-6
     """Added to the standard deviations."""
 
-    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
-        combined, mask = self._combined(rollouts), rollouts.mask
-        xp = namespace(combined)
+    @property
+    def is_uniform(self) -> bool:
+        """All tokens of a response get one advantage."""
+        return type(self).assign is GDPO.assign and type(self).__call__ is Estimator.__call__
+
+    def advantages(self, rollouts: Rollouts) -> Array:
+        combined = self._combined(rollouts)
         if self.over == "tokens":
-            return tokens.whiten(xp.where(mask, combined[:, None], 0.0), mask), mask
-        batch = xp.zeros_like(rollouts.groups)
-        whitened = self._standardize(combined, batch, rollouts.valid)
-        return xp.where(mask, whitened[:, None], 0.0), mask
+            return whiten_responses(combined, rollouts.mask)
+        return self._standardize(combined, namespace(combined).zeros_like(rollouts.groups), rollouts.valid)
+
+    def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
+        mask, xp = rollouts.mask, namespace(rollouts.rewards)
+        if self.over == "tokens":
+            return tokens.whiten(xp.where(mask, self._combined(rollouts)[:, None], 0.0), mask), mask
+        return xp.where(mask, self.advantages(rollouts)[:, None], 0.0), mask
 
     def _combined(self, rollouts: Rollouts) -> Array:
         rewards = rollouts.rewards if rollouts.rewards.ndim == 2 else rollouts.rewards[:, None]

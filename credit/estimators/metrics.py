@@ -1,9 +1,10 @@
-"""The diagnostics of a batch and of its weights, as 0-d arrays."""
+"""The diagnostics of a batch, of its weights and of its advantages, as 0-d arrays."""
 
 from typing import NamedTuple
 
 from credit import groups, tokens
 from credit.backends.arrays import as_type, make_masker, namespace
+from credit.backends.row_batching import map_row_blocks
 from credit.types import Array, Rollouts
 
 MASKED_OFFSET = 1e38  # moves entries outside the mask past every weight, out of minimum and maximum
@@ -14,6 +15,11 @@ OWN = (
     "effective_token_fraction",
     "weight_min",
     "weight_max",
+    "advantage_mean",
+    "advantage_min",
+    "advantage_max",
+    "advantage_std",
+    "advantage_positive_fraction",
 )
 
 
@@ -51,6 +57,15 @@ class Responses(NamedTuple):
         }
         own = {name: arrays[(name,)] for name in cls._fields if name != "observed"}
         return cls(**own, observed=observed)
+
+
+class Advantages(NamedTuple):
+    """The advantages of each response's tokens, from which their metrics are computed; each [N]."""
+
+    mean: Array
+    std: Array  # of the population
+    smallest: Array
+    largest: Array
 
 
 def check_observed_names(estimator: str, observed: dict[str, Array]) -> None:
@@ -129,3 +144,87 @@ def token_metrics(responses: Responses) -> dict[str, Array]:
         found[f"{name}_mean"] = xp.sum(values.sums) / count
         found[f"{name}_max"] = tokens.extreme(values.largest, some, largest=True)
     return found
+
+
+def count_positive(advantages: Array, alone: Array | None, responses: Responses, *, uniform: bool) -> Array:
+    """Number [N] of tokens with A > 0, from advantages [N, T] that are 0 outside the mask.
+
+    Where A_i [N] is not None and weights are `uniform`, no pass over the tokens is needed.
+    """
+    if uniform and alone is not None:
+        return responses.lengths * as_type(alone > 0.0, alone.dtype)
+    return namespace(advantages).sum(as_type(advantages > 0.0, advantages.dtype), axis=-1)
+
+
+def describe_product(alone: Array, responses: Responses) -> Advantages:
+    """The advantages A_i w of each response, from A_i [N] and what describes w: without a pass over tokens.
+
+    Their spread is taken about A_i, of which float32 then loses no digits to squares.
+    """
+    xp, lengths = namespace(alone), responses.lengths
+    some, count = lengths > 0.0, xp.clip(lengths, min=1.0)
+    alone = xp.where(some, alone, 0.0)  # where there are no tokens, A_i may be NaN
+    apart = responses.apart / count
+    variance = xp.clip(responses.squares / count - apart * apart, min=0.0)
+    ends = alone * responses.smallest, alone * responses.largest
+    return Advantages(
+        alone + alone * apart, xp.abs(alone) * xp.sqrt(variance), xp.minimum(*ends), xp.maximum(*ends)
+    )
+
+
+def describe_advantages(advantages: Array, mask: Array) -> Advantages:
+    """The advantages [N, T] of each response, for those that are no product; spread about their mean."""
+    parts = map_row_blocks(lambda rows: _describe_rows(advantages[rows, :], mask[rows, :])._asdict(), mask)
+    return Advantages(**parts)
+
+
+def _describe_rows(advantages: Array, mask: Array) -> Advantages:
+    xp, inside, none = namespace(advantages), make_masker(mask), float("inf")
+    lengths = xp.sum(as_type(mask, advantages.dtype), axis=-1)
+    some, count = lengths > 0.0, xp.clip(lengths, min=1.0)
+    smallest = xp.where(some, xp.min(inside(advantages, none), axis=-1), 0.0)
+    largest = xp.where(some, xp.max(inside(advantages, -none), axis=-1), 0.0)
+    unit = _choose_unit(smallest, largest)
+    scaled = inside((advantages - smallest[:, None]) / unit[:, None])
+    mean = xp.sum(scaled, axis=-1) / count
+    scaled = inside(scaled - mean[:, None])
+    std = xp.sqrt(xp.sum(scaled * scaled, axis=-1) / count)
+    return Advantages(smallest + unit * mean, unit * std, smallest, largest)
+
+
+def advantage_metrics(found: Advantages, positive: Array, lengths: Array) -> dict[str, Array]:
+    """The metrics of the advantages over all tokens, from the numbers [N] of positive ones and of all.
+
+    As that of the weights, their standard deviation is the population's. All are NaN if an advantage is.
+    """
+    xp = namespace(lengths)
+    some, count = lengths > 0.0, xp.clip(xp.sum(lengths), min=1.0)
+    share = lengths / count
+    smallest = tokens.extreme(found.smallest, some, largest=False)
+    largest = tokens.extreme(found.largest, some, largest=True)
+    # Measured from the smallest on, the mean of equal advantages is exact and their deviation 0.
+    mean = smallest + xp.sum(share * (found.mean - smallest))
+    unit = _choose_unit(smallest, largest)
+    apart, within = (found.mean - mean) / unit, found.std / unit
+    return {
+        "advantage_mean": mean,
+        "advantage_min": smallest,
+        "advantage_max": largest,
+        "advantage_std": unit * xp.sqrt(xp.sum(share * (apart * apart + within * within))),
+        "advantage_positive_fraction": xp.where(xp.isnan(mean), mean, xp.sum(positive) / count),
+    }
+
+
+def measure_advantages(advantages: Array, mask: Array) -> dict[str, Array]:
+    """The metrics of advantages [N, T] that an adapter has changed after the estimator; mask [N, T], bool."""
+    lengths = namespace(advantages).sum(as_type(mask, advantages.dtype), axis=-1)
+    inside = make_masker(mask)(advantages)
+    positive = namespace(advantages).sum(as_type(inside > 0.0, advantages.dtype), axis=-1)
+    return advantage_metrics(describe_advantages(inside, mask), positive, lengths)
+
+
+def _choose_unit(smallest: Array, largest: Array) -> Array:
+    """The largest magnitude, in which squares neither overflow nor vanish; 1 where all are 0."""
+    xp = namespace(smallest)
+    unit = xp.maximum(xp.abs(smallest), xp.abs(largest))
+    return xp.where(unit > 0.0, unit, 1.0)

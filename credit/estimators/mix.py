@@ -49,6 +49,22 @@ class Mix(Estimator):
     def needs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(need for _, part in self.parts for need in part.required_fields))
 
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every part gives all tokens of a response one advantage."""
+        kind = type(self)
+        own = kind.assign is Mix.assign and kind.__call__ is Estimator.__call__
+        return own and all(part.is_uniform for _, part in self.parts)
+
+    def advantages(self, rollouts: Rollouts) -> Array:
+        """sum_k c_k A_i^(k) [N], where every part gives one advantage per response."""
+        if not self.is_uniform:
+            return super().advantages(rollouts)
+        total: Any = 0.0
+        for c, part in self.parts:
+            total = total + c * part.advantages(rollouts)
+        return total
+
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         scale = sum(abs(c) for c, _ in self.parts) or 1.0
         total: Any = 0.0

@@ -6,21 +6,22 @@ from pydantic import Field, model_validator
 
 from credit import tokens
 from credit.backends.arrays import namespace
-from credit.estimators.group_relative import GroupRelative
+from credit.estimators.on_baseline import OnBaseline
 from credit.estimators.targets import describe_target
 from credit.schedule import Positive, Share, evaluate_setting
 from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
 
 
-class Redistributing(GroupRelative):
-    """Base class of the estimators that distribute GRPO's advantage by a softmax over a score per token.
+class Redistributing(OnBaseline):
+    """Base class of the estimators that distribute A_i by a softmax over a score per token.
 
         A_{i,t} = A_i w_{i,t}        w_{i,t} = T_i softmax_t(s_{i,t} / tau)
 
-    A subclass gives itself a name and overrides `score`, and `needs` with the fields that the score reads.
-    Extensions, which are off by default: a target for the effective token fraction in place of tau,
-    another rule for responses with negative advantages, and redistribution within each turn.
+    A_i is GRPO's, or that of the `base`. A subclass gives itself a name and overrides `score`, and `needs`
+    with the fields that the score reads. Extensions, which are off by default: another base, a target for
+    the effective token fraction in place of tau, another rule for responses with negative advantages, and
+    redistribution within each turn.
 
     Example:
         >>> from typing import Literal

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationInfo
 
 from credit.estimators.base import CLASSES, Estimator
-from credit.estimators.presets import PRESETS
+from credit.estimators.presets import GROUP_CONSTANTS, PRESETS
 
 
 def names() -> tuple[str, ...]:
@@ -37,7 +37,8 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
         preset: a framework whose std correction, eps and other constants of group baselines the estimator
             takes: "trl", "verl" or "openrlhf". The result is the framework's where a group's rewards differ.
             A group of one, and one of equal rewards, get 0, where verl keeps the reward of a group of one
-            and all three divide the rounding of equal rewards by eps. The parts of a mix take them too.
+            and all three divide the rounding of equal rewards by eps. The parts of a mix, and a base, take
+            them too.
         settings: the estimator's settings, which take precedence over the preset. Default: its own. Of
             `loss`, a mapping may name a part, and the rest stays the estimator's own; a `PolicyLoss`
             replaces the whole.
@@ -65,6 +66,9 @@ def _make(kind: type[Estimator], preset: str | None, settings: Mapping[str, Any]
     if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; known: {', '.join(sorted(PRESETS))}")
     constants = {k: v for k, v in PRESETS[preset].items() if k in kind.model_fields}
+    field = kind.model_fields.get("base")
+    if field is not None and settings.get("base", field.default) is not None:
+        constants = {k: v for k, v in constants.items() if k not in GROUP_CONSTANTS}  # the base takes them
     return kind.model_validate({**constants, **settings}, context={"preset": preset})
 
 

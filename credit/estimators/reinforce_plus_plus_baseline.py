@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from credit import groups, tokens
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
+from credit.estimators.whitening import whiten_responses
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 from credit.validation import require_single_reward
@@ -27,14 +28,27 @@ class ReinforcePlusPlusBaseline(Estimator):
 
     redistributes: ClassVar[bool] = False
     row_local: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = True  # as the base of another
     name: Literal["reinforce_plus_plus_baseline"] = "reinforce_plus_plus_baseline"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
     """The policy loss of the paper: mean over all tokens of the batch."""
     whiten_correction: Literal[0, 1] = 1
     """1 for the sample's variance, 0 for the population's, which OpenRLHF uses."""
 
+    @property
+    def is_uniform(self) -> bool:
+        """All tokens of a response get one advantage."""
+        kind = type(self)
+        return kind.assign is ReinforcePlusPlusBaseline.assign and kind.__call__ is Estimator.__call__
+
+    def advantages(self, rollouts: Rollouts) -> Array:
+        return whiten_responses(self._centered(rollouts), rollouts.mask, self.whiten_correction)
+
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
-        rewards, mask = require_single_reward(self.name, rollouts), rollouts.mask
-        centered = groups.center(rewards, rollouts.groups, rollouts.valid)
-        every = namespace(rewards).where(mask, centered[:, None], 0.0)
+        centered, mask = self._centered(rollouts), rollouts.mask
+        every = namespace(centered).where(mask, centered[:, None], 0.0)
         return tokens.whiten(every, mask, self.whiten_correction), mask
+
+    def _centered(self, rollouts: Rollouts) -> Array:
+        rewards = require_single_reward(self.name, rollouts)
+        return groups.center(rewards, rollouts.groups, rollouts.valid)

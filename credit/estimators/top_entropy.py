@@ -6,12 +6,12 @@ from pydantic import Field
 
 from credit import tokens
 from credit.backends.arrays import namespace
-from credit.estimators.group_relative import GroupRelative
+from credit.estimators.on_baseline import OnBaseline
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
 
-class TopEntropy(GroupRelative):
+class TopEntropy(OnBaseline):
     """The 80/20 rule: GRPO's advantage on the batch's most uncertain tokens, 0 on the others.
 
         A_{i,t} = A_i w_{i,t}        w_{i,t} = 1[H_{i,t} >= quantile_batch(H, 1 - fraction)]
@@ -42,7 +42,7 @@ class TopEntropy(GroupRelative):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("normalized_entropy",)
+        return tuple(dict.fromkeys(("normalized_entropy", *self.base_fields)))
 
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
         entropy, mask = rollouts.normalized_entropy, rollouts.mask

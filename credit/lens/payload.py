@@ -109,5 +109,7 @@ def _describe_estimator(completion: Completion) -> str:
     rule = _weight_rule(completion)
     shown = ("tau", "kappa") if rule["effective_fraction"] is None else ("effective_fraction", "kappa")
     settings = [f"{name}={rule[name]:g}" for name in shown if name in completion.estimator]
+    base = completion.estimator.get("base")
+    settings += [f"base={base['name']}"] if base else []
     name = str(completion.estimator.get("name"))
     return f"{name}({', '.join(settings)})" if "effective_fraction" in completion.estimator else name

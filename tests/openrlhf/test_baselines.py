@@ -71,6 +71,9 @@ def test_the_clip_range_acts_on_a_i_as_openrlhfs(parse, clip):
         torch.testing.assert_close(b.info["return"], a.info["return"], rtol=0, atol=2e-6)
         largest = max(largest, b.advantages.max().item())
     assert largest == pytest.approx(clip[1])
+    for experience in made[1]:  # the logged advantages are the clipped ones
+        assert (experience.info["credit/advantage_max"] == largest).all()
+        assert (experience.info["credit/advantage_min"] >= clip[0]).all()
 
 
 @pytest.mark.parametrize("clip", [(-0.5, 0.3), (-10, 10)])

@@ -142,19 +142,27 @@ def shares(estimator, rollouts):
     return result
 
 
+def of_base(estimator, rollouts):
+    """GRPO's advantage, or what the base gives to the tokens of each response."""
+    if estimator.base is None:
+        return per_group(standardized)(estimator, rollouts)
+    every = estimate(estimator.base, rollouts)[1]
+    return [every[row, tokens[0]] if tokens else 0.0 for row, tokens in enumerate(chosen(rollouts))]
+
+
 ADVANTAGES = {
     "grpo_s": shares,
     "mt_grpo": per_group(standardized),
-    "entropy_shaped": per_group(standardized),
+    "entropy_shaped": of_base,
     "gpg": scaled_by_share,
     "lite_ppo": over_the_batch,
     "max_rl": per_group(over_the_mean),
     "opo": weighted_by_length,
     "pass_at_k": per_group(lead_of_the_best),
     "remax": less_the_greedy,
-    "top_entropy": per_group(standardized),
+    "top_entropy": of_base,
     "dapo": per_group(standardized),
-    "dgpo": per_group(standardized),
+    "dgpo": of_base,
     "dr_grpo": per_group(centered),
     "grpo": per_group(standardized),
     "rloo": per_group(less_the_others),
@@ -241,7 +249,7 @@ def decoupled_rewards(estimator, rollouts):
 
 def entropy_bonus(estimator, rollouts):
     result = {}
-    for row, advantage in enumerate(per_group(standardized)(estimator, rollouts)):
+    for row, advantage in enumerate(of_base(estimator, rollouts)):
         for t in chosen(rollouts)[row]:
             nats = float(rollouts.normalized_entropy[row, t]) * math.log(estimator.vocab_size)
             result[row, t] = advantage + min(estimator.alpha * nats, abs(advantage) / estimator.kappa)
@@ -337,7 +345,7 @@ CREDIT = {
 # --- metrics ---------------------------------------------------------------------------------------------
 
 
-def common_metrics(rollouts, weights):
+def common_metrics(rollouts, weights, credit):
     with_rows = [rows for rows in members(rollouts).values() if rows]
     dead = [len({float(rollouts.rewards[row]) for row in rows}) == 1 for rows in with_rows]
     spread = [[weights[row][t] for t in tokens] for row, tokens in enumerate(chosen(rollouts)) if tokens]
@@ -350,6 +358,16 @@ def common_metrics(rollouts, weights):
         "weight_max": max(flat, default=0.0),
         "weight_std": math.sqrt(mean([(w - mean(flat)) ** 2 for w in flat])),
         "effective_token_fraction": mean(used),
+    } | advantage_metrics([credit[row][t] for row, tokens in enumerate(chosen(rollouts)) for t in tokens])
+
+
+def advantage_metrics(values):
+    return {
+        "advantage_mean": mean(values),
+        "advantage_min": min(values, default=0.0),
+        "advantage_max": max(values, default=0.0),
+        "advantage_std": math.sqrt(mean([(a - mean(values)) ** 2 for a in values])),
+        "advantage_positive_fraction": mean([float(a > 0) for a in values]),
     }
 
 
@@ -405,7 +423,7 @@ def estimate(estimator, rollouts):
             credit[place] = value
         advantages = np.abs(credit).max(axis=1)
     own = METRICS[estimator.name](estimator, rollouts) if estimator.name in METRICS else {}
-    return advantages, credit, weights, common_metrics(rollouts, weights) | own
+    return advantages, credit, weights, common_metrics(rollouts, weights, credit) | own
 
 
 def spread_weights(estimator, rollouts):
@@ -452,7 +470,12 @@ def sample_dynamically(estimator, rollouts):
     return [alive[label] for label in rollouts.groups.tolist()]
 
 
+def keep_what_the_base_keeps(estimator, rollouts):
+    return (keep_all if estimator.base is None else keep)(estimator.base, rollouts)
+
+
 KEEP = {"dapo": sample_dynamically, "mix": keep_what_all_parts_keep}
+KEEP |= dict.fromkeys(("dgpo", "entropy_shaped", "top_entropy"), keep_what_the_base_keeps)
 
 
 def overlong_penalty(length, max_length, cache_length):

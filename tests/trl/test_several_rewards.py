@@ -43,6 +43,17 @@ def test_the_estimators_own_weights_are_trls_too(train):
     assert ours.reward_weights.tolist() == [1.0, 0.5]
 
 
+def test_the_base_of_an_estimator_gets_every_reward(train):
+    """In the first step, in which the policy is its reference, all weights are 1."""
+    settings = BATCH | {"reward": [varied, low]}
+    ours, _ = train("dgpo", {"base": {"name": "gdpo", "reward_weights": [1.0, 0.5]}}, **settings)
+    alone, _ = train("gdpo", {"reward_weights": [1.0, 0.5]}, **settings)
+    assert ours._logs["advantages"] == pytest.approx(list(alone._logs["advantages"]), abs=1e-6)
+    assert ours.reward_weights.tolist() == [1.0, 0.5]
+    named, _ = train("dgpo", {"base": "gdpo"}, reward_weights=[1.0, 0.5], **settings)
+    assert named._logs["advantages"] == ours._logs["advantages"]
+
+
 def test_the_overlong_penalty_is_one_more_reward(train):
     settings = BATCH | {"reward": [varied, low], "overlong_cache_length": 10}
     trainer, _ = train("gdpo", {"reward_weights": [1.0, 0.5]}, **settings)

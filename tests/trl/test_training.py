@@ -34,6 +34,15 @@ def test_trains_for_several_steps_and_logs(train, name):
     assert trainer._buffered_inputs[0]["advantages"].ndim == 2
 
 
+def test_a_log_of_several_batches_has_the_least_minimum_and_the_largest_maximum(train):
+    _, every = train("dgpo", {"tau": 0.01}, max_steps=2)
+    _, (both,) = train("dgpo", {"tau": 0.01}, max_steps=2, logging_steps=2)
+    assert every[0]["credit/advantage_max"] != every[1]["credit/advantage_max"]
+    for name, combine in (("advantage_min", min), ("weight_max", max), ("advantage_std", np.mean)):
+        values = [entry[f"credit/{name}"] for entry in every]
+        assert both[f"credit/{name}"] == pytest.approx(combine(values), abs=1e-7)
+
+
 def test_dgpo_starts_as_grpo_and_then_departs(train):
     _, grpo = train("grpo")
     _, dgpo = train("dgpo", {"tau": 0.01})
