@@ -22,6 +22,7 @@ class Framework:
         group_size: the option that sets the number of responses per prompt.
         aggregations: the framework's names of loss aggregations, and what PolicyLoss calls them.
         rollout_log_probs: the setting that makes the framework record the sampling engine's log-probs.
+        several_rewards: whether an estimator gets the rewards of several functions apart.
         prefix: what precedes an estimator's name in the framework's own options.
         loss_hint: explains values of loss options that read strangely in the report.
     """
@@ -35,6 +36,7 @@ class Framework:
     extra: str
     given: tuple[str, ...] = ()
     rollout_log_probs: str = ""
+    several_rewards: bool = False
     prefix: str = ""
     loss_hint: str = ""
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 import credit
 from credit import fields
-from credit.adapters import extra, hooks, loss_report, post_import, rules, traits
+from credit.adapters import extra, hooks, loss_report, post_import, rules, table, traits
 from credit.adapters.framework import Framework
 from credit.loss import Aggregation
 from credit.types import FIELDS
@@ -182,6 +182,14 @@ def test_a_rule_refuses_what_cannot_work_and_nothing_else(rule, refused, accepte
     with pytest.raises(ValueError, match=message):
         rule(FRAMEWORK, *refused)
     rule(FRAMEWORK, *accepted)
+
+
+def test_the_table_of_estimators_and_frameworks_is_the_codes():
+    text = (ROOT / "adapters/README.md").read_text()
+    _, _, rest = text.partition("<!-- python -m credit.adapters.table -->\n")
+    assert rest.partition("<!-- end -->")[0] == table.write_markdown(), (
+        "put the output of python -m credit.adapters.table into adapters/README.md"
+    )
 
 
 def test_rules_that_try_the_estimator():

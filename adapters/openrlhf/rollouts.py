@@ -7,6 +7,7 @@ import torch
 
 import credit
 from credit.adapters import traits
+from credit.adapters.fields import LOGGED, measure_logged
 from credit.adapters.openrlhf import extra
 from credit.adapters.openrlhf.hooks import FRAMEWORK
 from credit.estimators.metrics import measure_advantages
@@ -68,6 +69,16 @@ class Batch:
         width = self.mask.shape[1]
         given = extra.take_arrays(estimator, self.experiences, self.lengths, width)
         return replace_arrays(rollouts, fields | given)
+
+    def measure_statistics(
+        self, statistics: Sequence[Mapping[str, Tensor]], rollouts: credit.Rollouts
+    ) -> dict[str, Tensor]:
+        """The metrics of the logged statistics over the tokens of valid rows."""
+        seen = self.mask & rollouts.rewards.isfinite()[:, None]
+        logged = [name for name in LOGGED if name in statistics[0]]
+        return measure_logged(
+            {name: self.align([each[name] for each in statistics]) for name in logged}, seen
+        )
 
     def write_back(
         self,

@@ -12,6 +12,7 @@ FRAMEWORK = Framework(
     extra="what a rollout_func returns beside its completions, a column that a reward function logs by "
     "log_extra, or a column of the data set",
     group_size="num_generations",
+    several_rewards=True,
     rollout_log_probs="use_vllm=True",
     aggregations={
         "dapo": "token_mean",

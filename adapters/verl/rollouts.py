@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 import credit
+from credit.adapters.fields import LOGGED, measure_logged
 from credit.adapters.verl import sessions, settings
 from credit.fields import replace_arrays
 
@@ -68,7 +69,9 @@ def compute_advantages(
     keys = [step.keys[row] for row in real] if step.keys else None
     chosen = sessions.select_rows(rollouts, real)
     result = sessions.assign_credit(estimator, chosen, keys)
-    step.metrics |= _to_floats(result.metrics)
+    seen = chosen.mask.bool() & chosen.rewards.isfinite()[:, None]
+    logged = {name: array[real] for name, array in step.fields.items() if name in LOGGED}
+    step.metrics |= _to_floats(result.metrics | measure_logged(logged, seen))
     returns = estimator.returns(chosen)
     advantages = _place_rows(result.advantages, real, response_mask)
     return advantages, advantages.clone() if returns is None else _place_rows(returns, real, response_mask)

@@ -25,6 +25,11 @@ class Choice(NamedTuple):
         return fields.needed_statistics(self.estimator)
 
     @property
+    def scored(self) -> tuple[str, ...]:
+        """What the workers compute: also what is logged, but for the entropy, which verl has itself."""
+        return tuple(name for name in fields.add_logged(self.statistics) if name != "extra.entropy")
+
+    @property
     def reference(self) -> bool:
         """Whether a reference model has to run."""
         return fields.needs_reference(self.estimator)

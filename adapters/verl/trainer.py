@@ -59,6 +59,9 @@ class EstimatorMixin(Trainer):
         if "rollout_log_probs" in self.credit_choice.estimator.required_fields:
             name = "rollout_log_probs"
             fields[name] = pad_nested(fetch_fields(batch, name)[name])
+        entropy = fetch_fields(batch, "entropy")  # which verl's bypass mode does not compute
+        if "entropy" in entropy:
+            fields["extra.entropy"] = pad_nested(entropy["entropy"]).float()
         if self.credit_choice.token_rewards == "turn_scores":
             fields["token_rewards"] = extra.collect_turn_scores(batch)
         return fields
@@ -95,7 +98,7 @@ class CreditMixin(EstimatorMixin):
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.credit_choice.divergence == "binary" or not self.credit_choice.statistics:
             return super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info[REQUEST] = " ".join(self.credit_choice.statistics)
+        batch.extra_info[REQUEST] = " ".join(self.credit_choice.scored)
         result = super()._compute_old_log_prob(batch, metrics)
         for each in (batch, result):
             each.extra_info.pop(REQUEST, None)
@@ -110,7 +113,7 @@ class CreditMixin(EstimatorMixin):
             return {}
         if self.credit_choice.divergence == "binary":
             return self._estimate_statistics(batch)
-        names = {statistics.KEY + name: name for name in self.credit_choice.statistics}
+        names = {statistics.KEY + name: name for name in self.credit_choice.scored}
         data = fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
         return {
@@ -131,7 +134,7 @@ class CreditMixin(EstimatorMixin):
         if entropy:
             size = torch.tensor(float(self._vocabulary_size))
             fields["normalized_entropy"] = (pad_nested(data["entropy"]).float() / size.log()).clamp(0.0, 1.0)
-        return {name: fields[name] for name in needs}
+        return {name: fields[name] for name in needs if name in fields}
 
     @cached_property
     def _vocabulary_size(self) -> int:

@@ -59,7 +59,7 @@ def recorded(compute):
 def witnessed(score):
     """statistics.score that saves the policy's weights before it scores with new ones."""
 
-    def save(policy, *batch):
+    def save(policy, *batch, **named):
         engine = policy.model
         path = folder() / f"policy_{engine.global_steps}.pt"
         if getattr(engine, "credit_saved", None) != engine.global_steps:
@@ -70,7 +70,7 @@ def witnessed(score):
                 weights = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
             if torch.distributed.get_rank() == 0:
                 torch.save(weights, path)
-        return score(policy, *batch)
+        return score(policy, *batch, **named)
 
     return save
 

@@ -4,10 +4,11 @@ Started by test_two_processes.py. Writes what this process saw to OUT/rank_{0,1}
 """
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
@@ -23,15 +24,18 @@ class Checked(credit.DGPO):
     """DGPO that fails unless the arrays of the user's own are those of the rows of both processes."""
 
     name: Literal["checked"] = "checked"
+    kl: ClassVar[list] = []
 
     @property
     def needs(self):
-        return (*super().needs, "extra.own", "extra.number", "extra.token_ids")
+        return (*super().needs, "extra.own", "extra.number", "extra.token_ids", "extra.kl")
 
     def score(self, rollouts):
         own, number, ids = (rollouts.extra[name] for name in ("own", "number", "token_ids"))
         places = torch.arange(ids.shape[1])
         torch.testing.assert_close(own, torch.where(rollouts.mask, ids + places / 16, 0.0), rtol=0, atol=0)
+        if len(number) == 16:  # and not those that are recorded
+            self.kl.append(rollouts.extra["kl"][rollouts.mask].mean().item())
         groups = number.view(-1, 4)
         assert (groups == groups[:, :1]).all()
         assert (groups % 3 == 0).all()
@@ -76,6 +80,8 @@ def train(model, out, resume=None):
     batch = trainer._buffered_inputs[0]
     log = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
     ids = batch["prompt_ids"] * batch["prompt_mask"]
+    assert math.isclose(log[-1]["credit/kl_mean"], Checked.kl[-1], rel_tol=1e-4)
+    assert log[-1]["credit/kl_mean"] > 0
     return {
         "steps": [(entry["loss"], entry["grad_norm"], entry["credit/sampling_rounds"]) for entry in log],
         "dropped": [entry["credit/dropped_groups"] for entry in log],

@@ -13,6 +13,7 @@ from tunix.rl.rl_cluster import Mode, Role
 
 import credit
 from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
+from credit.fields import replace_arrays
 
 SHARP = {"name": "dgpo", "tau": 0.01}
 PARTS = {"mix": {"parts": [[0.7, {"name": "grpo"}], [0.3, SHARP]]}}
@@ -36,6 +37,7 @@ def test_dgpo_trains_on_a_mesh_and_its_advantages_follow_from_float64(train, in_
     assert run.cluster.actor_trainer.train_steps == len(run.log) == 3
     assert all(len(leaf.sharding.device_set) == 4 for leaf in run.weights())
     first, *later = run.log
+    assert first["credit/kl_mean"] == 0.0 < later[0]["credit/kl_mean"]
     assert (first["credit/deviation_max"], first["credit/weight_std"]) == (0.0, 0.0)
     assert all(entry["credit/weight_std"] > 0.01 for entry in later)
     for step, (entry, example) in enumerate(zip(run.log, run.examples, strict=True)):
@@ -44,11 +46,13 @@ def test_dgpo_trains_on_a_mesh_and_its_advantages_follow_from_float64(train, in_
         mask = np.asarray(example.completion_mask)
         fields = in_float64(run.models(step), example)
         groups = np.arange(len(mask)) // GROUP
-        rollouts = credit.Rollouts(rewards_of(example), groups, mask, **fields)
+        rollouts = replace_arrays(credit.Rollouts(rewards_of(example), groups, mask), fields)
         expected = credit.parse(SHARP)(rollouts)
         advantages = np.asarray(example.advantages)
         assert np.abs(advantages - expected.advantages).max() < 1e-4
         assert abs(entry["credit/deviation_mean"] - expected.metrics["deviation_mean"]) < 1e-6
+        for name in ("kl", "entropy"):
+            assert abs(entry[f"credit/{name}_mean"] - fields[f"extra.{name}"][mask].mean()) < 1e-5
         assert abs(entry["credit/gate_mean"] - expected.metrics["gate_mean"]) < 1e-6
         # The weights average 1: a response keeps the advantage that GRPO gives it.
         plain = credit.GRPO()(rollouts).advantages

@@ -42,6 +42,16 @@ class NeedsValues(credit.GRPO):
         return ("extra.values",)
 
 
+class NeedsKL(credit.DGPO):
+    """Needs the exact KL."""
+
+    name: Literal["needs_kl"] = "needs_kl"
+
+    @property
+    def needs(self):
+        return (*super().needs, "extra.kl")
+
+
 class NeedsRollouts(credit.GRPO):
     """Needs the log-probs of the engine that sampled."""
 
@@ -145,6 +155,10 @@ def build(configured):
         ),
         ([*SYNC, "actor_rollout_ref.ref.strategy=fsdp2"], "set actor_rollout_ref.ref.strategy=fsdp"),
         ([*BINARY, BYPASS], "bypass_mode=False, or .algorithm.credit.kappa=0"),
+        (
+            [*BINARY, "algorithm.adv_estimator=credit_needs_kl"],
+            "needs extra.kl, which log-probs of sampled tokens do not give; leave .*divergence=binary out",
+        ),
     ],
 )
 def test_it_is_refused_when_the_trainer_is_built(build, overrides, message):

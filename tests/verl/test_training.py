@@ -61,11 +61,14 @@ def train(tmp_path):
 
 def starts_at_its_reference_and_leaves_it(log):
     first, *later = log
-    assert first["credit/deviation_max"] == 0.0
+    assert first["credit/deviation_max"] == first["credit/kl_mean"] == 0.0
     assert (first["credit/weight_min"], first["credit/weight_max"]) == (1.0, 1.0)
     for entry in later:
         assert entry["credit/deviation_mean"] > 1e-6
+        assert entry["credit/kl_mean"] > 1e-6
         assert entry["credit/weight_std"] > 0
+    for entry in log:  # verl's own is over the micro-batches' rows
+        assert entry["credit/entropy_mean"] == pytest.approx(entry["actor/entropy"], rel=0.05)
 
 
 def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(train, tmp_path):
