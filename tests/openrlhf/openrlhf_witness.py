@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import deepspeed
+import given_rows
 import openrlhf.trainer.ppo_utils.experience_maker  # noqa: F401  (before credit's, which replaces its class)
 import tiny_model
 import torch
@@ -29,10 +30,11 @@ class Witness(credit.DGPO):
 
     @property
     def needs(self):
-        return (*super().needs, "extra.own", "extra.low", "extra.token_ids")
+        return (*given_rows.NEEDS, "extra.own", "extra.low", "extra.token_ids")
 
     def __call__(self, rollouts):
         result = super().__call__(rollouts)
+        result.metrics.update(given_rows.try_estimators(rollouts))
         mask, ids = rollouts.mask.bool(), rollouts.extra["token_ids"]
         error = rollouts.extra["own"] - torch.arange(mask.shape[1]) - torch.isin(ids, LOW).float()
         result.metrics["error_of_tokens"] = error[mask].abs().max()

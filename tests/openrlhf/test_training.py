@@ -69,6 +69,7 @@ def train(tmp_path):
         batches = [torch.load(path, weights_only=False) for path in paths]
         for batch in batches:
             assert metric(batch, "error_of_tokens") == 0.0
+            assert metric(batch, "fed") >= 18
             low = torch.cat([experience["info"]["low"] for experience in batch["experiences"]])
             assert metric(batch, "low_mean") == pytest.approx(low.mean().item(), abs=1e-6)
             assert not any("own" in experience["info"] for experience in batch["experiences"])

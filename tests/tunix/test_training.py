@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Literal
 
+import given_rows
 import jax
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
 from tunix.rl.rl_cluster import Mode, Role
 
 import credit
-from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
+from credit.adapters import table
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, log_extra
+from credit.adapters.tunix.hooks import FRAMEWORK
 from credit.fields import replace_arrays
 
 SHARP = {"name": "dgpo", "tau": 0.01}
@@ -76,10 +79,25 @@ def cluster(make_cluster):
     return make_cluster()
 
 
-@pytest.mark.parametrize("name", [name for name in credit.names() if name not in ("mt_grpo", "remax")])
-def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, name):
+FED = [name for name, each in table.list_estimators().items() if not table.list_missing(FRAMEWORK, each)]
+
+
+@pytest.mark.parametrize("name", [*FED, "mix", "gdpo"])  # which weighs the one reward that there is
+def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, monkeypatch, name):
+    sampled, generate = [], cluster.generate
+    monkeypatch.setattr(
+        cluster, "generate", lambda *a, **named: sampled.append(generate(*a, **named)) or sampled[-1]
+    )
+
+    def logged(**named):
+        ids = [np.asarray(row) for row in sampled[-1].tokens]
+        responses = [row[row != cluster.rollout.pad_id()] for row in ids]
+        for array, rows in given_rows.make_rows(responses).items():
+            log_extra(array, rows)
+        return low_digits(**named)
+
     config = CreditGRPOConfig(estimator={"name": name, **PARTS.get(name, {})}, num_generations=GROUP)
-    learner = CreditGRPOLearner(cluster, config, low_digits)
+    learner = CreditGRPOLearner(cluster, config, logged)
     learner._rollout_micro_batch_size = learner._compute_logps_micro_batch_size = 2
     example = learner._generate_and_compute_advantage(
         {"prompts": ["12>"] * GROUP + ["3>"] * GROUP}, Mode.TRAIN

@@ -91,6 +91,7 @@ def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(tr
         assert entry["credit/weights_mean"] == pytest.approx(1.0, abs=1e-6)
         assert entry["credit/rows_seen"] == 16
         assert entry["credit/zero_variance_groups"] == 0.0
+        assert entry["credit/fed"] >= 18
         for array in ("tokens", "responses", "turns"):
             assert entry[f"credit/error_of_{array}"] < 1e-5
     assert "training/filter_groups/evicted_samples" in set().union(*log)

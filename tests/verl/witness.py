@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import given_rows
 import torch
 
 import credit
@@ -11,23 +12,24 @@ class Witness(credit.DGPO):
     """DGPO that also says how its weights average, how many rows it saw, and whether arrays fit their rows.
 
     The scores of a token are made of its id and its place by the agent loop, those of a response by the
-    reward function of its reward, and the turn's score is the number of tokens.
+    reward function of its reward, and the turn's score is that of its first token.
     """
 
     name: Literal["witness"] = "witness"
 
     @property
     def needs(self):
-        return (*super().needs, "extra.own_scores", "extra.doubled", "extra.token_ids", "token_rewards")
+        return (*given_rows.NEEDS, "extra.own_scores", "extra.doubled", "extra.token_ids")
 
     def __call__(self, rollouts):
         result = super().__call__(rollouts)
+        result.metrics.update(given_rows.try_estimators(rollouts))
         mask, extra = rollouts.mask.bool(), rollouts.extra
         scores = extra["token_ids"] + torch.arange(mask.shape[1]) / 16
         for name, error in {
             "of_tokens": (extra["own_scores"] - scores)[mask],
             "of_responses": extra["doubled"] - 2 * rollouts.rewards,
-            "of_turns": rollouts.token_rewards.sum(dim=1) - mask.sum(dim=1),
+            "of_turns": rollouts.token_rewards.sum(dim=1) - extra["own_scores"][:, 0],
         }.items():
             result.metrics[f"error_{name}"] = error.abs().max()
         result.metrics["rows_seen"] = rollouts.rewards.new_tensor(len(rollouts.rewards))
