@@ -104,6 +104,8 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     rollouts = Rollouts(rewards, torch.tensor(groups), mask)
     rules, names = FIELDS | EXTRAS, estimator.required_fields
     known = {name: values[rules[name].shape, rules[name].kind] for name in names if name in rules}
+    for k, name in enumerate(name for name in known if rules[name].most == 0):  # log-probs
+        known[name] = torch.log(known[name]) * (1 + k)  # of two models they differ
     own = [name for name in names if name not in rules]
     if not own:
         return estimator(replace_arrays(rollouts, known)).advantages.numpy()
