@@ -9,7 +9,6 @@ import torch
 import credit
 from credit.adapters import extra
 from credit.adapters.openrlhf.hooks import FRAMEWORK
-from credit.fields import EXTRA
 
 Tensor = torch.Tensor
 KEY = "credit_"  # in an experience's info, before the arrays' names, until the advantages are computed
@@ -18,15 +17,16 @@ KEY = "credit_"  # in an experience's info, before the arrays' names, until the 
 def take_rows(
     estimator: credit.Estimator, response: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a response of OpenRLHF's sampler gives for each array, and the response without lists of it.
+    """What a response of OpenRLHF's sampler gives for each array, and the response without lists.
 
-    OpenRLHF logs each of `extra_logs` as one number per response: of a tensor it keeps the first.
+    OpenRLHF logs each of `extra_logs` as one number per response: of a tensor it keeps the first, and a
+    list, also one that this estimator does not read, ends the run.
     """
     logs = response.get("extra_logs") or {}
     names = extra.list_given(FRAMEWORK, estimator)
     found = {name: extra.find_values(FRAMEWORK, estimator, name, {"extra_logs": logs}) for name in names}
-    lists = {name.removeprefix(EXTRA) for name, row in found.items() if not _is_number(row)}
-    return found, {**response, "extra_logs": {name: logs[name] for name in logs if name not in lists}}
+    plain = {name: value for name, value in logs.items() if _is_number(value) or isinstance(value, str)}
+    return found, {**response, "extra_logs": plain}
 
 
 def keep_rows(experience: Any, rows: Mapping[str, Any], actions: int) -> None:

@@ -83,13 +83,13 @@ def answer(**logs):
 def test_lists_that_a_reward_function_logs_reach_the_experience(parse, kept):
     args = parse("--algo.advantage.estimator", "reads_logs")
     sampler = CreditSamplesGenerator(SimpleNamespace(args=args), None, None, None, [])
-    given = answer(own=[1.0, 2.0, 3.0], share=torch.tensor([0.5]), other=2)
+    given = answer(own=[1.0, 2.0, 3.0], share=torch.tensor([0.5]), other=2, unread=[1, 2])
     longest = {3: 2048, 2: 4}[kept]  # OpenRLHF cuts what is longer
     found = sampler._process_response_into_experience(given, max_len=longest).info
     assert found[extra.KEY + "extra.own"] == [[1.0, 2.0, 3.0][:kept]]
     assert found[extra.KEY + "extra.share"] == [0.5]
     assert (found["share"].tolist(), found["other"].tolist()) == ([0.5], [2])
-    assert "own" not in found
+    assert not {"own", "unread"} & set(found)
 
 
 def test_a_name_that_nothing_logs_is_refused(parse):
