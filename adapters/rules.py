@@ -7,14 +7,22 @@ from credit.adapters import traits
 from credit.adapters.fields import needed_statistics
 from credit.adapters.framework import Framework
 from credit.estimators.base import Estimator
+from credit.fields import EXTRA
+from credit.types import FIELDS
 
 
 def refuse_missing_fields(framework: Framework, estimator: Estimator) -> None:
-    """The estimator reads a field of Rollouts that the framework cannot fill in."""
-    missing = [name for name in estimator.required_fields if name not in framework.provides]
-    if missing:
-        name = framework.name_of(estimator)
-        raise ValueError(f"{name} needs {', '.join(missing)}, which {framework.name} does not provide")
+    """The estimator reads an array of Rollouts that no batch of the framework can have."""
+    missing = [name for name in estimator.required_fields if not framework.can_have(name)]
+    if not missing:
+        return
+    name, way_out = framework.name_of(estimator), ""
+    unknown = [each for each in missing if each not in FIELDS and not each.startswith(EXTRA)]
+    if unknown:
+        way_out = (
+            f"; an array of your own is {EXTRA + unknown[0]!r} in needs and comes from {framework.extra}"
+        )
+    raise ValueError(f"{name} needs {', '.join(missing)}, which {framework.name} does not provide{way_out}")
 
 
 def refuse_unrecorded_log_probs(framework: Framework, estimator: Estimator, recorded: bool) -> None:

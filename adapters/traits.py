@@ -1,6 +1,7 @@
 """Properties of an estimator that no field of it tells; some are found by trying it on three responses."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +10,10 @@ from credit.estimators.base import Estimator
 from credit.estimators.mix import Mix
 from credit.estimators.on_baseline import OnBaseline
 from credit.fields import EXTRAS, replace_arrays
-from credit.types import FIELDS, FieldRule, Rollouts
+from credit.types import FIELDS, Rollouts
 
-OWN = FieldRule("extra", "[N, T]", "float")
-"""What an array of the user's own is tried with."""
+OWN = ("[N, T]", "[N]", "[N, K]")
+"""The shapes with which an array of the user's own is tried, as floats."""
 
 
 class Part(NamedTuple):
@@ -78,19 +79,21 @@ def set_reward_weights(estimator: Estimator, weights: Sequence[float]) -> Estima
 
 def learns_from_single_responses(estimator: Estimator) -> bool:
     """Whether responses that are alone in their groups get advantages other than 0."""
-    return bool(_try_advantages(estimator, [0, 1, 2]).any())
+    advantages = _try_advantages(estimator, [0, 1, 2])
+    return advantages is None or bool(advantages.any())
 
 
 def differs_between_tokens(estimator: Estimator) -> bool:
     """Whether the tokens of a response get different advantages."""
     advantages = _try_advantages(estimator, [0, 0, 0])
-    return not np.allclose(advantages, advantages[:, :1])
+    return advantages is None or not np.allclose(advantages, advantages[:, :1])
 
 
 def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
     """Advantages [3, 4], as a numpy array, of three responses with rewards 0, 1 and 3.
 
-    They are torch tensors, as in the frameworks, since an estimator of the user's may expect them.
+    They are torch tensors, as in the frameworks, since an estimator of the user's may expect them. None if
+    it reads arrays of the user's own and takes none of their shapes.
     """
     import torch
 
@@ -101,14 +104,25 @@ def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
         ("[N, T]", "integer"): torch.tensor([[0, 0, 1, 1]] * 3),
         ("[N, T]", "bool"): torch.tensor([[True, False, False, True]] * 3),
         ("[N]", "float"): torch.zeros(3),
+        ("[N, K]", "float"): torch.tensor([[0.1, 0.9], [0.5, 0.3], [0.2, 0.6]]),
         ("[]", "float"): torch.tensor(0.5),
     }
-    rewards, mask = torch.tensor([0.0, 1.0, 3.0]), torch.ones((3, 4), dtype=torch.bool)
+    mask = torch.ones((3, 4), dtype=torch.bool)
+    rewards = torch.tensor([0.0, 1.0, 3.0])
     weights = getattr(find_weigher(estimator), "reward_weights", None)
     rewards = torch.stack([rewards] * len(weights), dim=1) if weights else rewards
-    rules = FIELDS | EXTRAS
-    needed = {name: rules.get(name, OWN) for name in estimator.required_fields}
-    arrays = {name: values[rule.shape, rule.kind] for name, rule in needed.items()}
-    for k, name in enumerate(name for name, rule in needed.items() if rule.most == 0):  # log-probs
-        arrays[name] = torch.log(arrays[name]) * (1 + k)  # of two models they differ
-    return estimator(replace_arrays(Rollouts(rewards, torch.tensor(groups), mask), arrays)).advantages.numpy()
+    rollouts = Rollouts(rewards, torch.tensor(groups), mask)
+    rules, names = FIELDS | EXTRAS, estimator.required_fields
+    known = {name: values[rules[name].shape, rules[name].kind] for name in names if name in rules}
+    for k, name in enumerate(name for name in known if rules[name].most == 0):  # log-probs
+        known[name] = torch.log(known[name]) * (1 + k)  # of two models they differ
+    own = [name for name in names if name not in rules]
+    if not own:
+        return estimator(replace_arrays(rollouts, known)).advantages.numpy()
+    for shapes in product(OWN, repeat=len(own)):
+        arrays = {name: values[shape, "float"] for name, shape in zip(own, shapes, strict=True)}
+        try:
+            return estimator(replace_arrays(rollouts, known | arrays)).advantages.numpy()
+        except Exception:  # what an estimator raises for an array of another shape is its own affair
+            continue
+    return None

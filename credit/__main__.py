@@ -11,6 +11,7 @@ COMMANDS = {
     "credit.check": "compare every estimator and backend here with float64 answers",
     "credit.lens": "show the credit of each token of completions, as a page or in the terminal",
     "credit.table": "print the table of estimators as Markdown",
+    "credit.adapters.table": "print which estimator each framework can feed as Markdown",
     "credit.adapters.trl": "train with TRL's GRPO script and an estimator",
     "credit.adapters.openrlhf": "train with OpenRLHF's command and an estimator",
 }

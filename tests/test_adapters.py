@@ -14,9 +14,11 @@ import pytest
 from packaging.requirements import Requirement
 
 import credit
-from credit.adapters import hooks, loss_report, post_import, rules, traits
+from credit import fields
+from credit.adapters import extra, hooks, loss_report, post_import, rules, table, traits
 from credit.adapters.framework import Framework
 from credit.loss import Aggregation
+from credit.types import FIELDS
 
 ROOT = Path(__file__).parents[1]
 ADAPTERS = sorted(path.parent.name for path in (ROOT / "adapters").glob("*/__init__.py"))
@@ -56,8 +58,10 @@ def test_the_extra_asks_for_the_supported_releases(adapter):
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_the_record_speaks_of_what_there_is(adapter):
     framework = load_hooks(adapter).FRAMEWORK
-    optional = {name for name in credit.Rollouts._fields if name not in ("rewards", "groups", "mask")}
-    assert set(framework.provides) <= optional
+    optional = set(FIELDS) - {"rewards", "groups", "mask"}
+    assert set(framework.provides) <= optional | set(fields.EXTRAS)
+    assert set(framework.given) <= optional - set(framework.provides)
+    assert framework.extra
     assert set(framework.aggregations.values()) <= set(get_args(Aggregation))
     assert bool(framework.rollout_log_probs) == ("rollout_log_probs" in framework.provides)
 
@@ -80,6 +84,7 @@ FRAMEWORK = Framework(
     group_size="samples",
     rollout_log_probs="record=True",
     aggregations={"tokens": "token_mean", "rows": "sequence_mean"},
+    extra="a column",
     prefix="our_",
     loss_hint="a hint",
 )
@@ -93,6 +98,28 @@ class NeedsSampled(credit.GRPO):
     @property
     def needs(self):
         return ("rollout_log_probs",)
+
+
+class Reads(credit.GRPO):
+    """Reads arrays of those names; with `use`, as its own weights."""
+
+    name: Literal["reads"] = "reads"
+    names: tuple[str, ...] = ()
+    row: bool = False
+
+    def __init__(self, *names, **settings):
+        super().__init__(names=names, **settings)
+
+    @property
+    def needs(self):
+        return self.names
+
+    def advantages(self, rollouts):
+        advantages = super().advantages(rollouts)
+        return advantages * rollouts.extra["own"] if self.row else advantages
+
+    def weights(self, rollouts, advantages):
+        return rollouts.mask if self.row or not self.names else rollouts.extra["own"]
 
 
 PRODUCT = credit.DGPO()
@@ -112,6 +139,18 @@ PRODUCT = credit.DGPO()
             [credit.DGPO(within="turn")],
             [credit.DGPO(tau={"start": 1.0, "end": 0.1})],
             "our_dgpo needs turns, which Frame does not provide",
+        ),
+        (
+            rules.refuse_missing_fields,
+            [Reads("extra.kl", "extra.own")],
+            [Reads("extra.own", "extra.values")],
+            "our_reads needs extra.kl, which Frame does not provide$",
+        ),
+        (
+            rules.refuse_missing_fields,
+            [Reads("own")],
+            [Reads()],
+            "our_reads needs own, .*; an array of your own is 'extra.own' in needs and comes from a column",
         ),
         (
             rules.refuse_unrecorded_log_probs,
@@ -145,6 +184,14 @@ def test_a_rule_refuses_what_cannot_work_and_nothing_else(rule, refused, accepte
     rule(FRAMEWORK, *accepted)
 
 
+def test_the_table_of_estimators_and_frameworks_is_the_codes():
+    text = (ROOT / "adapters/README.md").read_text()
+    _, _, rest = text.partition("<!-- python -m credit.adapters.table -->\n")
+    assert rest.partition("<!-- end -->")[0] == table.write_markdown(), (
+        "put the output of python -m credit.adapters.table into adapters/README.md"
+    )
+
+
 def test_rules_that_try_the_estimator():
     pytest.importorskip("torch")
     with pytest.raises(ValueError, match="single response every advantage is 0; set samples to 2 or more"):
@@ -156,6 +203,66 @@ def test_rules_that_try_the_estimator():
     ):
         rules.refuse_one_ratio(FRAMEWORK, PRODUCT, "level=row", "set token")
     rules.refuse_one_ratio(FRAMEWORK, credit.GRPO(), "level=row", "set token")
+
+
+def test_an_estimator_of_unknown_arrays_is_tried_with_each_shape():
+    pytest.importorskip("torch")
+    rules.refuse_single_responses(FRAMEWORK, Reads("extra.own", row=True), 2)
+    assert not traits.differs_between_tokens(Reads("extra.own", row=True))
+    assert traits.differs_between_tokens(Reads("extra.own"))
+    with pytest.raises(ValueError, match="single response every advantage is 0"):
+        rules.refuse_single_responses(FRAMEWORK, Reads("extra.own"), 1)
+    assert traits.differs_between_tokens(Reads("extra.other"))  # which has no array that it takes
+
+
+LENGTHS, WIDTH = [2, 3, 1], 4
+PER_TOKEN = [[0.5, 1], (2, 3, 4), np.array([5])]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([1, 2.5, np.float64(3)], np.array([1, 2.5, 3], np.float32)),
+        ([True, False, True], np.array([True, False, True])),
+        ([1, 2, np.int8(3)], np.array([1, 2, 3])),
+        (PER_TOKEN, np.array([[0.5, 1, 0, 0], [2, 3, 4, 0], [5, 0, 0, 0]], np.float32)),
+        ([[1, 2], [3, 4], [5, 6]], np.array([[1, 2], [3, 4], [5, 6]])),
+        (np.arange(12).reshape(3, 4), np.arange(12).reshape(3, 4)),
+    ],
+)
+def test_rows_of_the_users_own_become_an_array_of_the_shape_that_they_fit(rows, expected):
+    found = extra.stack_rows("extra.own", rows, LENGTHS, WIDTH)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("extra.own", [1, 2], "extra.own has 2 rows for 3 responses; give one for each"),
+        ("extra.own", [1, None, 2], "extra.own of row 1 is None; expected a number, or numbers in one list"),
+        ("extra.own", [1, "a", 2], "extra.own of row 1 is 'a'; expected"),
+        ("extra.own", [[[1]], [[1]], [[1]]], r"extra.own of row 0 is \[\[1\]\]; expected"),
+        ("extra.own", [[1, 2], [1, 2], [1]], "row 1 has 2 values, and its response 3 tokens; expected a num"),
+        ("extra.own", [1, [1, 2, 3], 1], "row 0 has a number, and its response 2 tokens; expected a number"),
+        (
+            "extra.values",
+            [1, 2, 3],
+            "row 0 has a number, and its response 2 tokens; expected one value per t",
+        ),
+        ("token_rewards", [[1], [1], [1]], "token_rewards of row 0 has 1 values, and its response 2 tokens"),
+    ],
+)
+def test_rows_that_fit_no_shape_are_named(name, rows, message):
+    with pytest.raises(ValueError, match=message):
+        extra.stack_rows(name, rows, LENGTHS, WIDTH)
+
+
+def test_rows_of_several_processes_become_arrays_of_one_kind():
+    whole = extra.stack_rows("extra.own", [[1, 2], [3, 4]], [2, 2], 3)
+    assert (whole.shape, whole.dtype) == ((2, 3), np.int64)  # per token here, as many values elsewhere
+    parted = extra.stack_rows("extra.own", [[1, 2], [3, 4]], [2, 2], 3, lambda kind: (0, -2))
+    assert (parted.shape, parted.dtype) == ((2, 2), np.float32)
 
 
 def test_the_parts_of_a_mix_make_up_the_mix():
@@ -305,7 +412,13 @@ def test_all_functions_that_changed_are_named_at_once():
     ],
 )
 def test_another_release_is_refused(distribution, supported, message):
-    names = {"name": "Frame", "provides": (), "group_size": "samples", "aggregations": {}}
+    names = {
+        "name": "Frame",
+        "provides": (),
+        "group_size": "samples",
+        "aggregations": {},
+        "extra": "a column",
+    }
     other = Framework(distribution=distribution, supported=supported, **names)
     with pytest.raises(ImportError, match=message):
         hooks.check_version(other)

@@ -104,6 +104,8 @@ def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choic
     choice = parse_settings(
         names[name], {flag.removeprefix("credit."): value for flag, value in given.items()}
     )
+    if "extra.values" in choice.estimator.needs:
+        setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)
     options.refuse(choice, args)
     options.report_differences(choice, args)

@@ -7,7 +7,10 @@ FRAMEWORK = Framework(
     name="OpenRLHF",
     distribution="openrlhf",
     supported=">=0.10.4,<0.12",
-    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress"),
+    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress", "extra.token_ids", "extra.values"),
+    given=("token_rewards",),
+    extra="extra_logs, which a reward function or an agent's last step returns: a number, or a list of "
+    "numbers, one per action token or as many for every response",
     group_size="--rollout.n_samples_per_prompt",
     rollout_log_probs="--algo.advantage.is_correction_level token "
     "(--algo.advantage.is_correction_enable before 0.11.2)",

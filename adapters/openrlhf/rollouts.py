@@ -7,7 +7,11 @@ import torch
 
 import credit
 from credit.adapters import traits
+from credit.adapters.fields import LOGGED, measure_logged
+from credit.adapters.openrlhf import extra
+from credit.adapters.openrlhf.hooks import FRAMEWORK
 from credit.estimators.metrics import measure_advantages
+from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
 
@@ -35,6 +39,12 @@ class Batch:
         whole[self.mask] = flat
         return whole
 
+    def part(self, values: Tensor) -> list[Tensor]:
+        """The experiences' [B, A] of [N, T], with 0 outside their masks."""
+        flat = values[self.mask].split([int(mask.sum()) for mask in self.masks])
+        whole = [torch.zeros(mask.shape, dtype=values.dtype) for mask in self.masks]
+        return [each.masked_scatter(m, own) for each, m, own in zip(whole, self.masks, flat, strict=True)]
+
     def make_rollouts(
         self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], progress: float
     ) -> credit.Rollouts:
@@ -47,24 +57,47 @@ class Batch:
                 fields[name] = self.align([credit.tokens.turns(mask) for mask in self.masks])
             elif name == "rollout_log_probs":
                 fields[name] = self.align([e.rollout_log_probs for e in self.experiences])
-            else:
+            elif name == "extra.token_ids":
+                # The mask's first column is that of the second token.
+                fields[name] = self.align([e.sequences[:, 1:] for e in self.experiences])
+            elif name == "extra.values":
+                fields[name] = self.align([e.values for e in self.experiences])
+            elif name in FRAMEWORK.provides:
                 fields[name] = self.align([each[name] for each in statistics])
         rewards = torch.cat([experience.rewards for experience in self.experiences])
-        return credit.Rollouts(rewards, self.groups, self.mask, **fields)
+        rollouts = credit.Rollouts(rewards, self.groups, self.mask)
+        width = self.mask.shape[1]
+        given = extra.take_arrays(estimator, self.experiences, self.lengths, width)
+        return replace_arrays(rollouts, fields | given)
+
+    def measure_statistics(
+        self, statistics: Sequence[Mapping[str, Tensor]], rollouts: credit.Rollouts
+    ) -> dict[str, Tensor]:
+        """The metrics of the logged statistics over the tokens of valid rows."""
+        seen = self.mask & rollouts.rewards.isfinite()[:, None]
+        logged = [name for name in LOGGED if name in statistics[0]]
+        return measure_logged(
+            {name: self.align([each[name] for each in statistics]) for name in logged}, seen
+        )
 
     def write_back(
-        self, advantages: Tensor, metrics: Mapping[str, Tensor], rollouts: credit.Rollouts
+        self,
+        advantages: Tensor,
+        metrics: Mapping[str, Tensor],
+        rollouts: credit.Rollouts,
+        returns: Tensor | None = None,
     ) -> None:
-        """Writes advantages [N, T] to the experiences, and what OpenRLHF logs to their info, each [B]."""
+        """Writes advantages [N, T] to the experiences, and what OpenRLHF logs to their info, each [B].
+
+        An estimator without `returns` [N, T] of its own gives its advantages in their place.
+        """
         rows = [len(mask) for mask in self.masks]
         mean = (advantages.sum(dim=1) / self.lengths.clamp(min=1)).split(rows)
         finite = rollouts.rewards.isfinite()
         spread = credit.groups.std(rollouts.rewards, self.groups, finite, correction=1).split(rows)
-        flat = advantages[self.mask].split([int(mask.sum()) for mask in self.masks])
-        for i, (experience, mask) in enumerate(zip(self.experiences, self.masks, strict=True)):
-            experience.advantages = torch.zeros(mask.shape, dtype=advantages.dtype)
-            experience.advantages[mask] = flat[i]
-            experience.returns = experience.advantages.clone()
+        own, targets = self.part(advantages), self.part(advantages if returns is None else returns)
+        for i, experience in enumerate(self.experiences):
+            experience.advantages, experience.returns = own[i], targets[i]
             experience.kl = None
             experience.info |= {"return": mean[i], "group_reward_std": spread[i]}
             for name, value in metrics.items():

@@ -8,7 +8,7 @@ from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 import credit
 from credit.adapters.hooks import check_functions
-from credit.adapters.openrlhf import hooks
+from credit.adapters.openrlhf import extra, hooks
 
 check_functions(hooks.FRAMEWORK, hooks.SAMPLES_GENERATOR)
 
@@ -33,7 +33,9 @@ class CreditSamplesGenerator(SamplesGenerator):
         return super()._generate_vllm(dataloader_iter, num_prompts, dynamic_filtering, **generate_kwargs)
 
     def _process_response_into_experience(self, response: Any, **generate_kwargs: Any) -> Experience:
-        experience = super()._process_response_into_experience(response, **generate_kwargs)
+        rows, plain = extra.take_rows(self.args.credit.estimator, response)
+        experience = super()._process_response_into_experience(plain, **generate_kwargs)
+        extra.keep_rows(experience, rows, sum(end - start for start, end in response["action_ranges"]))
         if self.credit_group is not None:
             self.credit_group.append(experience)
             if len(self.credit_group) == self.args.rollout.n_samples_per_prompt:

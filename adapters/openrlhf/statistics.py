@@ -1,6 +1,6 @@
 """Token statistics from the logits that OpenRLHF's Actor computes for a micro-batch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
@@ -8,6 +8,7 @@ from openrlhf.models import Actor
 from openrlhf.models.ring_attn_utils import gather_and_pad_tensor, unpad_and_slice_tensor
 
 import credit
+from credit.adapters.fields import compute_by_name
 
 Tensor = torch.Tensor
 
@@ -18,8 +19,10 @@ def score_tokens(
     sequences: Tensor,
     action_mask: Tensor,
     attention_mask: Tensor,
+    *,
+    names: Sequence[str] = credit.TokenStatistics._fields,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The policy's log-probs [B, A], as from OpenRLHF's Actor, and the TokenStatistics [B, A] by name.
+    """The policy's log-probs [B, A], as from OpenRLHF's Actor, and the statistics [B, A] of those names.
 
     Actor divides the logits by the rollout's temperature, so the statistics are those of the
     distribution that was sampled from. If there is no reference, the policy is compared with itself.
@@ -31,15 +34,15 @@ def score_tokens(
         other = logits if model is None else model(*batch, return_output=True)[1]["logits"]
     if policy.packing_samples:
         _, _, next_ids, padding, indices = unpad_and_slice_tensor(sequences, attention_mask, None)
-        found = credit.token_statistics(logits, other, next_ids)
+        found = compute_by_name(credit.token_statistics, names, logits, other, next_ids)
         place = None, padding, indices, *sequences.shape
-        whole = [gather_and_pad_tensor(field, *place) for field in found]
+        found = {name: gather_and_pad_tensor(field, *place) for name, field in found.items()}
     else:
         # The last column is compared with the first token; it is dropped below.
-        whole = list(credit.token_statistics(logits, other, sequences.roll(-1, dims=1)))
+        next_ids = sequences.roll(-1, dims=1)
+        found = compute_by_name(credit.token_statistics, names, logits, other, next_ids)
     width = action_mask.shape[1]
-    chosen = [field[:, :-1][:, -width:] for field in whole]
-    return log_probs, dict(zip(credit.TokenStatistics._fields, chosen, strict=True))
+    return log_probs, {name: field[:, :-1][:, -width:] for name, field in found.items()}
 
 
 @contextmanager

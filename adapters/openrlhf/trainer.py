@@ -47,5 +47,6 @@ class CreditExperienceMaker(RemoteExperienceMaker):
         estimator = self.args.credit.estimator
         given = batch.make_rollouts(estimator, fields, self.credit_progress)
         advantages, metrics = rollouts.assign_credit(estimator, given, self.args.reward.clip_range)
-        batch.write_back(advantages, metrics, given)
+        metrics |= batch.measure_statistics(fields, given)
+        batch.write_back(advantages, metrics, given, estimator.returns(given))
         return experiences

@@ -8,6 +8,7 @@ import torch
 from openrlhf.models import Actor
 from openrlhf.trainer.ray import ppo_actor
 
+from credit.adapters.fields import add_logged
 from credit.adapters.hooks import check_functions
 from credit.adapters.openrlhf import hooks, statistics
 from credit.adapters.openrlhf.settings import Choice
@@ -31,7 +32,7 @@ class CreditPolicyModelActor(Base):
     ) -> None:
         super().init_model_from_pretrained(strategy, pretrain, max_steps, vllm_engines)
         choice = strategy.args.credit
-        self._credit_fields = choice.statistics if choice else ()
+        self._credit_fields = add_logged(choice.statistics) if choice else ()
         self._credit_statistics: list[dict[str, Tensor]] = []
         if self._credit_fields:
             self._credit_reference = self._make_reference(choice, pretrain)
@@ -61,9 +62,11 @@ class CreditPolicyModelActor(Base):
         batch = [each.to(device) for each in (sequences, action_mask, attention_mask)]
         self.actor.eval()
         with torch.no_grad():
-            log_probs, found = statistics.score_tokens(self.actor, self._credit_reference, *batch)
+            log_probs, found = statistics.score_tokens(
+                self.actor, self._credit_reference, *batch, names=self._credit_fields
+            )
         self.actor.train()
-        self._credit_statistics.append({name: found[name].to("cpu") for name in self._credit_fields})
+        self._credit_statistics.append({name: field.to("cpu") for name, field in found.items()})
         return log_probs.to("cpu")
 
     def take_credit(self) -> tuple[list[dict[str, Tensor]], float]:

@@ -7,8 +7,12 @@ FRAMEWORK = Framework(
     name="TRL",
     distribution="trl",
     supported="==1.16.*",
-    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress"),
+    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress", "extra.token_ids"),
+    given=("token_rewards",),
+    extra="what a rollout_func returns beside its completions, a column that a reward function logs by "
+    "log_extra, or a column of the data set",
     group_size="num_generations",
+    several_rewards=True,
     rollout_log_probs="use_vllm=True",
     aggregations={
         "dapo": "token_mean",
@@ -26,6 +30,8 @@ FUNCTIONS = {
         "environment_factory",
         "_generate_and_score_completions": "self inputs",
         "_calculate_rewards": "self inputs prompts completions completion_ids_list",
+        "_generate": "self prompts",
+        "_log_completion_extra": "self column values",
         "_compute_loss": "self model inputs",
         "_get_train_sampler": "self dataset",
         "_save_rng_state": "self output_dir",

@@ -8,6 +8,7 @@ import torch
 
 import credit
 from credit import lens
+from credit.fields import map_arrays
 
 Tensor = torch.Tensor
 CONTEXT = 4  # ids before a completion that its first token's text may depend on
@@ -32,7 +33,8 @@ def write_records(
     if not trainer.accelerator.is_main_process:
         return
     rows = slice(max(args.record_completions // size, 1) * size)
-    given, result = _first_rows(given, rows), _first_rows(result._replace(metrics={}), rows)
+    given = map_arrays(lambda array: array[rows] if array.ndim else array, given)
+    result = credit.Credit(result.advantages[rows], result.weights[rows], {})
     ids = [_strip_padding(*row, padding) for row in zip(completions[rows], given.mask, strict=True)]
     texts = list(trainer._logs["prompt"])[-len(completions) :][rows]
     lens.record(
@@ -49,15 +51,6 @@ def write_records(
 def _gather_ids(accelerator: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
     even = accelerator.pad_across_processes(ids.contiguous(), dim=1, pad_index=padding, pad_first=pad_first)
     return accelerator.gather(even)
-
-
-def _first_rows(fields: Any, rows: slice) -> Any:
-    kept = {
-        name: field[rows]
-        for name, field in fields._asdict().items()
-        if isinstance(field, Tensor) and field.ndim
-    }
-    return fields._replace(**kept)
 
 
 def _strip_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:

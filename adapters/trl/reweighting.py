@@ -7,6 +7,7 @@ import torch
 import credit
 from credit.adapters import traits
 from credit.adapters.trl import rollouts
+from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
 ROWS = "credit_advantages"  # in TRL's batch: A_i [B, K] of the K parts of a mix; another estimator is one
@@ -27,8 +28,8 @@ def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
         groups=torch.zeros_like(each[0], dtype=torch.long),
         mask=mask,
         progress=rollouts.training_progress(trainer),
-        **rollouts.token_fields(trainer, inputs, mask, "train"),
     )
+    now = replace_arrays(now, rollouts.token_fields(trainer, inputs, mask, "train"))
     total = torch.zeros_like(mask, dtype=each[0].dtype)
     for part, given in zip(parts, each, strict=True):
         advantages, weights = part.estimator.factors(now._replace(rewards=given), given)

@@ -7,7 +7,9 @@ import torch
 
 import credit
 from credit.adapters import traits
-from credit.adapters.trl import options, overlong, rewards, statistics
+from credit.adapters.fields import LOGGED, add_logged, needed_statistics
+from credit.adapters.trl import extra, overlong, rewards, statistics
+from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
 
@@ -30,15 +32,18 @@ def make_rollouts(
     computed are filled in, also those that the estimator does not read.
     """
     mask = token_mask(output)
-    fields = {"mask": mask} | token_fields(trainer, output, mask, mode, every)
+    fields = token_fields(trainer, output, mask, mode, every, logs=True)
     size = group_size(trainer, mode)
     given = batch_rewards(trainer, size)
-    return credit.Rollouts(
+    rollouts = credit.Rollouts(
         rewards=given,
         groups=_group_ids(given, size),
+        mask=gather_rows(trainer.accelerator, mask),
         valid=valid,
         progress=training_progress(trainer),
-        **{name: gather_rows(trainer.accelerator, field) for name, field in fields.items()},
+    )
+    return replace_arrays(
+        rollouts, {name: gather_rows(trainer.accelerator, field) for name, field in fields.items()}
     )
 
 
@@ -64,20 +69,38 @@ def _deciding_rewards(trainer: Any, size: int) -> Tensor:
 
 
 def token_fields(
-    trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False
+    trainer: Any, output: dict[str, Tensor], mask: Tensor, mode: str, every: bool = False, logs: bool = False
 ) -> dict[str, Tensor]:
-    """The fields [B, T] of this process' rows that the estimator reads; with `every`, all that there are."""
+    """The arrays [B, ...] of this process' rows that the estimator reads; with `every`, all statistics.
+
+    With `logs` the means of the logged statistics over all processes' tokens are logged.
+    """
     needs, fields = trainer.credit.estimator.required_fields, dict[str, Tensor]()
-    if options.needs_statistics(trainer.credit.estimator):
+    needed = needed_statistics(trainer.credit.estimator)
+    if needed:
         started = time.perf_counter()
-        found = statistics.compute_statistics(trainer, output, mask)
+        names = add_logged(needed) if logs else needed
+        if every:
+            names = tuple(dict.fromkeys((*names, *statistics.list_shown(trainer.credit.estimator))))
+        found = statistics.compute_statistics(trainer, output, mask, names)
         fields |= {name: field for name, field in found.items() if every or name in needs}
         trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)
+        if logs:
+            _log_statistics(trainer, found, mask, mode)
     if "rollout_log_probs" in needs:
         fields["rollout_log_probs"] = output["sampling_per_token_logps"]
     if "turns" in needs:
         fields["turns"] = credit.tokens.turns(mask)
-    return fields
+    return fields | extra.token_arrays(needs, output)
+
+
+def _log_statistics(trainer: Any, found: dict[str, Tensor], mask: Tensor, mode: str) -> None:
+    logged = [name for name in LOGGED if name in found]
+    chosen = mask.bool()
+    own = [chosen.sum().double(), *(found[name][chosen].double().sum() for name in logged)]
+    count, *sums = trainer.accelerator.gather(torch.stack(own)[None].float()).sum(dim=0).tolist()
+    for name, total in zip(logged, sums, strict=True):
+        trainer._metrics[mode][f"credit/{LOGGED[name]}"].append(total / max(count, 1.0))
 
 
 def token_mask(output: dict[str, Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -144,7 +145,9 @@ def _merge_outputs(trainer: Any, outputs: list[dict[str, Tensor]], rows: Tensor)
     for name, first in merged.items():
         if first.ndim == 0:
             continue
-        every = [row for output in outputs for row in output[name]]
+        # One round's numbers of the user's own may all be integers, and another's not.
+        kind = reduce(torch.promote_types, (output[name].dtype for output in outputs))
+        every = [row for output in outputs for row in output[name].to(kind)]
         chosen = [every[row] for row in rows.tolist()]
         value = trainer._tokenizer.pad_token_id if name.endswith("_ids") else PADDING.get(name, 0)
         side = "left" if name.startswith("prompt_") else "right"

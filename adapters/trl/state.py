@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 
 import credit
+from credit.adapters.trl.extra import Generated
 from credit.adapters.trl.prompt_stream import PromptStream
 
 
@@ -19,6 +20,7 @@ class CreditState:
         prompts: the further prompts from which resampling draws; None: no resampling.
         sampler: TRL's sampler of the training set, once TRL has made it.
         filter_column: which of the rewards decides about groups; None: the setting names none.
+        generated: what the last generation said about the rows of this process.
         rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
         weights_step: the optimizer step for which the batch's token weights were computed.
     """
@@ -28,5 +30,6 @@ class CreditState:
     prompts: PromptStream | None = None
     sampler: Any = None
     filter_column: int | Literal["total"] | None = None
+    generated: Generated | None = None
     rewards: torch.Tensor | None = None
     weights_step: int | None = None

@@ -1,6 +1,6 @@
 """Token statistics of sampled completions, from hidden states that TRL's own forward made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -12,9 +12,8 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
-from credit.adapters.fields import REFERENCE_FIELDS
+from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name, needs_reference
 from credit.adapters.trl.micro_batches import CHUNK, micro_batches
-from credit.adapters.trl.options import needs_reference
 
 Tensor = torch.Tensor
 
@@ -37,13 +36,22 @@ def refuse_fsdp1(trainer: Any) -> None:
         )
 
 
-def compute_statistics(trainer: Any, output: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
-    """The statistics [B, T] of TRL's generated batch as fields of Rollouts, 0 outside the mask.
+def list_shown(estimator: credit.Estimator) -> tuple[str, ...]:
+    """The statistics that `credit.lens` shows, as far as the models that the estimator needs give them."""
+    hidden = () if needs_reference(estimator) else REFERENCE_FIELDS
+    return tuple(name for name in credit.TokenStatistics._fields if name not in hidden)
+
+
+def compute_statistics(
+    trainer: Any, output: dict[str, Tensor], mask: Tensor, names: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """The statistics [B, T] of those names, or of `list_shown`, of TRL's batch; 0 outside the mask.
 
     Policy and reference see the same micro-batches in the same layout, in eval mode and without
     gradient. The heads are applied to the hidden states of the mask's tokens only, so no [B, T, V]
-    tensor is made. The reference's fields are left out if the estimator reads none of them.
+    tensor is made. The reference runs only if one of the names needs it.
     """
+    names = list_shown(trainer.credit_estimator) if names is None else names
     prompt_width = output["prompt_ids"].shape[1]
     input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
     attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
@@ -53,24 +61,26 @@ def compute_statistics(trainer: Any, output: dict[str, Tensor], mask: Tensor) ->
         for rows, width in batches:
             columns = slice(prompt_width + width)
             chosen = mask[rows, :width].bool()
-            part = _score_rows(trainer, input_ids[rows, columns], attention_mask[rows, columns], chosen)
-            parts.append([pad(field, (0, mask.shape[1] - width)) for field in part])
+            part = _score_rows(
+                trainer, input_ids[rows, columns], attention_mask[rows, columns], chosen, names
+            )
+            parts.append({name: pad(field, (0, mask.shape[1] - width)) for name, field in part.items()})
     back = torch.cat([rows for rows, _ in batches]).argsort()
-    whole = credit.TokenStatistics(*(torch.cat(field)[back] for field in zip(*parts, strict=True)))
-    without = () if needs_reference(trainer.credit_estimator) else REFERENCE_FIELDS
-    return {name: field for name, field in whole._asdict().items() if name not in without}
+    return {name: torch.cat([part[name] for part in parts])[back] for name in names}
 
 
 def _score_rows(
-    trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
-) -> credit.TokenStatistics:
+    trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, names: Sequence[str]
+) -> dict[str, Tensor]:
     policy_hidden, policy = _hidden_states(trainer, trainer.model, input_ids, attention_mask, mask)
     reference_hidden, reference = policy_hidden, policy
-    if needs_reference(trainer.credit_estimator):
+    if set(names) & set(REFERENCE_FIELDS):
         with _reference_model(trainer) as model:
             reference_hidden, reference = _hidden_states(trainer, model, input_ids, attention_mask, mask)
     with _gather_parameters(policy.weight, policy.bias, reference.weight, reference.bias):
-        chosen = credit.token_statistics_from_hidden(
+        chosen = compute_by_name(
+            credit.token_statistics_from_hidden,
+            names,
             policy_hidden,
             _full_tensor(policy.weight),
             reference_hidden,
@@ -83,7 +93,7 @@ def _score_rows(
             soft_cap=policy.soft_cap,
             chunk=CHUNK,
         )
-    return credit.TokenStatistics(*(_scatter(field, mask) for field in chosen))
+    return {name: _scatter(field, mask) for name, field in chosen.items()}
 
 
 def _hidden_states(

@@ -12,6 +12,7 @@ import credit
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.adapters.trl import (
     completions_table,
+    extra,
     metrics,
     options,
     overlong,
@@ -128,10 +129,28 @@ class CreditMixin(Trainer):
         self.credit.rewards = given
         return given
 
+    def _generate(self, prompts: Any) -> Any:
+        found = super()._generate(prompts)
+        _, completion_ids, _, _, _, returned, *_ = found
+        self.credit.generated = extra.Generated([len(ids) for ids in completion_ids], dict(returned))
+        return found
+
+    def _log_completion_extra(self, column: str, values: Any) -> None:
+        super()._log_completion_extra(column, values)
+        if self.credit.generated is not None:
+            self.credit.generated.logged.setdefault(column, []).extend(values)
+
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        generate, estimator = super()._generate_and_score_completions, self.credit.estimator
+        score, estimator = super()._generate_and_score_completions, self.credit.estimator
         if estimator is None:
-            return generate(inputs)
+            return score(inputs)
+
+        def generate(inputs: Any) -> dict[str, Any]:
+            columns = extra.read_columns(inputs)
+            output = score(inputs)
+            extra.add_arrays(self, columns, output)
+            return output
+
         mode = "train" if self.model.training else "eval"
         resamples = mode == "train" and self.credit.prompts is not None
         output = sampling.resample(self, generate, inputs) if resamples else generate(inputs)

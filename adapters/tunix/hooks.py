@@ -7,7 +7,9 @@ FRAMEWORK = Framework(
     name="Tunix",
     distribution="google-tunix",
     supported=">=0.1.7,<0.2",
-    provides=(*STATISTICS, "progress"),
+    provides=(*STATISTICS, "progress", "extra.token_ids"),
+    given=("token_rewards",),
+    extra="credit.adapters.tunix.log_extra, which a reward function calls, or a column of the data",
     group_size="num_generations",
     aggregations={
         "token-mean": "token_mean",

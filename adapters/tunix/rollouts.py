@@ -7,9 +7,10 @@ import numpy as np
 from tunix.rl.rl_cluster import Mode
 
 import credit
-from credit.adapters.fields import needed_statistics
+from credit.adapters.fields import add_logged, measure_logged, needed_statistics
 from credit.adapters.tunix import statistics
 from credit.adapters.tunix.settings import CreditGRPOConfig
+from credit.fields import replace_arrays
 
 
 def make_rollouts(
@@ -21,15 +22,19 @@ def make_rollouts(
     if needed:
         started = time.perf_counter()
         # Tunix's loss uses this temperature in all modes.
-        found = statistics.compute_statistics(cluster, example, needed, config.temperature)
-        fields = {name: np.asarray(getattr(found, name)) for name in needed}
+        names = add_logged(needed)
+        found = statistics.compute_statistics(cluster, example, names, config.temperature)
+        found = {name: np.asarray(array) for name, array in found.items()}
+        fields = {name: found[name] for name in needed}
         metrics["statistics_seconds"] = time.perf_counter() - started
+        seen = np.asarray(example.completion_mask) & np.isfinite(rewards)[:, None]
+        metrics |= measure_logged(found, seen)
     if "progress" in config.estimator.required_fields:
         last = cluster.cluster_config.training_config.max_steps
         fields["progress"] = np.asarray(cluster.actor_trainer.train_steps / last)
     groups = np.arange(len(rewards)) // config.num_generations
     mask = np.asarray(example.completion_mask)
-    return credit.Rollouts(rewards, groups, mask, **fields), metrics
+    return replace_arrays(credit.Rollouts(rewards, groups, mask), fields), metrics
 
 
 def overlong_penalty(

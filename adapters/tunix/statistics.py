@@ -17,7 +17,7 @@ from tunix.rl import common
 from tunix.rl.rl_cluster import Role
 
 import credit
-from credit.adapters.fields import REFERENCE_FIELDS
+from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name
 
 Array = Any
 
@@ -42,21 +42,22 @@ class Ids(NamedTuple):
 
 
 def compute_statistics(
-    cluster: Any, example: Any, fields: Sequence[str], temperature: float
-) -> credit.TokenStatistics:
-    """The statistics [B, T] of a TrainExample's completions; 0 outside its mask.
+    cluster: Any, example: Any, names: Sequence[str], temperature: float
+) -> dict[str, Array]:
+    """The statistics [B, T] of those names of a TrainExample's completions; 0 outside its mask.
 
-    The reference runs only if `fields` need it. Each device computes one row at a time, so that of the
+    The reference runs only if one of them needs it. Each device computes one row at a time, so that of the
     logits [B, T, V] only one row of each model is in memory.
     """
     models = [cluster.actor_trainer.model]
-    if set(fields) & set(REFERENCE_FIELDS):
+    if set(names) & set(REFERENCE_FIELDS):
         models.append(cluster.inference_worker.get_model("reference"))
     graphs, states = zip(*(nnx.split(model) for model in models), strict=True)
     ids = Ids(cluster.rollout.pad_id(), cluster.rollout.eos_id())
     rows = example.prompt_ids, example.completion_ids, example.completion_mask
     with actor_context(cluster):
-        return score_rows(graphs, states, rows, temperature, ids, mesh_layout(cluster.cluster_config))
+        place = mesh_layout(cluster.cluster_config)
+        return score_rows(graphs, states, rows, temperature, ids, place, tuple(names))
 
 
 def mesh_layout(config: Any) -> Layout:
@@ -79,7 +80,7 @@ def actor_context(cluster: Any) -> Iterator[None]:
         yield
 
 
-@partial(jax.jit, static_argnames=("ids", "place"))
+@partial(jax.jit, static_argnames=("ids", "place", "names"))
 def score_rows(
     graphs: tuple[Any, ...],
     states: tuple[Any, ...],
@@ -87,10 +88,11 @@ def score_rows(
     temperature: Array | float,
     ids: Ids,
     place: Layout,
-) -> credit.TokenStatistics:
+    names: tuple[str, ...] = credit.TokenStatistics._fields,
+) -> dict[str, Array]:
     """The statistics of policy and reference, or of the policy alone, for rows [B, ...]."""
 
-    def score(part: tuple[Array, Array, Array]) -> credit.TokenStatistics:
+    def score(part: tuple[Array, Array, Array]) -> dict[str, Array]:
         prompt, completion, mask = part
         before = prompt.shape[1] - 1
         # qwix changes its modules when they are called, which a loop allows for modules made within it.
@@ -99,11 +101,11 @@ def score_rows(
         # The ids are shifted to the logits that predict them, since slicing the logits would copy them.
         next_ids = jnp.pad(completion, ((0, 0), (before, 1)))
         chosen = jnp.pad(mask, ((0, 0), (before, 1)))
-        found = _compare_models(logits[0], logits[-1], next_ids, chosen, temperature, place)
-        return credit.TokenStatistics(*(field[:, before:-1] for field in found))
+        found = _compare_models(logits[0], logits[-1], next_ids, chosen, temperature, place, names)
+        return {name: field[:, before:-1] for name, field in found.items()}
 
     found = lax.map(score, tuple(_distribute_rows(array, place) for array in rows))
-    return credit.TokenStatistics(*(_collect_rows(field, len(rows[0])) for field in found))
+    return {name: _collect_rows(field, len(rows[0])) for name, field in found.items()}
 
 
 def _distribute_rows(array: Array, place: Layout) -> Array:
@@ -133,16 +135,23 @@ def _compute_logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> A
 
 
 def _compare_models(
-    x: Array, y: Array, next_ids: Array, mask: Array, temperature: Array | float, place: Layout
-) -> credit.TokenStatistics:
+    x: Array,
+    y: Array,
+    next_ids: Array,
+    mask: Array,
+    temperature: Array | float,
+    place: Layout,
+    names: tuple[str, ...],
+) -> dict[str, Array]:
     """The statistics; each device reads its own rows and, if the vocabulary divides evenly, columns."""
     devices = place.size(place.vocabulary)
     axes = place.vocabulary if devices > 1 and x.shape[-1] % devices == 0 else ()
     tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, axes)
     sharded: dict[str, Any] = {"process_group": axes} if axes else {}
 
-    def local(x: Array, y: Array, next_ids: Array, mask: Array) -> credit.TokenStatistics:
-        return credit.token_statistics(x, y, next_ids, temperature=temperature, mask=mask, **sharded)
+    def local(x: Array, y: Array, next_ids: Array, mask: Array) -> dict[str, Array]:
+        options = {"temperature": temperature, "mask": mask, **sharded}
+        return compute_by_name(credit.token_statistics, names, x, y, next_ids, **options)
 
     # This holds for one device too, since the compiler does not shard a TPU's kernel.
     inputs = (logits, logits, tokens, tokens)

@@ -8,8 +8,9 @@ from tunix.rl.grpo.grpo_learner import GRPOLearner
 from tunix.rl.rl_cluster import Mode
 
 from credit.adapters.fields import needed_statistics
-from credit.adapters.tunix import options, registry, rollouts
+from credit.adapters.tunix import extra, options, registry, rollouts
 from credit.adapters.tunix.settings import CreditGRPOConfig
+from credit.fields import replace_arrays
 
 
 class CreditGRPOLearner(GRPOLearner):
@@ -34,9 +35,11 @@ class CreditGRPOLearner(GRPOLearner):
     def _generate_and_compute_advantage(self, training_input: Any, mode: Mode = Mode.TRAIN) -> Any:
         config, cluster = self.algo_config, self.rl_cluster
         sampled_at = self._count_sampler_updates()
-        with registry.receive_rewards() as rewards:
+        with registry.receive_rewards() as rewards, extra.collect_logged() as logged:
             example = super()._generate_and_compute_advantage(training_input, mode)
         given, metrics = rollouts.make_rollouts(cluster, config, example, rewards[-1])
+        own = extra.stack_arrays(config.estimator, training_input, logged, example)
+        given = replace_arrays(given, own)
         self._refuse_outdated_sampler(sampled_at)
         shaped = given
         if config.overlong_cache is not None:

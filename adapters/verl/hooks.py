@@ -7,7 +7,12 @@ FRAMEWORK = Framework(
     name="verl",
     distribution="verl",
     supported=">=0.9.1,<0.10",
-    provides=(*STATISTICS, "rollout_log_probs", "turns", "progress"),
+    provides=(
+        *(*STATISTICS, "rollout_log_probs", "token_rewards", "turns", "progress"),
+        *("extra.token_ids", "extra.values"),
+    ),
+    extra="extra_fields of an agent loop's output, what a reward function returns beside its score, "
+    "extra_info of the data set, or a column of it",
     prefix="credit_",  # verl keeps plain names such as grpo for itself
     group_size="actor_rollout_ref.rollout.n",
     rollout_log_probs="actor_rollout_ref.rollout.calculate_log_probs=True",

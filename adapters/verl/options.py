@@ -6,6 +6,7 @@ from omegaconf import OmegaConf
 
 import credit
 from credit.adapters import loss_report, rules, traits
+from credit.adapters.fields import ALSO
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import PREFIX, Choice
 
@@ -40,6 +41,10 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
     rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)
     _refuse_without_effect(estimator, name, config)
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, models.rollout.calculate_log_probs)
+    if "extra.values" in estimator.needs and not OmegaConf.select(config, "critic.enable"):
+        raise ValueError(
+            f"{name} needs extra.values, which verl's critic gives, and there is none; set critic.enable=True"
+        )
     if not choice.statistics:
         return
     if not scores_tokens:
@@ -140,8 +145,14 @@ def _refuse_unbatched(name: str, ref: Any) -> None:
 
 
 def _refuse_for_binary(choice: Choice, name: str, config: Any) -> None:
+    exact = [each for each in choice.statistics if each in ALSO and each != "extra.entropy"]
+    if exact:
+        raise ValueError(
+            f"{name} needs {', '.join(exact)}, which log-probs of sampled tokens do not give; leave "
+            "algorithm.credit.divergence=binary out"
+        )
     bypass = OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode", default=False)
-    if bypass and "normalized_entropy" in choice.statistics:
+    if bypass and {"normalized_entropy", "extra.entropy"} & set(choice.statistics):
         raise ValueError(
             "rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
             f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False, or "

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 import credit
+from credit.adapters.fields import LOGGED, measure_logged
 from credit.adapters.verl import sessions, settings
+from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
 
@@ -67,7 +69,9 @@ def compute_advantages(
     keys = [step.keys[row] for row in real] if step.keys else None
     chosen = sessions.select_rows(rollouts, real)
     result = sessions.assign_credit(estimator, chosen, keys)
-    step.metrics |= _to_floats(result.metrics)
+    seen = chosen.mask.bool() & chosen.rewards.isfinite()[:, None]
+    logged = {name: array[real] for name, array in step.fields.items() if name in LOGGED}
+    step.metrics |= _to_floats(result.metrics | measure_logged(logged, seen))
     returns = estimator.returns(chosen)
     advantages = _place_rows(result.advantages, real, response_mask)
     return advantages, advantages.clone() if returns is None else _place_rows(returns, real, response_mask)
@@ -86,19 +90,21 @@ def _make_rollouts(
     given: dict[str, Tensor],
 ) -> credit.Rollouts:
     needs = estimator.required_fields
-    fields = given | ({"turns": credit.tokens.turns(mask)} if "turns" in needs else {})
+    fields = {"token_rewards": token_level_rewards} | given
+    if "turns" in needs:
+        fields["turns"] = credit.tokens.turns(mask)
     absent = [each for each in needs if each not in fields]
     if absent:
         raise ValueError(
-            f"{name} needs {', '.join(absent)} of every token, which only a trainer of credit's "
+            f"{name} needs {', '.join(absent)} of the batch, which only a trainer of credit's "
             "provides: trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"
         )
-    return credit.Rollouts(
+    rollouts = credit.Rollouts(
         rewards=token_level_rewards.sum(dim=-1),
         groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(mask.device),
         mask=mask,
-        **{each: fields[each] for each in needs},
     )
+    return replace_arrays(rollouts, {each: fields[each] for each in needs})
 
 
 def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:

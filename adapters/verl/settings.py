@@ -9,18 +9,25 @@ from credit.adapters.verl.hooks import FRAMEWORK
 
 PREFIX = FRAMEWORK.prefix
 Divergence = Literal["exact", "binary"]
+TokenRewards = Literal["token_level_rewards", "turn_scores"]
 
 
 class Choice(NamedTuple):
-    """An estimator, and whether its deviation is exact or from sampled log-probs."""
+    """An estimator, and where its deviation and its token_rewards come from."""
 
     estimator: credit.Estimator
-    divergence: Divergence
+    divergence: Divergence = "exact"
+    token_rewards: TokenRewards = "token_level_rewards"
 
     @property
     def statistics(self) -> tuple[str, ...]:
         """The token statistics that the estimator reads."""
         return fields.needed_statistics(self.estimator)
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """What the workers compute: also what is logged, but for the entropy, which verl has itself."""
+        return tuple(name for name in fields.add_logged(self.statistics) if name != "extra.entropy")
 
     @property
     def reference(self) -> bool:
@@ -40,16 +47,18 @@ def parse_settings(algorithm: Any) -> Choice:
         ValueError: an unknown estimator or setting, or a wrong value; the known ones are listed.
     """
     settings = _read_settings(algorithm)
-    divergence = settings.pop("divergence", "exact")
-    if divergence not in get_args(Divergence):
-        raise ValueError(f"algorithm.credit.divergence is {divergence!r}; expected exact or binary")
+    divergence = _take(settings, "divergence", Divergence)
+    token_rewards = _take(settings, "token_rewards", TokenRewards)
     if "name" in settings:
         raise ValueError("algorithm.credit.name is not used; the name goes to algorithm.adv_estimator")
     name = str(algorithm.get("adv_estimator"))
     estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
     if divergence == "binary" and "deviation" not in estimator.required_fields:
         raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")
-    return Choice(estimator, divergence)
+    if token_rewards == "turn_scores" and "token_rewards" not in estimator.needs:
+        setting = "algorithm.credit.token_rewards=turn_scores"
+        raise ValueError(f"{setting} has no effect with {name}; leave it out")
+    return Choice(estimator, divergence, token_rewards)
 
 
 def list_names() -> str:
@@ -75,6 +84,15 @@ def refuse_misplaced_settings(algorithm: Any, known: Mapping[str, Any]) -> None:
             f"algorithm.credit is set, but algorithm.adv_estimator={name} is not one of credit's; set "
             f"one of {list_names()}, or leave algorithm.credit out"
         )
+
+
+def _take(settings: dict[str, Any], name: str, allowed: Any) -> Any:
+    """Takes a setting of the adapter's own, one of the allowed words, of which the first is the default."""
+    words = get_args(allowed)
+    value = settings.pop(name, words[0])
+    if value not in words:
+        raise ValueError(f"algorithm.credit.{name} is {value!r}; expected {' or '.join(words)}")
+    return value
 
 
 def _read_settings(algorithm: Any) -> dict[str, Any]:

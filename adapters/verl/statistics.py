@@ -8,7 +8,7 @@ import torch
 from verl.utils import tensordict_utils as tu
 
 import credit
-from credit.adapters.fields import REFERENCE_FIELDS
+from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name
 
 Tensor = torch.Tensor
 KEY = "credit_"  # of the statistics in verl's batch
@@ -16,7 +16,7 @@ KEY = "credit_"  # of the statistics in verl's batch
 
 @contextmanager
 def collect_statistics(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[None]:
-    """Adds the named TokenStatistics as credit_<name> to what the actor's next `infer_batch` returns.
+    """Adds the named statistics as credit_<name> to what the actor's next `infer_batch` returns.
 
     `actor` and `reference` are verl's TrainingWorkers; if there is no reference, it is the actor's
     model without its LoRA adapter. With `distillation_use_topk` set on the batch, an engine passes its
@@ -41,8 +41,8 @@ def _make_scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[
         other = _reference_logits(actor, reference, data) if compare else logits
         # The ids of the next tokens, packed as the logits are and on this rank's shard of the sequence.
         next_ids = actor.prepare_model_inputs(data)[1]["input_ids_rmpad_rolled"]
-        found = credit.token_statistics(logits, other, next_ids.to(logits.device))
-        return {KEY + name: getattr(found, name)[None] for name in fields}
+        found = compute_by_name(credit.token_statistics, fields, logits, other, next_ids.to(logits.device))
+        return {KEY + name: array[None] for name, array in found.items()}
 
     return score
 

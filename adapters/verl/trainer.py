@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
 import torch
-import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.utils import Role
@@ -21,7 +20,8 @@ from verl.workers.utils import padding
 
 import credit
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import hooks, options, registry, rollouts, settings, statistics
+from credit.adapters.verl import extra, hooks, options, registry, rollouts, settings, statistics
+from credit.adapters.verl.extra import fetch_fields, pad_nested
 from credit.adapters.verl.worker import REQUEST, CreditWorker
 
 check_functions(hooks.FRAMEWORK, hooks.TRAINER)
@@ -45,9 +45,9 @@ class EstimatorMixin(Trainer):
         super().__init__(config, *positional, **named)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
-        padding_rows = [bool(tag.get("is_padding", False)) for tag in batch.tags]
         fields = self._collect_fields(batch)
-        context = rollouts.StepContext(batch.keys, padding_rows, fields, self.credit_choice)
+        fields |= extra.collect_arrays(self.credit_choice.estimator, batch)
+        context = rollouts.StepContext(batch.keys, extra.list_padding(batch), fields, self.credit_choice)
         with rollouts.step_context(context) as step:
             batch = super()._compute_advantage(batch, metrics)
         metrics.update(step.metrics)
@@ -58,7 +58,12 @@ class EstimatorMixin(Trainer):
         fields = {"progress": torch.tensor(self.global_steps / self.total_training_steps)}
         if "rollout_log_probs" in self.credit_choice.estimator.required_fields:
             name = "rollout_log_probs"
-            fields[name] = _pad_nested(_fetch_fields(batch, name)[name])
+            fields[name] = pad_nested(fetch_fields(batch, name)[name])
+        entropy = fetch_fields(batch, "entropy")  # which verl's bypass mode does not compute
+        if "entropy" in entropy:
+            fields["extra.entropy"] = pad_nested(entropy["entropy"]).float()
+        if self.credit_choice.token_rewards == "turn_scores":
+            fields["token_rewards"] = extra.collect_turn_scores(batch)
         return fields
 
 
@@ -93,7 +98,7 @@ class CreditMixin(EstimatorMixin):
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.credit_choice.divergence == "binary" or not self.credit_choice.statistics:
             return super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info[REQUEST] = " ".join(self.credit_choice.statistics)
+        batch.extra_info[REQUEST] = " ".join(self.credit_choice.scored)
         result = super()._compute_old_log_prob(batch, metrics)
         for each in (batch, result):
             each.extra_info.pop(REQUEST, None)
@@ -108,19 +113,19 @@ class CreditMixin(EstimatorMixin):
             return {}
         if self.credit_choice.divergence == "binary":
             return self._estimate_statistics(batch)
-        names = {statistics.KEY + name: name for name in self.credit_choice.statistics}
-        data = _fetch_fields(batch, *names, "response_mask")
+        names = {statistics.KEY + name: name for name in self.credit_choice.scored}
+        data = fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
         return {
-            name: _pad_nested(padding.response_from_nested(data[key], mask)) for key, name in names.items()
+            name: pad_nested(padding.response_from_nested(data[key], mask)) for key, name in names.items()
         }
 
     def _estimate_statistics(self, batch: Any) -> dict[str, Tensor]:
         """The statistics as far as verl's own passes give them: from log-probs of the sampled tokens."""
         needs = self.credit_choice.statistics
         entropy = ("entropy",) if "normalized_entropy" in needs else ()
-        data = _fetch_fields(batch, "old_log_probs", "ref_log_prob", *entropy)
-        log_probs, reference_log_probs = _pad_nested(data["old_log_probs"]), _pad_nested(data["ref_log_prob"])
+        data = fetch_fields(batch, "old_log_probs", "ref_log_prob", *entropy)
+        log_probs, reference_log_probs = pad_nested(data["old_log_probs"]), pad_nested(data["ref_log_prob"])
         fields = {
             "log_probs": log_probs,
             "reference_log_probs": reference_log_probs,
@@ -128,8 +133,8 @@ class CreditMixin(EstimatorMixin):
         }
         if entropy:
             size = torch.tensor(float(self._vocabulary_size))
-            fields["normalized_entropy"] = (_pad_nested(data["entropy"]).float() / size.log()).clamp(0.0, 1.0)
-        return {name: fields[name] for name in needs}
+            fields["normalized_entropy"] = (pad_nested(data["entropy"]).float() / size.log()).clamp(0.0, 1.0)
+        return {name: fields[name] for name in needs if name in fields}
 
     @cached_property
     def _vocabulary_size(self) -> int:
@@ -189,14 +194,6 @@ def _validate_config(config: Any, computes_statistics: bool) -> settings.Choice:
     options.refuse(choice, config, mode, computes_statistics)
     options.report_differences(choice, config)
     return choice
-
-
-def _fetch_fields(batch: Any, *names: str) -> Any:
-    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
-
-
-def _pad_nested(nested: Tensor) -> Tensor:
-    return nested.to_padded_tensor(0.0)
 
 
 PPOTrainer.__new__ = staticmethod(_new_trainer)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import deepspeed
+import given_rows
 import openrlhf.trainer.ppo_utils.experience_maker  # noqa: F401  (before credit's, which replaces its class)
+import tiny_model
 import torch
 
 import credit
@@ -18,13 +20,25 @@ from credit.adapters.openrlhf import statistics, trainer
 SAVED = ("sequences", "attention_mask", "action_mask", "rewards", "scores", "index", "advantages", "info")
 
 
+LOW = torch.tensor(tiny_model.character_tokenizer().convert_tokens_to_ids(list("01234")))
+
+
 class Witness(credit.DGPO):
-    """DGPO that also says how its weights average."""
+    """DGPO that also says how its weights average, and whether the arrays in extra are those of their rows."""
 
     name: Literal["witness"] = "witness"
 
+    @property
+    def needs(self):
+        return (*given_rows.NEEDS, "extra.own", "extra.low", "extra.token_ids")
+
     def __call__(self, rollouts):
         result = super().__call__(rollouts)
+        result.metrics.update(given_rows.try_estimators(rollouts))
+        mask, ids = rollouts.mask.bool(), rollouts.extra["token_ids"]
+        error = rollouts.extra["own"] - torch.arange(mask.shape[1]) - torch.isin(ids, LOW).float()
+        result.metrics["error_of_tokens"] = error[mask].abs().max()
+        result.metrics["low_mean"] = rollouts.extra["low"].mean()
         result.metrics["weights_mean"] = credit.tokens.mean(result.weights, rollouts.mask != 0)
         return result
 
@@ -47,7 +61,7 @@ def recorded(compute):
 def witnessed(score):
     """statistics.score that saves the policy's weights before it scores with new ones."""
 
-    def save(policy, *batch):
+    def save(policy, *batch, **named):
         engine = policy.model
         path = folder() / f"policy_{engine.global_steps}.pt"
         if getattr(engine, "credit_saved", None) != engine.global_steps:
@@ -58,7 +72,7 @@ def witnessed(score):
                 weights = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
             if torch.distributed.get_rank() == 0:
                 torch.save(weights, path)
-        return score(policy, *batch)
+        return score(policy, *batch, **named)
 
     return save
 

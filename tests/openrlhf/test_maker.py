@@ -1,11 +1,13 @@
 """Advantages of experiences against the core's, whatever the layout of the micro-batches."""
 
+from typing import ClassVar, Literal
+
 import openrlhf_cases as cases
 import pytest
 import torch
 
 import credit
-from credit.adapters.openrlhf import rollouts
+from credit.adapters.openrlhf import extra, rollouts
 from credit.adapters.openrlhf.trainer import CreditExperienceMaker
 
 
@@ -90,3 +92,63 @@ def test_a_response_without_tokens_changes_nothing(computed):
     advantages, metrics = rollouts.assign_credit(credit.GRPO(), given, (-10, 10))
     batch.write_back(advantages, metrics, given)
     assert all((experience.advantages == 0).all() for experience in made)
+
+
+class Reads(credit.Redistributing):
+    """Reads arrays of the user's own and of OpenRLHF, and keeps what it saw."""
+
+    name: Literal["reads"] = "reads"
+    seen: ClassVar[list] = []
+
+    @property
+    def needs(self):
+        return ("extra.own", "extra.hard", "extra.token_ids", "extra.values", "token_rewards")
+
+    def score(self, given):
+        self.seen.append(given)
+        return given.extra["own"].float() * given.extra["hard"][:, None]
+
+    def returns(self, rollouts):
+        return rollouts.extra["values"] + 1.0
+
+
+def add_rows(made):
+    """Rows of the user's own as the sampler leaves them, and values of a critic, all made of the ids."""
+    for experience in made:
+        masks = experience.action_mask.bool()
+        actions = [ids[1:][mask].tolist() for ids, mask in zip(experience.sequences, masks, strict=True)]
+        experience.values = experience.sequences[:, 1:].float()
+        experience.info |= {
+            extra.KEY + "extra.own": actions,
+            extra.KEY + "extra.hard": list(experience.index),
+            extra.KEY + "token_rewards": [[token / 2 for token in row] for row in actions],
+        }
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_arrays_of_the_users_own_are_those_of_their_rows(parse, holes):
+    made = cases.experiences(0, holes=holes)
+    add_rows(made)
+    maker = cases.maker(parse("--algo.advantage.estimator", "reads"), CreditExperienceMaker)
+    maker.credit_progress = 0.0
+    maker.compute_advantages_and_returns(made)
+    given = Reads.seen.pop()
+    tokens = [ids for experience in made for ids in experience.sequences[:, 1:]]
+    masks = [mask.bool() for experience in made for mask in experience.action_mask]
+    for row, (ids, mask) in enumerate(zip(tokens, masks, strict=True)):
+        own = given.mask[row].bool()
+        for array in (given.extra["own"], given.extra["token_ids"], given.extra["values"]):
+            assert array[row][own].tolist() == ids[mask].tolist()
+        assert (2 * given.token_rewards[row][own]).tolist() == ids[mask].tolist()
+    assert given.extra["hard"].tolist() == [index for experience in made for index in experience.index]
+    for experience in made:
+        mask = experience.action_mask.bool()
+        assert not any(name.startswith(extra.KEY + "e") for name in experience.info)
+        expected = torch.where(mask, experience.sequences[:, 1:] + 1.0, 0.0)
+        assert torch.equal(experience.returns, expected)
+
+
+def test_a_critic_trains_if_its_values_are_needed(parse):
+    args = parse("--algo.advantage.estimator", "reads")
+    assert args.critic.model_name_or_path == args.actor.model_name_or_path
+    assert parse("--algo.advantage.estimator", "dgpo").critic.model_name_or_path is None

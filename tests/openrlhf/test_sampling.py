@@ -1,6 +1,7 @@
 """The dynamic filter: OpenRLHF's own loop, with scores that differ kept and equal ones replaced."""
 
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 import ray
@@ -8,6 +9,7 @@ import torch
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 import credit
+from credit.adapters.openrlhf import extra
 from credit.adapters.openrlhf.sampling import CreditSamplesGenerator
 
 GROUPS = [[3.0, 3.0, 3.0, 3.0], [2.0, 5.0, 2.0, 2.0], [0, 0, 0, 0], [0, 1, 0, 1], [-1.5, -1.5, -1.5, -1.0]]
@@ -54,3 +56,46 @@ def test_an_estimators_own_filter_is_asked_too(filtered, monkeypatch):
 
     monkeypatch.setattr(credit.DGPO, "keep", positive)
     assert filtered(CreditSamplesGenerator, estimator="dgpo") == [GROUPS[1], GROUPS[3]]
+
+
+class Reads(credit.GRPO):
+    """Reads two arrays of the user's own."""
+
+    name: Literal["reads_logs"] = "reads_logs"
+
+    @property
+    def needs(self):
+        return ("extra.own", "extra.share")
+
+
+def answer(**logs):
+    """What a rollout worker answers after a reward function has logged numbers: three actions in two turns."""
+    made = {
+        "observation_tokens": [3, 4, 5, 6, 7],
+        "action_ranges": [(1, 3), (4, 5)],
+        "reward": 1.0,
+        "scores": 1.0,
+    }
+    return made | {"rollout_log_probs": None, "prompt": "a", "label": "b", "extra_logs": logs}
+
+
+@pytest.mark.parametrize("kept", [3, 2])
+def test_lists_that_a_reward_function_logs_reach_the_experience(parse, kept):
+    args = parse("--algo.advantage.estimator", "reads_logs")
+    sampler = CreditSamplesGenerator(SimpleNamespace(args=args), None, None, None, [])
+    given = answer(own=[1.0, 2.0, 3.0], share=torch.tensor([0.5]), other=2, unread=[1, 2])
+    longest = {3: 2048, 2: 4}[kept]  # OpenRLHF cuts what is longer
+    found = sampler._process_response_into_experience(given, max_len=longest).info
+    assert found[extra.KEY + "extra.own"] == [[1.0, 2.0, 3.0][:kept]]
+    assert found[extra.KEY + "extra.share"] == [0.5]
+    assert (found["share"].tolist(), found["other"].tolist()) == ([0.5], [2])
+    assert not {"own", "unread"} & set(found)
+
+
+def test_a_name_that_nothing_logs_is_refused(parse):
+    args = parse("--algo.advantage.estimator", "reads_logs")
+    sampler = CreditSamplesGenerator(SimpleNamespace(args=args), None, None, None, [])
+    with pytest.raises(
+        ValueError, match="needs extra.own, but this batch has no 'own'; it has share. In Open"
+    ):
+        sampler._process_response_into_experience(answer(share=1.0))

@@ -8,6 +8,7 @@ import torch
 from openrlhf.models import Actor
 from transformers import AutoModelForCausalLM
 
+from credit.adapters.fields import STATISTICS
 from credit.adapters.openrlhf import statistics
 
 TEMPERATURE = 1.3
@@ -50,6 +51,10 @@ def expected(paths, sequences, attention):
         "reference_log_probs": lq.gather(-1, next_ids)[..., 0],
         "normalized_entropy": -(lp.exp() * lp).sum(-1) / torch.tensor(lp.shape[-1]).log(),
         "deviation": ((lp / 2).exp() - (lq / 2).exp()).square().sum(-1) / 2,
+        "extra.sum_squares": (2 * lp).exp().sum(-1),
+        "extra.entropy": -(lp.exp() * lp).sum(-1),
+        "extra.kl": (lp.exp() * (lp - lq)).sum(-1),
+        "extra.reverse_kl": (lq.exp() * (lq - lp)).sum(-1),
     }
 
 
@@ -65,11 +70,13 @@ def test_statistics_equal_a_float64_forward(models, packed, compared):
     with torch.no_grad():
         reference = nullcontext(actors[1] if compared else None)
         log_probs, found = statistics.score_tokens(
-            actors[0], lambda: reference, sequences, actions, attention
+            actors[0], lambda: reference, sequences, actions, attention, names=STATISTICS
         )
     paths = models if compared else [models[0], models[0]]
     chosen = actions.bool()
-    for name, values in expected(paths, sequences, attention).items():
+    wanted = expected(paths, sequences, attention)
+    assert wanted.keys() == set(STATISTICS)
+    for name, values in wanted.items():
         assert (found[name] - values)[chosen].abs().max() < 5e-6, name
     torch.testing.assert_close(log_probs[chosen], found["log_probs"][chosen], rtol=0, atol=5e-6)
     assert (found["deviation"][chosen].max() > 1e-3) == compared

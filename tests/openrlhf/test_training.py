@@ -66,7 +66,14 @@ def train(tmp_path):
         assert process.returncode == 0, printed[-6000:]
         assert "CreditExperienceMaker: the advantages are those of Witness" in printed
         paths = sorted(tmp_path.glob("batch_*.pt"))
-        return [torch.load(path, weights_only=False) for path in paths], printed
+        batches = [torch.load(path, weights_only=False) for path in paths]
+        for batch in batches:
+            assert metric(batch, "error_of_tokens") == 0.0
+            assert metric(batch, "fed") >= 18
+            low = torch.cat([experience["info"]["low"] for experience in batch["experiences"]])
+            assert metric(batch, "low_mean") == pytest.approx(low.mean().item(), abs=1e-6)
+            assert not any("own" in experience["info"] for experience in batch["experiences"])
+        return batches, printed
 
     return run
 
@@ -126,6 +133,15 @@ def largest_error(batch, policy, reference, tau=TAU):
     return largest
 
 
+def expected_kl(batch, policy, reference):
+    """The mean of the exact KL(p || q) over the batch's action tokens, in float64."""
+    each = []
+    for experience in batch["experiences"]:
+        lp, lq = log_probs(policy, experience), log_probs(reference, experience)
+        each.append((lp.exp() * (lp - lq)).sum(-1)[experience["action_mask"].bool()])
+    return torch.cat(each).mean().item()
+
+
 def metric(batch, name):
     values = torch.cat([experience["info"][f"credit/{name}"] for experience in batch["experiences"]])
     assert values.unique().numel() == 1
@@ -166,11 +182,18 @@ def test_synchronous_training_on_two_ranks_with_zero_3(train, tmp_path, other, m
         assert largest_error(batch, policy, reference) < 5e-6
         assert largest_error(batch, policy, reference, tau=2 * TAU) > 1e-2  # another tau is another thing
         assert metric(batch, "deviation_mean") > 1e-3
+        assert metric(batch, "kl_mean") == pytest.approx(expected_kl(batch, policy, reference), rel=1e-4)
         assert metric(batch, "weights_mean") == pytest.approx(1.0, abs=1e-6)
     logged = steps(printed)
     assert len(logged) == 2
     for line in logged:
-        for name in ("credit/weight_std", "credit/deviation_max", "actor_grad_norm", "group_reward_std"):
+        for name in (
+            "credit/weight_std",
+            "credit/kl_mean",
+            "credit/entropy_mean",
+            "actor_grad_norm",
+            "group_reward_std",
+        ):
             assert f"'{name}'" in line
         assert "nan" not in line
 
@@ -193,6 +216,7 @@ def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
     batches, _ = train(LORA)
     assert metric(batches[0], "deviation_max") == 0.0
     assert metric(batches[0], "weight_max") == 1.0
+    assert metric(batches[0], "kl_mean") == 0.0 < metric(batches[1], "kl_mean")
     assert metric(batches[1], "deviation_mean") > 1e-6
     weights = weights_of(tmp_path, batches, 2)[1]
     policy, reference = model(tmp_path / "model", weights), model(tmp_path / "model")

@@ -4,9 +4,11 @@ Started by test_two_processes.py. Writes what this process saw to OUT/rank_{0,1}
 """
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar, Literal
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
@@ -14,11 +16,35 @@ import torch
 from datasets import Dataset
 from transformers import PrinterCallback
 
+import credit
 from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
 
 
-def third(prompts, completions, **_):
-    """Varies within the groups of every third prompt only."""
+class Checked(credit.DGPO):
+    """DGPO that fails unless the arrays of the user's own are those of the rows of both processes."""
+
+    name: Literal["checked"] = "checked"
+    kl: ClassVar[list] = []
+
+    @property
+    def needs(self):
+        return (*super().needs, "extra.own", "extra.number", "extra.token_ids", "extra.kl")
+
+    def score(self, rollouts):
+        own, number, ids = (rollouts.extra[name] for name in ("own", "number", "token_ids"))
+        places = torch.arange(ids.shape[1])
+        torch.testing.assert_close(own, torch.where(rollouts.mask, ids + places / 16, 0.0), rtol=0, atol=0)
+        if len(number) == 16:  # and not those that are recorded
+            self.kl.append(rollouts.extra["kl"][rollouts.mask].mean().item())
+        groups = number.view(-1, 4)
+        assert (groups == groups[:, :1]).all()
+        assert (groups % 3 == 0).all()
+        return super().score(rollouts)
+
+
+def third(prompts, completions, completion_ids, log_extra, **_):
+    """Varies within the groups of every third prompt only; and a number for each token and its place."""
+    log_extra("own", [[token + place / 16 for place, token in enumerate(ids)] for ids in completion_ids])
     pairs = zip(prompts, completions, strict=True)
     return [0.5 if int(prompt[:-1]) % 3 else len(set(text)) / 8 for prompt, text in pairs]
 
@@ -30,7 +56,7 @@ def train(model, out, resume=None):
         use_cpu=True,
         ddp_backend="gloo",
         bf16=False,
-        advantage_estimator="dgpo",
+        advantage_estimator="checked",
         advantage_estimator_kwargs={"tau": 0.01},
         dynamic_sampling="resample",
         record_steps=1,
@@ -47,13 +73,15 @@ def train(model, out, resume=None):
         gradient_checkpointing=False,
         disable_tqdm=True,
     )
-    data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)]})
+    data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)], "number": list(range(90))})
     trainer = CreditGRPOTrainer(model, third, args=args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume)
     batch = trainer._buffered_inputs[0]
     log = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
     ids = batch["prompt_ids"] * batch["prompt_mask"]
+    assert math.isclose(log[-1]["credit/kl_mean"], Checked.kl[-1], rel_tol=1e-4)
+    assert log[-1]["credit/kl_mean"] > 0
     return {
         "steps": [(entry["loss"], entry["grad_norm"], entry["credit/sampling_rounds"]) for entry in log],
         "dropped": [entry["credit/dropped_groups"] for entry in log],

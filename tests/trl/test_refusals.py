@@ -24,7 +24,6 @@ SUPPORTS = f"credit supports trl {hooks.FRAMEWORK.supported}"
     ("settings", "message"),
     [
         ({"estimator": "remax"}, "remax needs baseline_rewards, which TRL does not provide"),
-        ({"estimator": "mt_grpo"}, "mt_grpo needs token_rewards, which TRL does not provide"),
         ({"estimator": "dgop"}, "unknown estimator 'dgop'; known: .*dapo, .*dgpo"),
         ({"estimator": "dgpo", "kwargs": {"tua": 1}}, "unknown setting 'tua'"),
         ({"estimator": "dgpo", "kwargs": '{"tau": -1}'}, "greater than 0"),
@@ -84,17 +83,15 @@ def test_images_are_refused_before_loading(make_trainer):
 
 
 def test_a_need_that_trl_cannot_fill_is_refused(make_trainer):
-    class NeedsTokenRewards(credit.GRPO):
-        name: Literal["needs_token_rewards"] = "needs_token_rewards"
+    class NeedsGreedy(credit.GRPO):
+        name: Literal["needs_greedy"] = "needs_greedy"
 
         @property
         def needs(self):
-            return ("token_rewards",)
+            return ("baseline_rewards",)
 
-    with pytest.raises(
-        ValueError, match="needs_token_rewards needs token_rewards, which TRL does not provide"
-    ):
-        make_trainer("needs_token_rewards", model=NOWHERE)
+    with pytest.raises(ValueError, match="needs_greedy needs baseline_rewards, which TRL does not provide"):
+        make_trainer("needs_greedy", model=NOWHERE)
 
 
 def test_log_probs_that_nobody_records_are_refused(make_trainer):

@@ -10,6 +10,7 @@ from small_models import cohere, gemma2, granite, qwen2
 from trl.trainer.utils import add_fused_lm_head
 
 import credit
+from credit.adapters.fields import STATISTICS
 from credit.adapters.trl import statistics
 
 
@@ -40,9 +41,10 @@ def test_statistics_equal_a_float64_forward(make, budget_mb):
         "completion_ids": ids[:, 6:],
         "completion_mask": attention[:, 6:],
     }
-    fields = statistics.compute_statistics(trainer, output, mask)
+    fields = statistics.compute_statistics(trainer, output, mask, STATISTICS)
     expected = in_float64(policy, reference, ids, attention, 0.7)
     chosen = mask.bool().numpy()
+    assert expected.keys() == set(STATISTICS)
     for name, values in expected.items():
         ours = fields[name].numpy()
         assert np.abs(ours - values[:, 5:-1])[chosen].max() < 5e-6, name
@@ -67,5 +69,9 @@ def in_float64(policy, reference, ids, attention, temperature):
         "reference_log_probs": lq.gather(-1, next_ids)[..., 0],
         "normalized_entropy": -(lp.exp() * lp).sum(-1) / np.log(lp.shape[-1]),
         "deviation": 0.5 * roots.square().sum(-1),
+        "extra.sum_squares": (2 * lp).exp().sum(-1),
+        "extra.entropy": -(lp.exp() * lp).sum(-1),
+        "extra.kl": (lp.exp() * (lp - lq)).sum(-1),
+        "extra.reverse_kl": (lq.exp() * (lq - lp)).sum(-1),
     }
     return {name: value.numpy() for name, value in fields.items()}

@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import given_rows
 import numpy as np
 import pytest
 import tiny_model
@@ -11,7 +12,9 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 import credit
+from credit.adapters import table
 from credit.adapters.trl import CreditGRPOTrainer, CreditMixin
+from credit.adapters.trl.hooks import FRAMEWORK
 
 TRL = {"preset": "trl"}
 
@@ -23,9 +26,19 @@ def close(ours, theirs, name, tolerance):
 PARTS = {"mix": {"parts": [[0.7, {"name": "grpo"}], [0.3, {"name": "dgpo", "tau": 0.01}]]}}
 
 
-@pytest.mark.parametrize("name", [name for name in credit.names() if name not in ("mt_grpo", "remax")])
+FED = [name for name, each in table.list_estimators().items() if not table.list_missing(FRAMEWORK, each)]
+
+
+def logged(completions, completion_ids, log_extra, **_):
+    """A reward that varies, and all arrays that users give by name."""
+    for name, rows in given_rows.make_rows(completion_ids).items():
+        log_extra(name, rows)
+    return [sum(c in "01234" for c in text) / max(len(text), 1) for text in completions]
+
+
+@pytest.mark.parametrize("name", [*FED, "mix"])
 def test_trains_for_several_steps_and_logs(train, name):
-    trainer, log = train(name, PARTS.get(name))
+    trainer, log = train(name, PARTS.get(name), reward=logged)
     assert len(log) == 3
     for entry in log:
         assert math.isfinite(entry["loss"])
@@ -50,6 +63,10 @@ def test_dgpo_starts_as_grpo_and_then_departs(train):
     assert dgpo[0]["credit/weight_std"] == 0.0
     assert dgpo[0]["loss"] == grpo[0]["loss"]
     assert dgpo[0]["grad_norm"] == grpo[0]["grad_norm"]
+    assert dgpo[0]["credit/kl_mean"] == 0.0 < dgpo[1]["credit/kl_mean"]
+    # TRL's own is that of the loss's pass over the same batch.
+    assert dgpo[0]["credit/entropy_mean"] == pytest.approx(dgpo[0]["entropy"], rel=1e-5)
+    assert not {"credit/kl_mean", "credit/entropy_mean"} & set(grpo[0])
     assert dgpo[1]["credit/deviation_mean"] > 0
     assert dgpo[2]["credit/weight_std"] > 0.1
     assert dgpo[2]["grad_norm"] != grpo[2]["grad_norm"]

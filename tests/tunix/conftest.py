@@ -236,7 +236,12 @@ def statistics_in_float64(models, example, temperature=1.0):
     entropy = -(np.exp(lp) * lp).sum(-1) / np.log(lp.shape[-1])
     deviation = 0.5 * np.square(np.exp(lp / 2) - np.exp(lq / 2)).sum(-1)
     chosen = (np.take_along_axis(log, next_ids, -1)[..., 0] for log in (lp, lq))
-    return dict(zip(credit.TokenStatistics._fields, (*chosen, entropy, deviation), strict=True))
+    return dict(zip(credit.TokenStatistics._fields, (*chosen, entropy, deviation), strict=True)) | {
+        "extra.sum_squares": np.exp(2 * lp).sum(-1),
+        "extra.entropy": entropy * np.log(lp.shape[-1]),
+        "extra.kl": (np.exp(lp) * (lp - lq)).sum(-1),
+        "extra.reverse_kl": (np.exp(lq) * (lq - lp)).sum(-1),
+    }
 
 
 @nnx.jit

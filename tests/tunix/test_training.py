@@ -4,6 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import Literal
 
+import given_rows
 import jax
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ from tunix.rl.grpo.grpo_learner import GRPOConfig, GRPOLearner
 from tunix.rl.rl_cluster import Mode, Role
 
 import credit
-from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner
+from credit.adapters import table
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, log_extra
+from credit.adapters.tunix.hooks import FRAMEWORK
+from credit.fields import replace_arrays
 
 SHARP = {"name": "dgpo", "tau": 0.01}
 PARTS = {"mix": {"parts": [[0.7, {"name": "grpo"}], [0.3, SHARP]]}}
@@ -36,6 +40,7 @@ def test_dgpo_trains_on_a_mesh_and_its_advantages_follow_from_float64(train, in_
     assert run.cluster.actor_trainer.train_steps == len(run.log) == 3
     assert all(len(leaf.sharding.device_set) == 4 for leaf in run.weights())
     first, *later = run.log
+    assert first["credit/kl_mean"] == 0.0 < later[0]["credit/kl_mean"]
     assert (first["credit/deviation_max"], first["credit/weight_std"]) == (0.0, 0.0)
     assert all(entry["credit/weight_std"] > 0.01 for entry in later)
     for step, (entry, example) in enumerate(zip(run.log, run.examples, strict=True)):
@@ -44,11 +49,13 @@ def test_dgpo_trains_on_a_mesh_and_its_advantages_follow_from_float64(train, in_
         mask = np.asarray(example.completion_mask)
         fields = in_float64(run.models(step), example)
         groups = np.arange(len(mask)) // GROUP
-        rollouts = credit.Rollouts(rewards_of(example), groups, mask, **fields)
+        rollouts = replace_arrays(credit.Rollouts(rewards_of(example), groups, mask), fields)
         expected = credit.parse(SHARP)(rollouts)
         advantages = np.asarray(example.advantages)
         assert np.abs(advantages - expected.advantages).max() < 1e-4
         assert abs(entry["credit/deviation_mean"] - expected.metrics["deviation_mean"]) < 1e-6
+        for name in ("kl", "entropy"):
+            assert abs(entry[f"credit/{name}_mean"] - fields[f"extra.{name}"][mask].mean()) < 1e-5
         assert abs(entry["credit/gate_mean"] - expected.metrics["gate_mean"]) < 1e-6
         # The weights average 1: a response keeps the advantage that GRPO gives it.
         plain = credit.GRPO()(rollouts).advantages
@@ -72,10 +79,25 @@ def cluster(make_cluster):
     return make_cluster()
 
 
-@pytest.mark.parametrize("name", [name for name in credit.names() if name not in ("mt_grpo", "remax")])
-def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, name):
+FED = [name for name, each in table.list_estimators().items() if not table.list_missing(FRAMEWORK, each)]
+
+
+@pytest.mark.parametrize("name", [*FED, "mix", "gdpo"])  # which weighs the one reward that there is
+def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, monkeypatch, name):
+    sampled, generate = [], cluster.generate
+    monkeypatch.setattr(
+        cluster, "generate", lambda *a, **named: sampled.append(generate(*a, **named)) or sampled[-1]
+    )
+
+    def logged(**named):
+        ids = [np.asarray(row) for row in sampled[-1].tokens]
+        responses = [row[row != cluster.rollout.pad_id()] for row in ids]
+        for array, rows in given_rows.make_rows(responses).items():
+            log_extra(array, rows)
+        return low_digits(**named)
+
     config = CreditGRPOConfig(estimator={"name": name, **PARTS.get(name, {})}, num_generations=GROUP)
-    learner = CreditGRPOLearner(cluster, config, low_digits)
+    learner = CreditGRPOLearner(cluster, config, logged)
     learner._rollout_micro_batch_size = learner._compute_logps_micro_batch_size = 2
     example = learner._generate_and_compute_advantage(
         {"prompts": ["12>"] * GROUP + ["3>"] * GROUP}, Mode.TRAIN

@@ -22,7 +22,9 @@ BATCHING = [
     "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz=True",
     "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=32",
 ]
-FIELDS = "log_probs reference_log_probs normalized_entropy deviation"
+FIELDS = (
+    "log_probs reference_log_probs normalized_entropy deviation extra.sum_squares extra.kl extra.reverse_kl"
+)
 
 
 def rows(vocabulary=12, count=6):

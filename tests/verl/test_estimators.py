@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tensordict import NonTensorStack, TensorDict
 from verl.protocol import DataProto
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 import credit
-from credit.adapters.verl import registry, rollouts
+from credit.adapters.verl import extra, registry, rollouts
 
 VERL = {"credit": {"preset": "verl"}}
 
@@ -253,3 +254,97 @@ def test_outside_of_our_trainer_errors_name_the_way_out(name, config, message):
     keys, scores, mask = batch(0)
     with pytest.raises(ValueError, match=message):
         run(name, keys, scores, mask, config)
+
+
+def test_arrays_of_the_users_own_reach_the_estimator_by_name():
+    class Scored(credit.Redistributing):
+        name: Literal["scored"] = "scored"
+
+        @property
+        def needs(self):
+            return ("extra.scores", "extra.hard", "token_rewards")
+
+        def score(self, given):
+            return given.extra["scores"] * given.extra["hard"][:, None] + given.token_rewards
+
+    registry.register_estimators()
+    keys, scores, mask = batch(7)
+    given = {"extra.scores": of_tokens(mask)["deviation"], "extra.hard": torch.arange(len(keys)) / 9}
+    with step(keys, **given):
+        ours = run("credit_scored", keys, scores, mask)
+    score = given["extra.scores"] * given["extra.hard"][:, None] + scores
+    groups = torch.tensor([int(key.split("_")[0][1:]) for key in keys])
+    expected = credit.DGPO(kappa=0)(credit.Rollouts(scores.sum(-1), groups, mask, deviation=score))
+    torch.testing.assert_close(ours, expected.advantages)
+    with step(keys), pytest.raises(ValueError, match="needs extra.scores, extra.hard of the batch"):
+        run("credit_scored", keys, scores, mask)
+
+
+def test_scores_of_turns_stand_on_their_last_tokens():
+    mask = torch.tensor(
+        [[1, 1, 0, 1, 1, 0], [1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]]
+    ).bool()
+    found = extra.place_turn_scores([[2.0, 3.0], [5.0, 7.0], [], []], mask)
+    assert found.tolist() == [[0, 2, 0, 0, 3, 0], [5, 0, 7, 0, 0, 0], [0] * 6, [0] * 6]
+    with pytest.raises(
+        ValueError, match="row 1 has 1 turn_scores for 3 turns, and nothing says to which they"
+    ):
+        extra.place_turn_scores([[], [1.0], [], []], mask)
+
+
+class Queue:
+    """The rows of a batch as verl's TransferQueue gives them: two real ones, and one that verl added."""
+
+    keys, partition_id = ("p_0_0", "p_1_0", "pad_0_0"), "train"
+    tags = ({}, {}, {"is_padding": True})
+
+    def __init__(self, fields, number=0.5):
+        responses = [torch.arange(3, 3 + length) for length in (2, 3, 1)]
+        nested = torch.nested.as_nested_tensor(responses, layout=torch.jagged)
+        self.data = {"responses": nested, "values": nested.float(), "extra_fields": NonTensorStack(*fields)}
+        self.data |= {"extra_info": NonTensorStack({"hard": 1}, {"hard": number}, {"hard": 1})}
+
+    def get(self, keys, partition_id, select_fields=None):
+        names = self.data if select_fields is None else [n for n in select_fields if n in self.data]
+        return TensorDict({name: self.data[name] for name in names}, batch_size=[3])
+
+
+def reads(*names):
+    return SimpleNamespace(required_fields=names, name="own")
+
+
+FIELDS = [{"scores": [1, 2], "reward_extra_info": {"right": True}}, {"scores": [4, 5, 6.5]}]
+
+
+def test_arrays_come_from_where_verls_users_put_them(monkeypatch):
+    fields = [*FIELDS, FIELDS[0]]  # padding is a copy of the first row but for its response
+    fields[1]["reward_extra_info"] = {"right": False}
+    queue = Queue(fields)
+    monkeypatch.setattr(extra.tq, "kv_batch_get", queue.get)
+    names = ("extra.scores", "extra.right", "extra.hard", "extra.values", "extra.token_ids")
+    found = extra.collect_arrays(reads(*names), queue)
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "extra.scores": [[1, 2, 0], [4, 5, 6.5], [0, 0, 0]],
+        "extra.right": [True, False, False],
+        "extra.hard": [1, 0.5, 0],
+        "extra.values": [[3, 4, 0], [3, 4, 5], [3, 0, 0]],
+        "extra.token_ids": [[3, 4, 0], [3, 4, 5], [3, 0, 0]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "extra.other",
+            "credit_own needs extra.other, but this batch has no 'other'; it has extra_fields, extra_info, "
+            "hard, .*, scores, values. In verl it comes from extra_fields of an agent loop's output",
+        ),
+        ("extra.hard", "extra.hard of row 1 is None; expected a number, or numbers in one list or array"),
+    ],
+)
+def test_what_the_batch_lacks_is_named(monkeypatch, name, message):
+    queue = Queue([*FIELDS, FIELDS[0]], number=None)
+    monkeypatch.setattr(extra.tq, "kv_batch_get", queue.get)
+    with pytest.raises(ValueError, match=message):
+        extra.collect_arrays(reads(name), queue)

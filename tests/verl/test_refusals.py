@@ -22,14 +22,34 @@ SINGLE = "actor_rollout_ref.rollout.n=1"
 BYPASS = "algorithm.rollout_correction.bypass_mode=True"
 
 
-class NeedsTokenRewards(credit.GRPO):
+class NeedsBaselines(credit.GRPO):
     """Needs what verl does not have."""
 
-    name: Literal["needs_token_rewards"] = "needs_token_rewards"
+    name: Literal["needs_baselines"] = "needs_baselines"
 
     @property
     def needs(self):
-        return ("token_rewards",)
+        return ("baseline_rewards",)
+
+
+class NeedsValues(credit.GRPO):
+    """Needs the values of a critic."""
+
+    name: Literal["needs_values"] = "needs_values"
+
+    @property
+    def needs(self):
+        return ("extra.values",)
+
+
+class NeedsKL(credit.DGPO):
+    """Needs the exact KL."""
+
+    name: Literal["needs_kl"] = "needs_kl"
+
+    @property
+    def needs(self):
+        return (*super().needs, "extra.kl")
 
 
 class NeedsRollouts(credit.GRPO):
@@ -67,8 +87,20 @@ def build(configured):
         ([*SYNC, "+algorithm.credit.divergence=top_k"], "expected exact or binary"),
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
         (
-            ["algorithm.adv_estimator=credit_needs_token_rewards"],
-            "needs token_rewards, which verl does not provide",
+            ["algorithm.adv_estimator=credit_needs_baselines"],
+            "needs baseline_rewards, which verl does not provide",
+        ),
+        (
+            ["algorithm.adv_estimator=credit_needs_values"],
+            "needs extra.values, which verl's critic gives, and there is none; set critic.enable=True",
+        ),
+        (
+            ["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.token_rewards=turn_scores"],
+            "token_rewards=turn_scores has no effect with credit_grpo; leave it out",
+        ),
+        (
+            ["algorithm.adv_estimator=credit_mt_grpo", "+algorithm.credit.token_rewards=scores"],
+            "token_rewards is 'scores'; expected token_level_rewards or turn_scores",
         ),
         (
             ["algorithm.adv_estimator=credit_needs_rollouts", NO_LOG_PROBS],
@@ -131,6 +163,10 @@ def build(configured):
         ),
         ([*SYNC, "actor_rollout_ref.ref.strategy=fsdp2"], "set actor_rollout_ref.ref.strategy=fsdp"),
         ([*BINARY, BYPASS], "bypass_mode=False, or .algorithm.credit.kappa=0"),
+        (
+            [*BINARY, "algorithm.adv_estimator=credit_needs_kl"],
+            "needs extra.kl, which log-probs of sampled tokens do not give; leave .*divergence=binary out",
+        ),
     ],
 )
 def test_it_is_refused_when_the_trainer_is_built(build, overrides, message):

@@ -73,6 +73,9 @@ def expected(policy, reference, ids):
         "credit_reference_log_probs": lq.gather(-1, next_ids)[:, 0],
         "credit_normalized_entropy": entropy / torch.tensor(lp.shape[-1]).log(),
         "credit_deviation": ((lp / 2).exp() - (lq / 2).exp()).square().sum(-1) / 2,
+        "credit_extra.sum_squares": (2 * lp).exp().sum(-1),
+        "credit_extra.kl": (lp.exp() * (lp - lq)).sum(-1),
+        "credit_extra.reverse_kl": (lq.exp() * (lq - lp)).sum(-1),
     }
 
 

@@ -61,17 +61,25 @@ def train(tmp_path):
 
 def starts_at_its_reference_and_leaves_it(log):
     first, *later = log
-    assert first["credit/deviation_max"] == 0.0
+    assert first["credit/deviation_max"] == first["credit/kl_mean"] == 0.0
     assert (first["credit/weight_min"], first["credit/weight_max"]) == (1.0, 1.0)
     for entry in later:
         assert entry["credit/deviation_mean"] > 1e-6
+        assert entry["credit/kl_mean"] > 1e-6
         assert entry["credit/weight_std"] > 0
+    for entry in log:  # verl's own is over the micro-batches' rows
+        assert entry["credit/entropy_mean"] == pytest.approx(entry["actor/entropy"], rel=0.05)
 
 
-def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(train):
+def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(train, tmp_path):
+    loop = tmp_path / "loop.yaml"
+    loop.write_text("- {name: scoring, _target_: scoring_loop.ScoringLoop}")
     log, printed = train(
         "dgpo",
         "algorithm.adv_estimator=credit_witness",
+        "+algorithm.credit.token_rewards=turn_scores",
+        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loop}",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=scoring",
         "actor_rollout_ref.model.external_lib=witness",
         "trainer.n_gpus_per_node=2",
         "actor_rollout_ref.actor.ppo_mini_batch_size=3",
@@ -83,6 +91,9 @@ def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(tr
         assert entry["credit/weights_mean"] == pytest.approx(1.0, abs=1e-6)
         assert entry["credit/rows_seen"] == 16
         assert entry["credit/zero_variance_groups"] == 0.0
+        assert entry["credit/fed"] >= 18
+        for array in ("tokens", "responses", "turns"):
+            assert entry[f"credit/error_of_{array}"] < 1e-5
     assert "training/filter_groups/evicted_samples" in set().union(*log)
 
 

@@ -1,0 +1,111 @@
+"""Arrays by name from the rows of verl's TransferQueue: the user's own, and what verl has beside rewards."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from verl.protocol import KVBatchMeta
+
+import credit
+from credit.adapters import extra
+from credit.adapters.verl.hooks import FRAMEWORK
+from credit.fields import EXTRA
+
+Tensor = torch.Tensor
+OWN = {"extra.token_ids": "responses", "extra.values": "values"}  # verl's names of what it has itself
+DICTS = ("extra_fields", "extra_info")  # what an agent loop adds to a row, and the data set's own
+
+
+def collect_arrays(estimator: credit.Estimator, batch: KVBatchMeta) -> dict[str, Tensor]:
+    """The arrays [N, ...] that the estimator reads and that are no statistics; 0 in rows of padding."""
+    found, names = dict[str, Tensor](), estimator.required_fields
+    for name in set(OWN) & set(names):
+        found[name] = pad_nested(fetch_fields(batch, OWN[name])[OWN[name]])
+    given = extra.list_given(FRAMEWORK, estimator)
+    if given:
+        found |= _stack_given(estimator, given, batch)
+    return found
+
+
+def collect_turn_scores(batch: KVBatchMeta) -> Tensor:
+    """Rewards of tokens [N, T]: the agent loop's score of each turn on the turn's last token.
+
+    Raises:
+        ValueError: no row has scores, or a row has others than one for each turn, the last one apart.
+    """
+    data = fetch_fields(batch, "extra_fields", "response_mask")
+    pairs = zip(_list_rows(data["extra_fields"]), list_padding(batch), strict=True)
+    rows = [[] if padded else fields.get("turn_scores") or [] for fields, padded in pairs]
+    if not any(rows):
+        raise ValueError(
+            "algorithm.credit.token_rewards=turn_scores reads what an agent loop puts into extra_fields["
+            "'turn_scores'], which no row of this batch has; leave it out for verl's token_level_rewards"
+        )
+    return place_turn_scores(rows, pad_nested(data["response_mask"]).bool())
+
+
+def place_turn_scores(rows: Sequence[Sequence[float]], mask: Tensor) -> Tensor:
+    """Each row's scores, in the order of its turns, on the last tokens of the mask's runs; [N, T]."""
+    after = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
+    whole = torch.zeros(mask.shape, device=mask.device)
+    for row, (scores, ends) in enumerate(zip(rows, mask & ~after, strict=True)):
+        places = ends.nonzero()[:, 0]
+        if scores and not len(places) - 1 <= len(scores) <= len(places):
+            raise ValueError(
+                f"row {row} has {len(scores)} turn_scores for {len(places)} turns, and nothing says to which "
+                "they belong; let the agent loop score every turn (0 where nothing is earned)"
+            )
+        whole[row, places[: len(scores)]] = torch.as_tensor(scores, dtype=whole.dtype, device=whole.device)
+    return whole
+
+
+def list_padding(batch: KVBatchMeta) -> list[bool]:
+    """Which rows verl added to fill a mini-batch; they are copies of another row but for their response."""
+    return [bool(tag.get("is_padding", False)) for tag in batch.tags]
+
+
+def fetch_fields(batch: KVBatchMeta, *names: str) -> Any:
+    """The fields of those names of all rows of the batch; a field that no row has is left out."""
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
+
+
+def pad_nested(nested: Tensor) -> Tensor:
+    """[N, T] of rows of several lengths, with 0 behind them."""
+    return nested.to_padded_tensor(0) if nested.is_nested else nested
+
+
+def _stack_given(estimator: credit.Estimator, given: Sequence[str], batch: KVBatchMeta) -> dict[str, Tensor]:
+    real = [row for row, padded in enumerate(list_padding(batch)) if not padded]
+    data = fetch_fields(batch, *(name.removeprefix(EXTRA) for name in given), *DICTS, "responses")
+    lengths = [len(row) for row in data["responses"].unbind()]
+    dicts = {name: [_list_rows(data[name])[row] for row in real] for name in DICTS if name in data}
+    dicts["reward_extra_info"] = [row.get("reward_extra_info") or {} for row in dicts.get("extra_fields", ())]
+    columns = {name.removeprefix(EXTRA) for name in given} & set(data.keys())
+    places = {place: _merge_rows(rows) for place, rows in dicts.items()}
+    places["the batch"] = {name: [_list_rows(data[name])[row] for row in real] for name in columns}
+    if not all(any(name.removeprefix(EXTRA) in each for each in places.values()) for name in given):
+        # Only for the error's list of names, since the other fields are many and large.
+        first = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id)
+        places["the batch"] |= dict.fromkeys(set(first.keys()) - columns)
+    found = {}
+    for name in given:
+        values = extra.find_values(FRAMEWORK, estimator, name, places)
+        array = extra.stack_rows(name, values, [lengths[row] for row in real], max(lengths))
+        whole = torch.zeros((len(lengths), *array.shape[1:]), dtype=torch.from_numpy(array).dtype)
+        whole[real] = torch.from_numpy(array)
+        found[name] = whole
+    return found
+
+
+def _merge_rows(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The rows' dicts as columns; None where a row lacks what another has."""
+    rows = list(rows)
+    return {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
+
+
+def _list_rows(column: Any) -> list[Any]:
+    """The rows of a column, which is a tensor or one of several kinds of lists."""
+    if isinstance(column, Tensor):
+        return list(column.unbind())
+    return column.tolist() if hasattr(column, "tolist") else list(column)

@@ -1,0 +1,37 @@
+"""Rows of the arrays that users give by name, made of the ids of each response's tokens."""
+
+from credit.adapters import table
+
+TOKENS = {
+    "teacher_log_probs": lambda token: -(token + 1) / 8,
+    "states": lambda token: token % 3,
+    "token_rewards": lambda token: token / 8,
+    "values": lambda token: token / 16 - 0.5,
+}
+
+
+def make_rows(responses):
+    """For each array a row per response, by its name without "extra."."""
+    return {name: [[of(int(token)) for token in ids] for ids in responses] for name, of in TOKENS.items()}
+
+
+NEEDS = (
+    *("log_probs", "reference_log_probs", "normalized_entropy", "deviation", "token_rewards", "turns"),
+    *("extra.sum_squares", "extra.states", "extra.teacher_log_probs"),
+)
+"""What one run of a framework without a critic gives, so that it feeds all estimators that need no more."""
+
+
+def try_estimators(rollouts):
+    """How many estimators were fed by a framework's batch; fails for one without finite advantages.
+
+    All 0 they may be for pass_at_k alone, where the best of every group are tied.
+    """
+    fed = 0
+    for name, estimator in table.list_estimators().items():
+        if set(estimator.required_fields) <= set(NEEDS):
+            advantages = estimator(rollouts).advantages
+            assert advantages.isfinite().all(), name
+            assert (advantages != 0).any() or name == "pass_at_k", name
+            fed += 1
+    return {"fed": rollouts.rewards.new_tensor(fed)}
