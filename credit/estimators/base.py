@@ -107,12 +107,8 @@ class Estimator(Settings):
     @property
     def required_fields(self) -> tuple[str, ...]:
         """The fields in `needs`, and `progress` if a setting is a Schedule."""
-        return (*self.needs, "progress") if self.is_scheduled else self.needs
-
-    @property
-    def is_scheduled(self) -> bool:
-        """Whether a setting is a Schedule."""
-        return any(isinstance(value, Schedule) for _, value in self)
+        scheduled = any(isinstance(value, Schedule) for _, value in self)
+        return (*self.needs, "progress") if scheduled else self.needs
 
     @property
     def ignores_group_constants(self) -> bool:
