@@ -1,5 +1,6 @@
 """Arrays of the user's own in `Rollouts.extra`: an estimator reads them as it reads the fields."""
 
+import warnings
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -55,6 +56,30 @@ def test_an_estimator_reads_what_it_needs(library, own):
     actual = run(library, own, RIGHT)
     np.testing.assert_allclose(actual.advantages, expected.advantages, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(actual.weights, expected.weights, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"tau": 0.5}, {"tau": 0.5, "negative": "inverse"}, {"effective_fraction": 0.6}]
+)
+@pytest.mark.parametrize("array", ["steps", "flags"])
+def test_a_score_may_be_of_integers_or_bool(library, own, array, settings):
+    class Counted(type(own)):
+        name: Literal["counted"] = "counted"
+
+        @property
+        def needs(self):
+            return (f"extra.{array}",)
+
+        def score(self, given):
+            return given.extra[array]
+
+    floats = np.where(MASK, RIGHT.extra[array], 0).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "effective_fraction is missed")
+        expected = credit.DGPO(kappa=0, **settings)(RIGHT._replace(deviation=floats)).weights
+        np.testing.assert_allclose(
+            run(library, Counted(**settings), RIGHT).weights, expected, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_it_sees_them_as_it_sees_the_fields(library, own):

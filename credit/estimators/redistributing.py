@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from credit import tokens
-from credit.backends.arrays import namespace
+from credit.backends.arrays import as_type, namespace
 from credit.estimators.on_baseline import OnBaseline
 from credit.estimators.targets import describe_target
 from credit.schedule import Positive, Share, evaluate_setting
@@ -90,7 +90,8 @@ class Redistributing(OnBaseline):
         return 1.0
 
     def weights(self, rollouts: Rollouts, advantages: Array) -> Array:
-        score = self._signed(self.score(rollouts), advantages)
+        score = as_type(self.score(rollouts), advantages.dtype)  # a score of the user's may be of integers
+        score = self._signed(score, advantages)
         mask = rollouts.mask
         turns = rollouts.turns if self.within == "turn" else None
         if self.effective_fraction is None:
