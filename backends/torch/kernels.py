@@ -3,7 +3,7 @@
 
 `vocab/state.py` is the reference for every formula here. Exponents are in base 2 (log2 e is 1.4427), so the
 moment E is in units of ln 2, and 2 ln 2 = 1.3863 turns it into nats. A program owns one token and one part of
-its vocabulary. Each thread keeps a state of its own over VEC neighbouring entries (16 bytes; without that
+its vocabulary. Each thread keeps a state of its own over VEC neighboring entries (16 bytes; without that
 alignment the lanes lie side by side), so the loop has neither a barrier nor a shuffle. Tiles are loaded one
 round ahead, since few programs leave memory idle. The number of parts follows from the vocabulary alone, so a
 token's result does not depend on its batch. Contraction is off: equal models shall deviate by exactly 0.
