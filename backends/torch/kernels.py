@@ -276,7 +276,7 @@ def statistics(
 ) -> Tensor:
     """[4 + also, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x.
 
-    `also` names fields of a state (`also.stored`), here and below.
+    `also` names fields of a state (`by_name.stored`), here and below.
     """
     if strides.is_scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
