@@ -11,8 +11,7 @@ from array_api_compat import is_torch_array
 
 from credit.backends import limits
 from credit.backends.arrays import is_in_range, namespace
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import loop, state, tiles
+from credit.backends.vocab import by_name, loop, state, tiles
 from credit.backends.vocab.sources import LinearHead
 
 Array = Any

@@ -141,7 +141,7 @@ def is_writable(array: Array) -> bool:
 
 
 def is_inspectable(array: Array) -> bool:
-    """Whether reading values costs no device synchronisation and breaks no tracing."""
+    """Whether reading values costs no device synchronization and breaks no tracing."""
     if is_torch_array(array):
         from credit.backends.torch import tensors
 
@@ -154,7 +154,7 @@ def is_inspectable(array: Array) -> bool:
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, Any]:
-    """A copy on the host; a device is synchronised if it must be."""
+    """A copy on the host; a device is synchronized if it must be."""
     if not is_torch_array(array):
         return np.asarray(array)
     small = array.is_floating_point() and array.itemsize < 4  # numpy has no bfloat16

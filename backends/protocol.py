@@ -27,8 +27,8 @@ class Backend(Protocol):
 
     Their callers have checked shapes, dtypes and temperatures. Ids [...] have the library's index type;
     masked tokens have the id UNREAD, and their results are not used. Statistics are log p(a), log q(a) and
-    H(p) in nats and the squared Hellinger distance d, and then those that `also` names (`vocab/also.py`), in
-    its order, each [...].
+    H(p) in nats and the squared Hellinger distance d, and then those that `also` names (`vocab/by_name.py`),
+    in its order, each [...].
     """
 
     def token_statistics(

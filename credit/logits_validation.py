@@ -11,7 +11,7 @@ from credit import validation
 from credit.backends import choose_sharded_backend
 from credit.backends.arrays import FLOATS, dtype_name
 from credit.backends.protocol import Shard
-from credit.backends.vocab.also import NAMES
+from credit.backends.vocab.by_name import NAMES
 from credit.backends.vocab.sources import LinearHead, Logits, Source
 from credit.backends.vocab.tiles import UNREAD
 from credit.types import Array

@@ -166,7 +166,7 @@ def _hint_at_source(absent: list[str]) -> str:
 def validate(rollouts: Rollouts) -> None:
     """Looks at every value and raises a ValueError that names the first wrong one; for debugging.
 
-    It copies to the host and so synchronises a device; it cannot run under jit. What it accepts:
+    It copies to the host and so synchronizes a device; it cannot run under jit. What it accepts:
     groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
     entropy and deviation in [0, 1], turns in 0..T-1, finite token rewards, and in `extra` what the names
     that the library knows allow. A non-finite reward is no error unless `valid` says that it counts: it

@@ -91,6 +91,7 @@ CASES = {
     "groups.divide_or_keep": (groups.divide_or_keep, {"centered": normal(N), "scale": np.abs(normal(N))}),
     "tokens.length": (partial(tokens.length, dtype=np.float32), {"mask": ROLLOUTS.mask}),
     "tokens.turns": (tokens.turns, {"mask": ROLLOUTS.mask}),
+    "tokens.following": (tokens.following, TOKENS),
     "tokens.whiten": (tokens.whiten, TOKENS),
     "tokens.mean": (tokens.mean, TOKENS),
     "tokens.extreme": (partial(tokens.extreme, largest=True), TOKENS),

@@ -12,8 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from credit.backends import array_api, limits
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import state
+from credit.backends.vocab import by_name, state
 
 Array = Any
 

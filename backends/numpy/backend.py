@@ -14,8 +14,7 @@ from credit.backends import array_api, limits
 from credit.backends.array_api import postprocess
 from credit.backends.numpy import inplace
 from credit.backends.numpy.threads import count_threads, run_in_threads
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import by_name, state, tiles
 
 __all__ = [
     "describe_path",

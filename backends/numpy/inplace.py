@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from credit.backends import limits
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import state
+from credit.backends.vocab import by_name, state
 
 Array = Any
 
@@ -73,7 +72,7 @@ def _sum_further(
     half: Array,
     buffers: tuple[Array, ...],
 ) -> Iterator[Array]:
-    """As `vocab.also.sum_part` from u and sqrt(A / B) w, which are lost."""
+    """As `vocab.by_name.sum_part` from u and sqrt(A / B) w, which are lost."""
     names = by_name.stored(also)
     if names:
         p, q, *others = buffers
@@ -153,7 +152,7 @@ def _sum_moment(logits: Array, peak: Array, scale: Array, t: Array, u: Array, co
 
 
 def _sum_divergence(p: Array, q: Array, t: Array, term: Array) -> Array:
-    """The sum of `vocab.also.divergence`; expm1(t) - t is as exact as t itself, which is a difference."""
+    """The sum of `vocab.by_name.divergence`; expm1(t) - t is as exact as t itself, which is a difference."""
     np.expm1(t, out=term)
     term -= t
     term *= p

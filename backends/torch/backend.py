@@ -8,8 +8,7 @@ import torch
 from credit.backends import array_api, limits
 from credit.backends.protocol import Shard
 from credit.backends.torch import autograd, cpu, linear_head, paths
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import by_name, state, tiles
 from credit.backends.vocab.sources import LinearHead, Source
 
 Tensor = torch.Tensor

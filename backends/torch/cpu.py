@@ -14,8 +14,7 @@ from credit.backends import array_api, limits
 from credit.backends.numpy import backend as numpy_backend
 from credit.backends.numpy import inplace
 from credit.backends.torch.tensors import move_batch_axes
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import state
+from credit.backends.vocab import by_name, state
 
 Tensor = torch.Tensor
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
-"""Triton: the fields of `vocab/also.py` in registers, beside those of `kernels.py`; f, k and r are theirs.
+"""Triton: the fields of `vocab/by_name.py` in registers, beside those of `kernels.py`; f, k and r are theirs.
 
 A lane takes its entries one by one, as parts of their own: none has a divergence inside, and the exponents,
 which do not underflow, give the ratios of their probabilities. SQUARES, KL and REVERSE are 1 where the field
@@ -68,7 +68,7 @@ def merge_further(
 def store_further(
     p, step, f, k, r, SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr
 ):  # fmt: skip
-    """The fields that are asked for in the order of `also.pack`, from `p` on, so many numbers apart."""
+    """The fields that are asked for in the order of `by_name.pack`, from `p` on, so many numbers apart."""
     if SQUARES:
         tl.store(p, f)
     if KL:

@@ -3,7 +3,7 @@
 
 `vocab/state.py` is the reference for every formula here. Exponents are in base 2 (log2 e is 1.4427), so the
 moment E is in units of ln 2, and 2 ln 2 = 1.3863 turns it into nats. A program owns one token and one part of
-its vocabulary. Each thread keeps a state of its own over VEC neighbouring entries (16 bytes; without that
+its vocabulary. Each thread keeps a state of its own over VEC neighboring entries (16 bytes; without that
 alignment the lanes lie side by side), so the loop has neither a barrier nor a shuffle. Tiles are loaded one
 round ahead, since few programs leave memory idle. The number of parts follows from the vocabulary alone, so a
 token's result does not depend on its batch. Contraction is off: equal models shall deviate by exactly 0.
@@ -276,7 +276,7 @@ def statistics(
 ) -> Tensor:
     """[4 + also, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x.
 
-    `also` names fields of a state (`also.stored`), here and below.
+    `also` names fields of a state (`by_name.stored`), here and below.
     """
     if strides.is_scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)

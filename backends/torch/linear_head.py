@@ -8,8 +8,7 @@ import torch
 from credit.backends import array_api, limits
 from credit.backends.torch import cpu, paths
 from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import loop, state, tiles
+from credit.backends.vocab import by_name, loop, state, tiles
 from credit.backends.vocab.sources import LinearHead
 
 Tensor = torch.Tensor

@@ -14,8 +14,7 @@ from credit.backends import array_api, limits
 from credit.backends.protocol import Shard
 from credit.backends.torch import autograd, linear_head, paths
 from credit.backends.torch.derivatives import apply_function
-from credit.backends.vocab import also as by_name
-from credit.backends.vocab import loop, state, tiles
+from credit.backends.vocab import by_name, loop, state, tiles
 from credit.backends.vocab.sources import Logits, Source
 
 Tensor = torch.Tensor

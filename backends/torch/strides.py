@@ -24,7 +24,7 @@ def row_strides(*tensors: Tensor) -> tuple[int, list[tuple[int, int]]]:
 
 
 def _merge_axes(*tensors: Tensor) -> list[tuple[int, list[int]]]:
-    """Lengths and strides of the row axes, with neighbours merged where one stride steps over both."""
+    """Lengths and strides of the row axes, with neighbors merged where one stride steps over both."""
     groups: list[tuple[int, list[int]]] = []
     for axis, length in enumerate(tensors[0].shape[:-1]):
         strides = [tensor.stride(axis) for tensor in tensors]

@@ -13,14 +13,14 @@ Q_k join by its chain rule, in which every term is non-negative and nothing canc
 
 The gradients of log p(a), of a part's log-mass and of its entropy in the logits stand below. All formulas of
 the backends are here; `numpy/inplace.py` and `torch/kernels.py` repeat them in forms of their own, and tests
-compare. `also.py` has those asked for by name. Every field is [..., 1], `half` is 1 / 2T [..., 1].
+compare. `by_name.py` has those asked for by name. Every field is [..., 1], `half` is 1 / 2T [..., 1].
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from credit.backends.arrays import namespace, one_hot
-from credit.backends.vocab import also as by_name
+from credit.backends.vocab import by_name
 
 Array = Any
 

@@ -9,6 +9,9 @@ from credit.estimators.base import Estimator
 from credit.types import Array, Rollouts
 from credit.validation import require_single_reward
 
+BASELINE_SETTINGS = ("correction", "eps", "leave_one_out")
+"""Those of `GroupRelative`, which have no effect where A_i is another's, or not read."""
+
 
 class GroupRelative(Estimator):
     """Base class of the estimators that start from GRPO's advantage.

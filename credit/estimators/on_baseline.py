@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, model_validator
 
 from credit.estimators.base import Estimator
-from credit.estimators.group_relative import GroupRelative
+from credit.estimators.group_relative import BASELINE_SETTINGS, GroupRelative
 from credit.estimators.registry import parse, parse_part
 from credit.settings import refuse_without_effect
 from credit.types import Array, Rollouts
@@ -47,7 +47,7 @@ class OnBaseline(GroupRelative):
                 "them different ones; take a base such as grpo or rloo, or add the two in a mix"
             )
         reason = f"with a base ({base.name}), whose advantage it is"
-        refuse_without_effect(self, dict.fromkeys(("correction", "eps", "leave_one_out"), reason))
+        refuse_without_effect(self, dict.fromkeys(BASELINE_SETTINGS, reason))
         refuse_without_effect(
             base, {"loss": f"in the base ({base.name}) of {self.name}, whose loss is its own"}
         )

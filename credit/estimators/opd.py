@@ -6,8 +6,7 @@ from pydantic import Field, model_validator
 
 from credit import tokens
 from credit.backends.arrays import namespace
-from credit.estimators.base import Estimator
-from credit.estimators.group_relative import GroupRelative
+from credit.estimators.group_relative import BASELINE_SETTINGS, GroupRelative
 from credit.estimators.teachers import FIELD, Teacher, compare_log_probs
 from credit.loss import PolicyLoss
 from credit.settings import refuse_without_effect
@@ -73,9 +72,8 @@ class OPD(GroupRelative):
 
     @model_validator(mode="after")
     def _all_have_effect(self) -> Self:
-        own = GroupRelative.model_fields.keys() - Estimator.model_fields.keys()
         reason = None if self.outcome_weight else "with outcome_weight=0"
-        refuse_without_effect(self, dict.fromkeys(sorted(own), reason))
+        refuse_without_effect(self, dict.fromkeys(BASELINE_SETTINGS, reason))
         return self
 
     @property

@@ -25,12 +25,12 @@ finite has a logarithm, which counts however far below the others it lies.
 
 from collections.abc import Sequence
 from math import factorial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from credit.backends.arrays import namespace
 
 Array = Any
-NAMES = ("sum_squares", "kl", "reverse_kl", "entropy")
+NAMES: Final = ("sum_squares", "kl", "reverse_kl", "entropy")
 
 SMALL = 0.25
 """|t| below which phi is a series; at it, e^t - 1 - t loses a factor of some 30 to cancellation."""
