@@ -36,28 +36,31 @@ def list_parts(estimator: Estimator) -> list[Part]:
     ]
 
 
+def list_below(estimator: Estimator) -> list[Estimator]:
+    """The parts of a mix, or the base of an estimator that has one."""
+    if isinstance(estimator, Mix):
+        return [part for _, part in estimator.parts]
+    base = estimator.parsed_base if isinstance(estimator, OnBaseline) else None
+    return [] if base is None else [base]
+
+
 def filters_groups(estimator: Estimator) -> bool:
     """Whether the estimator, its base, or a part of a mix, says which rows are worth training on."""
-    if isinstance(estimator, Mix) and type(estimator).keep is Mix.keep:
-        return any(filters_groups(part) for _, part in estimator.parts)
-    if isinstance(estimator, OnBaseline) and type(estimator).keep is OnBaseline.keep:
-        return estimator.parsed_base is not None and filters_groups(estimator.parsed_base)
+    if type(estimator).keep in (Mix.keep, OnBaseline.keep):
+        return any(map(filters_groups, list_below(estimator)))
     return type(estimator).keep is not Estimator.keep
 
 
 def find_filters(estimator: Estimator) -> list[int | str]:
     """Every `filter_by` that names a reward, or the total, in the estimator, its base and its parts."""
-    below = [part for _, part in estimator.parts] if isinstance(estimator, Mix) else []
-    if isinstance(estimator, OnBaseline) and estimator.parsed_base is not None:
-        below.append(estimator.parsed_base)
     own = getattr(estimator, "filter_by", "any")
-    return ([] if own == "any" else [own]) + [each for part in below for each in find_filters(part)]
+    below = [each for part in list_below(estimator) for each in find_filters(part)]
+    return below if own == "any" else [own, *below]
 
 
 def weighs_rewards(estimator: Estimator) -> bool:
     """Whether the estimator, its base or one of its parts takes one reward per reward function, [N, K]."""
-    parts = (part for _, part in getattr(estimator, "parts", ()))
-    return find_weigher(estimator) is not None or any(map(weighs_rewards, parts))
+    return find_weigher(estimator) is not None or any(map(weighs_rewards, list_below(estimator)))
 
 
 def find_weigher(estimator: Estimator) -> Estimator | None:
