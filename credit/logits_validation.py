@@ -1,6 +1,6 @@
 """Checks of what the token statistics are computed from: one path, with a sharded vocabulary or not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -114,8 +114,9 @@ def check_chunk(chunk: int | None) -> None:
 
 def check_names(also: Sequence[str]) -> tuple[str, ...]:
     """The names of statistics beside the four; a ValueError for an unknown or repeated one."""
-    names = (also,) if isinstance(also, str) else tuple(also)
-    if isinstance(also, str) or set(names) - set(NAMES) or len(set(names)) < len(names):
+    names = tuple(also) if isinstance(also, Iterable) and not isinstance(also, str) else (also,)
+    known = not isinstance(also, str) and all(name in NAMES for name in names)
+    if not known or len(set(names)) < len(names):
         raise ValueError(f"also is {also!r}; expected a tuple of different names among {', '.join(NAMES)}")
     return names
 

@@ -58,6 +58,9 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
         )
     if not isinstance(rollouts.extra, Mapping | None):
         raise ValueError(f"extra is a {type(rollouts.extra).__name__}; expected a mapping of arrays by name")
+    strange = [name for name in rollouts.extra or () if not isinstance(name, str)]
+    if strange:
+        raise ValueError(f"an array in extra is named {strange[0]!r}; expected names that are strings")
     fields = list_arrays(rollouts)
     for name in ("rewards", "groups", "mask"):
         if name not in fields:
@@ -71,6 +74,12 @@ def check_rollout_shapes(rollouts: Rollouts) -> None:
     check_same_library(**fields)
     rules = {name: find_rule(name, array, fields["mask"]) for name, array in fields.items()}
     for name, array in fields.items():
+        # Numbers in between would be cut to integers, and what they tell apart would be one.
+        if rules[name].kind == "integer" and dtype_name(array) not in INTEGERS:
+            raise ValueError(
+                f"{name} are {array.dtype}; expected integers, which "
+                "np.unique(values, return_inverse=True)[1] makes of values of any kind"
+            )
         if array.ndim not in _DIMENSIONS.get(rules[name].shape, ()):
             raise ValueError(f"{name} has shape {tuple(array.shape)}; expected {rules[name].shape}")
     rows, tokens = fields["mask"].shape

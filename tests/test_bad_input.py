@@ -74,6 +74,8 @@ WRONG_SHAPES = {
     ),
     "extra, 3-d": ({"extra": {"own": zeros(N, T, 1)}}, r"extra\.own has shape \(4, 3, 1\); expected \[N\], "),
     "extra, rows": ({"extra": {"own": zeros(3, T)}}, r"extra\.own has shape \(3, 3\), but the mask is"),
+    "extra, states": ({"extra": {"states": zeros(N, T)}}, r"extra\.states are .*float32; expected integers"),
+    "turns, floats": ({"turns": zeros(N, T)}, r"turns are .*float32; expected integers"),
     "extra, values": ({"extra": {"values": zeros(N)}}, r"extra\.values has shape \(4,\); expected \[N, T\]"),
     "rewards, None": ({"rewards": None}, "rollouts need rewards; it is None"),
     "mask, None": ({"mask": None}, "rollouts need mask; it is None"),

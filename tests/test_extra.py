@@ -134,10 +134,12 @@ def test_statistics_that_are_missing_are_computed_by_name():
         Exact()(RIGHT)
 
 
-def test_extra_must_be_a_mapping():
+def test_extra_must_be_a_mapping_by_strings():
     for function in (credit.GRPO(), credit.validate):
         with pytest.raises(ValueError, match="extra is a list; expected a mapping of arrays by name"):
             function(RIGHT._replace(extra=[np.zeros(N)]))
+        with pytest.raises(ValueError, match="an array in extra is named 3; expected names that are strings"):
+            function(RIGHT._replace(extra={3: np.zeros(N)}))
 
 
 def test_values_outside_the_mask_do_not_matter(own):

@@ -12,6 +12,8 @@ import pytest
 from named import NAMES, PACKAGE, list_unset, make
 
 import credit
+from credit.fields import EXTRAS
+from credit.types import FIELDS
 
 every = pytest.mark.parametrize("name", PACKAGE)
 
@@ -34,6 +36,14 @@ def test_it_is_exported(name):
 def test_its_settings_have_values_to_test_with(name):
     unset = ", ".join(list_unset(name))
     assert not unset, f"give {unset} a default, or add {name!r} to REQUIRED in credit/selftest/estimators.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_reads_has_a_rule(name):
+    unknown = [need for need in make(name).required_fields if need not in FIELDS | EXTRAS]
+    assert not unknown, (
+        f"add a rule for {', '.join(unknown)} to EXTRAS in credit/fields.py, from which the tests draw values"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

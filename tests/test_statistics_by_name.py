@@ -157,7 +157,9 @@ def test_from_hidden_states(library, rng):
     assert max(used.values()) <= 2.0, used  # the products of the head are rounded themselves
 
 
-@pytest.mark.parametrize("also", ["kl", ("kl", "kl"), ("KL",), ("kl", "deviation"), ["logits"]])
+@pytest.mark.parametrize(
+    "also", ["kl", ("kl", "kl"), ("KL",), ("kl", "deviation"), ["logits"], None, (["kl"],)]
+)
 def test_names_that_are_unknown_or_repeated_are_refused(also):
     x, ids = np.zeros((2, 3)), np.zeros(2, int)
     for call in (

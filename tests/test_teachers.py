@@ -112,6 +112,17 @@ def test_a_token_of_probability_zero_is_a_delight_or_nothing(library):
     assert np.isfinite(found.advantages).all()
 
 
+@pytest.mark.parametrize("name", ["reinforce_plus_plus", "gae"])
+def test_a_token_that_both_models_exclude_has_no_penalty(name):
+    """-inf - -inf would be NaN, which whitening would spread over the batch."""
+    estimator = credit.get(name, kl_coefficient=0.1)
+    extra = {"values": np.zeros((4, 1), np.float32)}
+    excluded, sure = (one_token_each([p, -1, -2, -1], [p, -2, -1, -1], extra=extra) for p in (-INF, 0))
+    np.testing.assert_array_equal(estimator(excluded).advantages, estimator(sure).advantages)
+    lone = one_token_each([-1, -1, -2, -1], [-INF, -2, -1, -1], extra=extra)
+    assert np.isfinite(estimator(lone).advantages).all()
+
+
 def test_adapters_see_what_distillation_does():
     pytest.importorskip("torch")
     from credit.adapters import traits

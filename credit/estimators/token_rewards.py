@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
+from credit.log_ratios import bound_log_probs
 from credit.types import Array, Rollouts
 from credit.validation import require_single_reward
 
@@ -53,7 +54,11 @@ class TokenRewarded(Estimator):
 
 
 def subtract_kl(rewards: Array, rollouts: Rollouts, coefficient: float) -> Array:
-    """The rewards r [N, T] minus coefficient (log p - log q), the penalty on the sampled tokens."""
+    """The rewards r [N, T] minus coefficient (log p - log q), the penalty on the sampled tokens.
+
+    A log-prob below -1e12 counts as -1e12, so that a token that a model excludes makes no other NaN.
+    """
     if not coefficient:
         return rewards
-    return rewards - coefficient * (rollouts.log_probs - rollouts.reference_log_probs)
+    new, reference = (bound_log_probs(each) for each in (rollouts.log_probs, rollouts.reference_log_probs))
+    return rewards - coefficient * (new - reference)
