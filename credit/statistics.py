@@ -80,7 +80,8 @@ def token_statistics(
     Returns:
         TokenStatistics, each [...]; with names in `also` a pair of it and a dict of exactly these names,
         each [...] of the same type, which fits `Rollouts(..., extra=...)`. A KL is +inf where one model
-        has mass at a token whose logit is -inf in the other, and exactly 0 for identical logits.
+        has mass, which does not underflow, at a token whose logit is -inf in the other, and exactly 0 for
+        identical logits.
         A NaN or +inf logit, or a row of -inf only, gives NaN for its own token and model.
 
     Raises:

@@ -46,7 +46,8 @@ class Rollouts(NamedTuple):
             sampled the responses.
         token_rewards: [N, T], finite float, in the unit of the rewards: rewards of single tokens, such
             as the last token of a turn.
-        turns: [N, T], integers in 0..T-1: the turn of each token; `credit.tokens.turns` finds it.
+        turns: [N, T], integers in 0..T-1: the turn of each token, which does not fall along a response;
+            `credit.tokens.turns` finds it.
         baseline_rewards: [N], float, in the unit of the rewards: the reward of a greedy response to the
             same prompt.
         valid: [N], bool: whether the response takes part in its group. By default it does if its

@@ -177,9 +177,9 @@ def validate(rollouts: Rollouts) -> None:
 
     It copies to the host and so synchronizes a device; it cannot run under jit. What it accepts:
     groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
-    entropy and deviation in [0, 1], turns in 0..T-1, finite token rewards, and in `extra` what the names
-    that the library knows allow. A non-finite reward is no error unless `valid` says that it counts: it
-    makes its row invalid.
+    entropy and deviation in [0, 1], turns in 0..T-1 that do not fall, finite token rewards, and in `extra`
+    what the names that the library knows allow. A non-finite reward is no error unless `valid` says that it
+    counts: it makes its row invalid.
 
     Example:
         >>> import numpy as np
@@ -199,6 +199,11 @@ def validate(rollouts: Rollouts) -> None:
             name, chosen if rules[name].shape == "[N, T]" else None
         )
         _check_values(rules[name], array, counted)
+    if "turns" in values:
+        turns = values["turns"]
+        highest = np.maximum.accumulate(np.where(chosen, turns, 0), axis=1)
+        expected = "no lower number than at an earlier token of the response"
+        _require("turns", (turns == highest) | ~chosen, turns, expected)
 
 
 def _check_values(rule: FieldRule, values: Any, counted: Any = None) -> None:

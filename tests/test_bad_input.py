@@ -272,6 +272,12 @@ def test_validate_names_the_place_of_a_wrong_value(library, right, name):
         validate(arrays(library, replace_arrays(right, {name: array})))
 
 
+def test_validate_names_a_turn_that_goes_back(library, right):
+    turns = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0], [2, 0, 0]])
+    with pytest.raises(ValueError, match=r"turns\[1, 2\] is 0; expected no lower number than at an earlier"):
+        validate(arrays(library, right._replace(turns=turns)))
+
+
 @pytest.mark.parametrize("name", ["deviation", "normalized_entropy", "log_probs"])
 def test_validate_finds_nan(library, right, name):
     array = getattr(right, name).copy()

@@ -35,7 +35,7 @@ def test_a_mix_adds_distillation_to_any_estimator():
     batch = one_token_each(-rng.exponential(size=8), -rng.exponential(size=8))
     alone = OPD(teacher="reference", outcome_weight=0)
     mixed = credit.Mix(parts=[(1.0, GRPO()), (0.5, alone)])(batch).advantages
-    whole = OPD(teacher="reference", coefficient=0.5)(batch).advantages
+    whole = OPD(teacher="reference", teacher_weight=0.5)(batch).advantages
     np.testing.assert_allclose(mixed, whole, rtol=1e-6)
 
 

@@ -161,7 +161,7 @@ CASES = {
     ),
     # x = 0.5, -2 | 1: discounted by a half 0.5 - 1 = -0.5, -2 | 1, twice that, and half of +-1/sqrt 2
     "opd": (
-        {"coefficient": 2, "outcome_weight": 0.5, "gamma": 0.5, "teacher": "reference"},
+        {"teacher_weight": 2, "outcome_weight": 0.5, "gamma": 0.5, "teacher": "reference"},
         PAIR
         | {
             "lengths": [2, 1],

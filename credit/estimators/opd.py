@@ -16,7 +16,7 @@ from credit.types import Array, Rollouts
 class OPD(GroupRelative):
     """On-Policy Distillation: each sampled token is rewarded by how much likelier the teacher finds it.
 
-        A_{i,t} = outcome_weight A_i + coefficient G_{i,t},  G_{i,t} = x_{i,t} + gamma G_{i,t+1}
+        A_{i,t} = outcome_weight A_i + teacher_weight G_{i,t},  G_{i,t} = x_{i,t} + gamma G_{i,t+1}
         x = log q_teacher - log p,  A_i = (r_i - mean_group(r)) / (std_group(r) + eps)
 
     The mean of x over samples of the policy is -KL(p, q), and the expected gradient of the term with
@@ -61,7 +61,7 @@ class OPD(GroupRelative):
     teacher: Teacher = "extra"
     """Whose log-probs q are: `extra.teacher_log_probs`, of any model with the policy's vocabulary, or those
     of the reference model, which is then the teacher."""
-    coefficient: Annotated[float, Field(gt=0)] = 1.0
+    teacher_weight: Annotated[float, Field(gt=0)] = 1.0
     """Factor on the log-ratio."""
     outcome_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor on the advantage A_i of the rewards; 0: distillation alone."""
@@ -89,7 +89,7 @@ class OPD(GroupRelative):
         most = self.largest_log_ratio
         if most is not None:
             ratios = namespace(ratios).clip(ratios, min=-most, max=most)
-        distilled = self.coefficient * tokens.returns_to_go(ratios, mask, self.gamma)
+        distilled = self.teacher_weight * tokens.returns_to_go(ratios, mask, self.gamma)
         if not self.outcome_weight:
             return distilled, mask
         return self.outcome_weight * self.advantages(rollouts)[:, None] + distilled, mask

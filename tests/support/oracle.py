@@ -498,7 +498,7 @@ def distilled_on_policy(estimator, rollouts):
         running = 0.0
         for t in reversed(tokens):
             running = min(max(ratios[row, t], -most), most) + estimator.gamma * running
-            result[row, t] = estimator.outcome_weight * outcome[row] + estimator.coefficient * running
+            result[row, t] = estimator.outcome_weight * outcome[row] + estimator.teacher_weight * running
     return result
 
 
