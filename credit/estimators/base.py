@@ -107,6 +107,10 @@ class Estimator(Settings):
     @property
     def required_fields(self) -> tuple[str, ...]:
         """The fields in `needs`, and `progress` if a setting is a Schedule."""
+        return self._list_fields()
+
+    def _list_fields(self) -> tuple[str, ...]:
+        """The required fields; a method, since torch.compile cannot trace a property of super()."""
         scheduled = any(isinstance(value, Schedule) for _, value in self)
         return (*self.needs, "progress") if scheduled else self.needs
 

@@ -58,10 +58,9 @@ class OnBaseline(GroupRelative):
         """The `base` as an estimator."""
         return None if self.base is None else parse(self.base)
 
-    @property
-    def required_fields(self) -> tuple[str, ...]:
-        """The fields in `needs`, `progress` if a setting is a Schedule, and what the base requires."""
-        own, base = super().required_fields, self.parsed_base
+    def _list_fields(self) -> tuple[str, ...]:
+        """As for any estimator, and what the base requires."""
+        own, base = super()._list_fields(), self.parsed_base
         return own if base is None else tuple(dict.fromkeys((*own, *base.required_fields)))
 
     @property

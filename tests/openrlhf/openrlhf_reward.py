@@ -9,7 +9,7 @@ def own_logs(query, prompt, share):
     """The share, and for each token its place, and one more if it is a low digit."""
     tokens = re.findall(r"<\w+>|.", query[len(prompt) :])  # a special token is one
     rows = given_rows.make_rows([[len(token) * ord(token[0]) % 16 for token in tokens]])
-    given = {name: rows[name][0] for name in ("teacher_log_probs", "states", "token_rewards")}
+    given = {name: rows[name][0] for name in ("teacher_log_probs", "states", "token_rewards", "planning")}
     own = [place + (token in "01234") for place, token in enumerate(tokens)]
     return {"low": share, "own": own, **given}
 

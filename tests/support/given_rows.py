@@ -7,6 +7,7 @@ TOKENS = {
     "states": lambda token: token % 3,
     "token_rewards": lambda token: token / 8,
     "values": lambda token: token / 16 - 0.5,
+    "planning": lambda token: token % 2 == 0,
 }
 
 
@@ -17,7 +18,7 @@ def make_rows(responses):
 
 NEEDS = (
     *("log_probs", "reference_log_probs", "normalized_entropy", "deviation", "token_rewards", "turns"),
-    *("extra.sum_squares", "extra.states", "extra.teacher_log_probs"),
+    *("extra.sum_squares", "extra.states", "extra.teacher_log_probs", "extra.planning"),
 )
 """What one run of a framework without a critic gives, so that it feeds all estimators that need no more."""
 

@@ -12,5 +12,7 @@ class ScoringLoop(SingleTurnAgentLoop):
         scores = [token + place / 16 for place, token in enumerate(output.response_ids)]
         output.extra_fields.update(own_scores=scores, turn_scores=scores[:1])
         rows = given_rows.make_rows([output.response_ids])
-        output.extra_fields.update({name: rows[name][0] for name in ("teacher_log_probs", "states")})
+        output.extra_fields.update(
+            {name: rows[name][0] for name in ("teacher_log_probs", "states", "planning")}
+        )
         return output
