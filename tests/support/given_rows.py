@@ -1,5 +1,6 @@
 """Rows of the arrays that users give by name, made of the ids of each response's tokens."""
 
+import credit
 from credit.adapters import table
 
 TOKENS = {
@@ -30,13 +31,15 @@ MAYBE_ZERO = ("max_rl", "pass_at_k")
 def try_estimators(rollouts):
     """How many estimators were fed by a framework's batch; fails for one without finite advantages.
 
-    All 0 they may be for those of MAYBE_ZERO alone.
+    All 0 they may be for those of MAYBE_ZERO, and where the weights are 0 on all tokens that GRPO credits, as
+    those of top_entropy may be.
     """
-    fed = 0
+    fed, credited = 0, credit.GRPO()(rollouts).advantages != 0
     for name, estimator in table.list_estimators().items():
         if set(estimator.required_fields) <= set(NEEDS):
-            advantages = estimator(rollouts).advantages
+            advantages, weights, _ = estimator(rollouts)
             assert advantages.isfinite().all(), name
-            assert (advantages != 0).any() or name in MAYBE_ZERO, name
+            may_be_zero = name in MAYBE_ZERO or not (credited & (weights != 0)).any()
+            assert (advantages != 0).any() or may_be_zero, name
             fed += 1
     return {"fed": rollouts.rewards.new_tensor(fed)}
