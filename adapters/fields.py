@@ -20,12 +20,12 @@ LOGGED = {"extra.entropy": "entropy_mean", "extra.kl": "kl_mean"}
 
 def needed_statistics(estimator: Estimator) -> tuple[str, ...]:
     """The token statistics that the estimator reads."""
-    return tuple(name for name in estimator.needs if name in STATISTICS)
+    return tuple(name for name in estimator.required_fields if name in STATISTICS)
 
 
 def needs_reference(estimator: Estimator) -> bool:
     """Whether the estimator reads a statistic that needs a reference model."""
-    return bool(set(estimator.needs) & set(REFERENCE_FIELDS))
+    return bool(set(estimator.required_fields) & set(REFERENCE_FIELDS))
 
 
 def add_logged(names: Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 import credit
 from credit import fields
 from credit.adapters import extra, hooks, loss_report, post_import, rules, table, traits
+from credit.adapters import fields as adapter_fields
 from credit.adapters.framework import Framework
 from credit.loss import Aggregation
 from credit.types import FIELDS
@@ -303,6 +304,11 @@ def test_an_estimator_filters_groups_and_weighs_rewards_if_its_base_does():
     assert traits.learns_from_single_responses(credit.DGPO(base="remax"))
     with pytest.raises(ValueError, match="our_dgpo needs baseline_rewards"):
         rules.refuse_missing_fields(FRAMEWORK, credit.DGPO(base="remax"))
+
+
+def test_the_statistics_of_a_base_are_computed_too():
+    found = adapter_fields.needed_statistics(credit.DGPO(kappa=0, base="grpo_s"))
+    assert set(found) == {"deviation", "normalized_entropy"}
 
 
 def test_a_reward_that_decides_is_found_wherever_it_is_set():

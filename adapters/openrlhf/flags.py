@@ -104,7 +104,7 @@ def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choic
     choice = parse_settings(
         names[name], {flag.removeprefix("credit."): value for flag, value in given.items()}
     )
-    if "extra.values" in choice.estimator.needs:
+    if "extra.values" in choice.estimator.required_fields:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)
     options.refuse(choice, args)

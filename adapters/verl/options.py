@@ -41,7 +41,7 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
     rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)
     _refuse_without_effect(estimator, name, config)
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, models.rollout.calculate_log_probs)
-    if "extra.values" in estimator.needs and not OmegaConf.select(config, "critic.enable"):
+    if "extra.values" in estimator.required_fields and not OmegaConf.select(config, "critic.enable"):
         raise ValueError(
             f"{name} needs extra.values, which verl's critic gives, and there is none; set critic.enable=True"
         )

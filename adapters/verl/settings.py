@@ -55,7 +55,7 @@ def parse_settings(algorithm: Any) -> Choice:
     estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
     if divergence == "binary" and "deviation" not in estimator.required_fields:
         raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")
-    if token_rewards == "turn_scores" and "token_rewards" not in estimator.needs:
+    if token_rewards == "turn_scores" and "token_rewards" not in estimator.required_fields:
         setting = "algorithm.credit.token_rewards=turn_scores"
         raise ValueError(f"{setting} has no effect with {name}; leave it out")
     return Choice(estimator, divergence, token_rewards)
