@@ -6,7 +6,7 @@ from credit.adapters.framework import Framework
 FRAMEWORK = Framework(
     name="TRL",
     distribution="trl",
-    supported="==1.16.*",
+    supported=">=1.9,<1.17",
     provides=(*STATISTICS, "rollout_log_probs", "turns", "progress", "extra.token_ids"),
     given=("token_rewards",),
     extra="what a rollout_func returns beside its completions, a column that a reward function logs by "
@@ -39,7 +39,6 @@ FUNCTIONS = {
         "log": "self logs start_time",
     },
     "trl.trainer.utils": {
-        "add_fused_lm_head": "model temperature cast_lm_head_to_fp32 outputs",
         "disable_dropout_in_model": "model",
         "pad": "tensors padding_value padding_side pad_to_multiple_of",
         "maybe_gather_lm_head_ctx": "params",

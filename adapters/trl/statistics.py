@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 from trl.models.utils import disable_gradient_checkpointing
@@ -13,18 +12,10 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
 from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name, needs_reference
+from credit.adapters.trl.forward import Head, compute_hidden_states
 from credit.adapters.trl.micro_batches import CHUNK, micro_batches
 
 Tensor = torch.Tensor
-
-
-class Head(NamedTuple):
-    """What turns hidden states into logits."""
-
-    weight: Tensor
-    bias: Tensor | None
-    scale: float
-    soft_cap: float | None
 
 
 def refuse_fsdp1(trainer: Any) -> None:
@@ -99,44 +90,11 @@ def _score_rows(
 def _hidden_states(
     trainer: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
 ) -> tuple[Tensor, Head]:
-    """The hidden states [M, D] that predict the mask's M tokens, and the head.
-
-    They are captured within TRL's fused forward, since under ZeRO-3 a policy that also runs an ordinary
-    forward fails in its next backward pass. The fused head itself gets two positions only.
-    """
-    base = trainer.accelerator.unwrap_model(model)
-    base = base.get_base_model() if is_peft_model(base) else base
-    captured: list[Tensor] = []
-
-    def capture(module: Any, arguments: Any, output: Any) -> Any:
-        captured.append(output.last_hidden_state)
-        output.last_hidden_state = output.last_hidden_state[:, :2]
-        return output
-
-    hook = base.base_model.register_forward_hook(capture)
-    try:
-        with trainer.accelerator.autocast():
-            no_labels = torch.full_like(input_ids[:, :2], -100)
-            model(input_ids=input_ids, attention_mask=attention_mask, labels=no_labels, fused_lm_head=True)
-    finally:
-        hook.remove()
-    head = find_head(base)
-    before = captured[0][:, -mask.shape[1] - 1 : -1]
+    """The hidden states [M, D] that predict the mask's M tokens, and the head."""
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    hidden, head = compute_hidden_states(trainer, model, inputs)
+    before = hidden[:, -mask.shape[1] - 1 : -1]
     return before[mask.to(before.device)].to(head.weight.device), head
-
-
-def find_head(model: Any) -> Head:
-    """The model's lm_head with the scale and cap of its architecture, by the rules of TRL's own head."""
-    config = model.config.get_text_config()
-    scale = None
-    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
-        scale = getattr(config, name, None) if scale is None else scale
-    scaling = getattr(config, "logits_scaling", None)
-    if scale is None and scaling is not None:
-        scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
-    layer = model.get_output_embeddings()
-    soft_cap = getattr(config, "final_logit_softcapping", None)
-    return Head(layer.weight, layer.bias, 1.0 if scale is None else scale, soft_cap)
 
 
 @contextmanager

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
-from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
+from trl.trainer.utils import disable_dropout_in_model
 
 import credit
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.adapters.trl import (
     completions_table,
     extra,
+    forward,
     metrics,
     options,
     overlong,
@@ -111,9 +112,7 @@ class CreditMixin(Trainer):
         model.requires_grad_(False)
         if self.args.disable_dropout:
             disable_dropout_in_model(model)
-        add_fused_lm_head(
-            model, temperature=self.temperature, cast_lm_head_to_fp32=self.args.cast_lm_head_to_fp32
-        )
+        forward.prepare_head(self, model)
         if self.is_deepspeed_enabled:
             self.ref_model = prepare_deepspeed(model, self.accelerator)
         elif self.is_fsdp_enabled:
