@@ -1,6 +1,7 @@
 """A tiny model on disk, and trainers over it that run in well under a second a step."""
 
 import os
+from importlib.metadata import version
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -14,6 +15,14 @@ from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback
 
 from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer
+
+
+def pytest_collection_modifyitems(items):
+    """TRL 1.15.0 computes log-probs in Triton's kernels alone, so that it trains on a GPU alone."""
+    if version("trl") == "1.15.0" and not torch.cuda.is_available():
+        for item in items:
+            if item.path.stem != "test_contracts":
+                item.add_marker(pytest.mark.skip("TRL 1.15.0 computes log-probs in Triton's kernels alone"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ def even_only(prompts, completions, **_):
 BATCH = {"per_device_train_batch_size": 32, "max_steps": 1}
 
 
+@pytest.mark.releases
 @pytest.mark.parametrize("functions", [[varied, low], [varied, even_only]])
 def test_gdpo_equals_trls_normalize_then_sum(train, functions):
     settings = BATCH | {"reward": functions, "reward_weights": [1.0, 0.5]}

@@ -56,6 +56,7 @@ def test_a_log_of_several_batches_has_the_least_minimum_and_the_largest_maximum(
         assert both[f"credit/{name}"] == pytest.approx(combine(values), abs=1e-7)
 
 
+@pytest.mark.releases
 def test_dgpo_starts_as_grpo_and_then_departs(train):
     _, grpo = train("grpo")
     _, dgpo = train("dgpo", {"tau": 0.01})
@@ -72,6 +73,7 @@ def test_dgpo_starts_as_grpo_and_then_departs(train):
     assert dgpo[2]["grad_norm"] != grpo[2]["grad_norm"]
 
 
+@pytest.mark.releases
 def test_the_preset_reproduces_trls_own_grpo(train):
     _, ours = train("grpo", TRL)
     _, theirs = train(kind=GRPOTrainer, config=GRPOConfig)
@@ -102,6 +104,7 @@ def test_advantages_equal_trls_where_rewards_differ_and_are_zero_elsewhere(train
     assert log[0]["credit/zero_variance_groups"] == pytest.approx(flat.mean())
 
 
+@pytest.mark.releases
 def test_without_an_estimator_the_path_is_trls(train):
     ours, ours_log = train()
     theirs, theirs_log = train(kind=GRPOTrainer, config=GRPOConfig)
@@ -111,6 +114,7 @@ def test_without_an_estimator_the_path_is_trls(train):
         assert (a["loss"], a["grad_norm"]) == (b["loss"], b["grad_norm"])
 
 
+@pytest.mark.releases
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_row_and_token_advantages_give_the_same_loss(make_trainer, level):
     trainer = make_trainer("grpo")
