@@ -16,6 +16,7 @@ class CreditState:
 
     Attributes:
         estimator: the estimator that the trainer's arguments name; None: TRL's own advantages.
+        per_response: whether the loss is given advantages [B] where the tokens of a response are equal.
         reference_given: whether the user passed a reference model to the trainer.
         prompts: the further prompts from which resampling draws; None: no resampling.
         sampler: TRL's sampler of the training set, once TRL has made it.
@@ -26,6 +27,7 @@ class CreditState:
     """
 
     estimator: credit.Estimator | None
+    per_response: bool = False
     reference_given: bool = False
     prompts: PromptStream | None = None
     sampler: Any = None

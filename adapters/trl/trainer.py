@@ -1,4 +1,4 @@
-"""The trainer: TRL's, with advantages [B, T] from an estimator."""
+"""The trainer: TRL's, with advantages from an estimator."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from credit.adapters.trl import (
     completions_table,
     extra,
     forward,
+    losses,
     metrics,
     options,
     overlong,
@@ -43,8 +44,12 @@ class CreditMixin(Trainer):
     `args.advantage_estimator` and `args.advantage_estimator_kwargs` choose the estimator; without
     them TRL's path is untouched. `ref_model` is the reference for estimators (and for TRL's KL term)
     in place of the one that TRL loads from the model's path. TRL's loss options stay the user's.
+
+    A trainer with a loss of its own gets advantages [B] of estimators that give one per response, as from
+    TRL, and no others unless its class says `takes_token_advantages = True`: that its loss takes [B, T].
     """
 
+    takes_token_advantages: bool
     reward_weights: Tensor  # TRL's attribute, which an estimator may set
 
     def __init__(
@@ -61,6 +66,7 @@ class CreditMixin(Trainer):
         if estimator is not None:
             given = dict(zip(("train_dataset", "eval_dataset", "processing_class"), positional, strict=False))
             options.refuse(estimator, args, **(given | named))
+            self.credit.per_response = losses.takes_per_response(estimator, args, type(self))
         if ref_model is not None and args is not None and args.sync_ref_model:
             raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
         beta = None if args is None else args.beta
@@ -171,13 +177,18 @@ class CreditMixin(Trainer):
     def _set_advantages(
         self, output: dict[str, Any], advantages: Tensor, given: credit.Rollouts, stays: Tensor, mode: str
     ) -> None:
-        """Puts this process' rows of the advantages [N, T], and of A_i if need be, into TRL's batch."""
+        """Puts this process' rows of the advantages [N, T], and of A_i if need be, into TRL's batch.
+
+        Where the tokens of a response are equal, the rows are [B], as TRL's own.
+        """
         rows, width = output["completion_ids"].shape
         scale = sampling.row_mean_correction(self.loss_type, stays)
-        output["advantages"] = scale * sampling.own_rows(self.accelerator, advantages, rows)[:, :width]
+        shaped = losses.shape_advantages(self, advantages, given.mask)
+        own = sampling.own_rows(self.accelerator, shaped, rows)
+        output["advantages"] = scale * (own[:, :width] if own.ndim == 2 else own)
         if mode == "train" and self.args.reweight_with_current_policy:
-            alone = reweighting.row_advantages(self, given)
-            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, alone, rows)
+            parts = reweighting.row_advantages(self, given)
+            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, parts, rows)
             self.credit.weights_step = self.state.global_step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
