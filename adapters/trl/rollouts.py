@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 def rollouts_for_filter(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
     """Rewards, groups and mask of all processes, by which `keep` decides; without the overlong penalty."""
     size = trainer.num_generations
-    given = _deciding_rewards(trainer, size)
+    given = _deciding_rewards(trainer)
     return credit.Rollouts(
         given, _group_ids(given, size), gather_rows(trainer.accelerator, token_mask(output))
     )
@@ -34,7 +34,7 @@ def make_rollouts(
     mask = token_mask(output)
     fields = token_fields(trainer, output, mask, mode, every, logs=True)
     size = group_size(trainer, mode)
-    given = batch_rewards(trainer, size)
+    given = batch_rewards(trainer)
     rollouts = credit.Rollouts(
         rewards=given,
         groups=_group_ids(given, size),
@@ -47,14 +47,12 @@ def make_rollouts(
     )
 
 
-def batch_rewards(trainer: Any, size: int) -> Tensor:
+def batch_rewards(trainer: Any) -> Tensor:
     """The rewards [N] or [N, K] of the last generated batch, with the overlong penalty."""
-    return rewards.combine_rewards(
-        trainer.credit.estimator, trainer.credit.rewards, trainer.reward_weights, size
-    )
+    return rewards.combine_rewards(trainer.credit.estimator, trainer.credit.rewards, trainer.reward_weights)
 
 
-def _deciding_rewards(trainer: Any, size: int) -> Tensor:
+def _deciding_rewards(trainer: Any) -> Tensor:
     """The rewards [N] or [N, K] by which groups are kept: of one function, if a setting names it."""
     given, weights, state = trainer.credit.rewards, trainer.reward_weights, trainer.credit
     if overlong.has_penalty(trainer.args):
@@ -64,8 +62,8 @@ def _deciding_rewards(trainer: Any, size: int) -> Tensor:
     if state.filter_column is not None:
         return given[:, state.filter_column]
     if any(column != "total" for column in traits.find_filters(state.estimator)):
-        return rewards.fill_absent(given, size)
-    return rewards.combine_rewards(state.estimator, given, weights, size)
+        return given
+    return rewards.combine_rewards(state.estimator, given, weights)
 
 
 def token_fields(
@@ -106,11 +104,6 @@ def _log_statistics(trainer: Any, found: dict[str, Tensor], mask: Tensor, mode: 
 def token_mask(output: dict[str, Tensor]) -> Tensor:
     """The tokens [B, T] that the policy chose: neither padding nor the output of tools."""
     return output["completion_mask"] * output.get("tool_mask", 1)
-
-
-def has_finite_rewards(given: Tensor) -> Tensor:
-    """Which rows [N] have finite rewards only, of rewards [N] or [N, K]."""
-    return given.isfinite().view(len(given), -1).all(dim=1)
 
 
 def group_size(trainer: Any, mode: str) -> int:

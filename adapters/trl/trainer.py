@@ -29,6 +29,7 @@ from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
 from credit.estimators.targets import warn_of_missed_targets
+from credit.several_rewards import find_scored_rows
 
 # To a type checker the mixin has the attributes of the trainer that it is listed before.
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
@@ -158,7 +159,7 @@ class CreditMixin(Trainer):
         given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
         result = estimator(given)
         # Rows that were filtered are not counted here, although they are not valid.
-        result.metrics["invalid_rows"] = (~rollouts.has_finite_rewards(given.rewards)).sum()
+        result.metrics["invalid_rows"] = (~find_scored_rows(given.rewards)).sum()
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
         self._set_advantages(output, result.advantages, given, stays, mode)
         self._warn_of_another_reference(given, mode)
