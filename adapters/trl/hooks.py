@@ -13,7 +13,7 @@ FRAMEWORK = Framework(
     "log_extra, or a column of the data set",
     group_size="num_generations",
     several_rewards=True,
-    rollout_log_probs="use_vllm=True",
+    rollout_log_probs="use_vllm=True, or give a rollout_func that returns logprobs",
     aggregations={
         "dapo": "token_mean",
         "bnpo": "token_mean",
