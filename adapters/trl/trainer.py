@@ -163,7 +163,7 @@ class CreditMixin(Trainer):
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
         self._set_advantages(output, result.advantages, given, stays, mode)
         self._warn_of_another_reference(given, mode)
-        self._log_credit(result, mode)
+        self._log_credit(estimator.name, result, mode)
         completions_table.set_advantages(self._logs, of_rows.tolist())
         if recorded:
             records.write_records(self, output, given, result)
@@ -214,11 +214,13 @@ class CreditMixin(Trainer):
                 stacklevel=2,
             )
 
-    def _log_credit(self, result: credit.Credit, mode: str) -> None:
+    def _log_credit(self, estimator: str, result: credit.Credit, mode: str) -> None:
         """Logs the estimator's metrics as credit/<name>."""
         values = torch.stack([value.float() for value in result.metrics.values()]).tolist()
-        warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
-        for name, value in zip(result.metrics, values, strict=True):
+        found = dict(zip(result.metrics, values, strict=True))
+        metrics.refuse_nan_advantages(estimator, found)
+        warn_of_missed_targets(found)
+        for name, value in found.items():
             self._metrics[mode][f"credit/{name}"].append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
