@@ -15,7 +15,7 @@ FRAMEWORK = Framework(
     group_size="num_generations",
     several_rewards=True,
     runs_newer=True,
-    rollout_log_probs="use_vllm=True",
+    rollout_log_probs="use_vllm=True, or give a rollout_func that returns logprobs",
     aggregations={
         "dapo": "token_mean",
         "bnpo": "token_mean",

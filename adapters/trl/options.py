@@ -39,11 +39,13 @@ def refuse(
     args: Any,
     train_dataset: Any = None,
     processing_class: Any = None,
+    rollout_func: Any = None,
     **_: Any,
 ) -> None:
     """Raises ValueError for options that cannot work with this estimator, before a model is loaded."""
     rules.refuse_missing_fields(FRAMEWORK, estimator)
-    rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=args.use_vllm)
+    recorded = args.use_vllm or rollout_func is not None
+    rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=recorded)
     _refuse_other_advantages(estimator, args)
     # CISPO and VESPO weigh the log-prob of each token by its own advantage, whatever the ratio.
     if args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo"):

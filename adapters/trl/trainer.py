@@ -30,6 +30,7 @@ from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
 from credit.estimators.targets import warn_of_missed_targets
+from credit.several_rewards import find_scored_rows
 
 # To a type checker the mixin has the attributes of the trainer that it is listed before.
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
@@ -164,11 +165,11 @@ class CreditMixin(Trainer):
         given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
         result = estimator(given)
         # Rows that were filtered are not counted here, although they are not valid.
-        result.metrics["invalid_rows"] = (~rollouts.has_finite_rewards(given.rewards)).sum()
+        result.metrics["invalid_rows"] = (~find_scored_rows(given.rewards)).sum()
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
         self._set_advantages(output, result.advantages, given, stays, mode)
         self._warn_of_another_reference(given, mode)
-        self._log_credit(result, mode)
+        self._log_credit(estimator.name, result, mode)
         completions_table.set_advantages(self._logs, of_rows.tolist())
         if recorded:
             records.write_records(self, output, given, result)
@@ -224,11 +225,13 @@ class CreditMixin(Trainer):
                 stacklevel=2,
             )
 
-    def _log_credit(self, result: credit.Credit, mode: str) -> None:
+    def _log_credit(self, estimator: str, result: credit.Credit, mode: str) -> None:
         """Logs the estimator's metrics as credit/<name>."""
         values = torch.stack([value.float() for value in result.metrics.values()]).tolist()
-        warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
-        for name, value in zip(result.metrics, values, strict=True):
+        found = dict(zip(result.metrics, values, strict=True))
+        metrics.refuse_nan_advantages(estimator, found)
+        warn_of_missed_targets(found)
+        for name, value in found.items():
             self._metrics[mode][f"credit/{name}"].append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
