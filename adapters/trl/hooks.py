@@ -11,7 +11,7 @@ FRAMEWORK = Framework(
     provides=(*STATISTICS, "rollout_log_probs", "turns", "progress", "extra.token_ids"),
     given=("token_rewards",),
     extra="what a rollout_func returns beside its completions, a column that a reward function logs by "
-    "log_extra, or a column of the data set",
+    "log_extra, or a column of the data set (token_rewards also: lists that a reward function returns)",
     group_size="num_generations",
     several_rewards=True,
     runs_newer=True,

@@ -8,7 +8,7 @@ import torch
 import credit
 from credit.adapters import traits
 from credit.adapters.fields import LOGGED, add_logged, needed_statistics
-from credit.adapters.trl import extra, overlong, rewards, statistics
+from credit.adapters.trl import extra, overlong, rewards, statistics, token_rewards
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -38,7 +38,7 @@ def make_rollouts(
         missing = trainer.accelerator.gather((mask - scored).sum()).sum().item()
         trainer._metrics[mode]["credit/unscored_tokens"].append(float(missing))
     size = group_size(trainer, mode)
-    given = batch_rewards(trainer)
+    given = batch_rewards(trainer, token_rewards.leave_outcomes(trainer, output))
     rollouts = credit.Rollouts(
         rewards=given,
         groups=_group_ids(given, size),
@@ -51,9 +51,13 @@ def make_rollouts(
     )
 
 
-def batch_rewards(trainer: Any) -> Tensor:
-    """The rewards [N] or [N, K] of the last generated batch, with the overlong penalty."""
-    return rewards.combine_rewards(trainer.credit.estimator, trainer.credit.rewards, trainer.reward_weights)
+def batch_rewards(trainer: Any, given: Tensor | None = None) -> Tensor:
+    """The rewards [N] or [N, K] of the last generated batch, with the overlong penalty.
+
+    `given` [N, K] stand in for those of the functions.
+    """
+    given = trainer.credit.rewards if given is None else given
+    return rewards.combine_rewards(trainer.credit.estimator, given, trainer.reward_weights)
 
 
 def _deciding_rewards(trainer: Any) -> Tensor:

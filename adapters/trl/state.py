@@ -23,6 +23,7 @@ class CreditState:
         filter_column: which of the rewards decides about groups; None: the setting names none.
         generated: what the last generation said about the rows of this process.
         rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
+        returns_lists: whether a reward function has returned a list for a completion so far.
         weights_step: the optimizer step for which the batch's token weights were computed.
     """
 
@@ -34,4 +35,5 @@ class CreditState:
     filter_column: int | Literal["total"] | None = None
     generated: Generated | None = None
     rewards: torch.Tensor | None = None
+    returns_lists: bool = False
     weights_step: int | None = None

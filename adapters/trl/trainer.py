@@ -20,11 +20,13 @@ from credit.adapters.trl import (
     overlong,
     records,
     resuming,
+    reward_lists,
     rewards,
     reweighting,
     rollouts,
     sampling,
     statistics,
+    token_rewards,
 )
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
@@ -129,7 +131,9 @@ class CreditMixin(Trainer):
         self.ref_model.eval()
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Tensor:
-        given = super()._calculate_rewards(*arguments, **named)
+        with reward_lists.sum_lists(self):
+            given = super()._calculate_rewards(*arguments, **named)
+        token_rewards.report_sums(self)
         if overlong.has_penalty(self.args):
             given = overlong.mask_unscored_penalty(given)
         self.credit.rewards = given
@@ -137,8 +141,8 @@ class CreditMixin(Trainer):
 
     def _generate(self, prompts: Any) -> Any:
         found = super()._generate(prompts)
-        _, completion_ids, _, _, _, returned, *_ = found
-        self.credit.generated = extra.Generated([len(ids) for ids in completion_ids], dict(returned))
+        _, completion_ids, tool_mask, _, _, returned, *_ = found
+        self.credit.generated = extra.read_generated(completion_ids, tool_mask, returned)
         return found
 
     def _log_completion_extra(self, column: str, values: Any) -> None:

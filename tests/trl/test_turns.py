@@ -1,58 +1,13 @@
 """Tools and turns: TRL's real tool loop, with scripted words in the model's mouth."""
 
-import random
-import string
-from pathlib import Path
-
 import numpy as np
 import pytest
-import tiny_model
 import torch
-import trl
+from chat import add, scripted
 from datasets import Dataset
-from tokenizers import Regex, pre_tokenizers
 
 import credit
 from credit.adapters.trl import rollouts
-
-CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>'
-
-
-def add(a: int, b: int) -> int:
-    """Adds.
-
-    Args:
-        a: one number
-        b: the other
-    """
-    return a + b
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory):
-    """A tiny model whose tokenizer knows characters and Qwen3's chat template."""
-    path = tmp_path_factory.mktemp("chat")
-    tokenizer = tiny_model.character_tokenizer(string.printable)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
-    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates/qwen3.jinja").read_text()
-    model = tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=1)
-    model.config.max_position_embeddings, model.config.eos_token_id = 2048, tokenizer.eos_token_id
-    model.save_pretrained(path)
-    return str(path), tokenizer
-
-
-def scripted(trainer):
-    """Every other completion calls the tool before it answers."""
-    rng = random.Random(0)
-
-    def single_turn(prompt_ids, *_, **__):  # releases of TRL pass different things beside
-        answers = ["".join(rng.choices("0123456789", k=rng.randint(3, 9))) + "<|im_end|>" for _ in prompt_ids]
-        first = "<tool_response>" not in trainer._tokenizer.decode(prompt_ids[0])
-        texts = [CALL if first and row % 2 else text for row, text in enumerate(answers)]
-        return trainer._tokenizer(texts, add_special_tokens=False)["input_ids"], None
-
-    return single_turn
 
 
 def low(completions, **_):
