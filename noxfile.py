@@ -54,7 +54,7 @@ def run_framework_tests(session: nox.Session, *tests: str) -> None:
 
 
 def run_in_releases_of_trl(session: nox.Session, releases: list[str]) -> None:
-    """Runs the tests marked `releases` with TRL alone swapped in the session's environment; prints a table."""
+    """Runs the tests marked `releases` with only TRL swapped in the environment, and prints a table."""
     folder = Path(session.create_tmp()).absolute()
     for old in folder.glob("*.xml"):
         old.unlink()
