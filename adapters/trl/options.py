@@ -7,7 +7,7 @@ from transformers import ProcessorMixin
 
 import credit
 from credit.adapters import fields, loss_report, rules, traits
-from credit.adapters.trl import recipes
+from credit.adapters.trl import old_releases, recipes
 from credit.adapters.trl.hooks import FRAMEWORK
 
 # The loss types of TRL that are objectives of their own, named as in PolicyLoss, and how each aggregates.
@@ -35,6 +35,7 @@ def refuse(
     rules.refuse_missing_fields(FRAMEWORK, estimator)
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=args.use_vllm)
     _refuse_other_advantages(estimator, args)
+    old_releases.refuse_options(args)
     # CISPO and VESPO weigh the log-prob of each token by its own advantage, whatever the ratio.
     if args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo"):
         option, way_out = "importance_sampling_level='sequence'", "set importance_sampling_level='token'"
