@@ -3,15 +3,20 @@
 The records are loaded from their files, since importing an adapter needs its framework.
 """
 
+import ast
 import importlib.util
 import logging
 import tomllib
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 import credit
 from credit import fields
@@ -73,8 +78,48 @@ def test_the_table_has_a_signature_for_every_function(adapter):
     assert functions
     for owner, signatures in functions.items():
         assert all(part.isidentifier() for part in owner.replace(":", ".").split(".")), owner
-        for name, parameters in signatures.items():
-            assert all(each.isidentifier() for each in (name, *parameters.split())), (owner, name)
+        signatures = {"__init__": signatures} if isinstance(signatures, str) else signatures
+        for name, forms in signatures.items():
+            for parameters in [forms] if isinstance(forms, str) else forms.values():
+                assert all(each.isidentifier() for each in (name, *parameters.split())), (owner, name)
+
+
+def read_attributes(folder, owner):
+    """The names that the code in a folder reads of a variable, or of an attribute, of that name."""
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                of = node.value
+                if owner in (getattr(of, "id", None), getattr(of, "attr", None)):
+                    yield node.attr
+
+
+def test_the_options_that_trls_adapter_reads_are_in_its_table():
+    folder = ROOT / "adapters/trl"
+    settings = ast.walk(ast.parse((folder / "settings.py").read_text()))
+    own = {node.target.id for node in settings if isinstance(node, ast.AnnAssign)}
+    read, listed = set(read_attributes(folder, "args")), set(load_hooks("trl").OPTIONS.split())
+    assert not read - own - listed, "add them to OPTIONS in adapters/trl/hooks.py"
+    assert not listed - read - own, "no code reads them: take them out of OPTIONS in adapters/trl/hooks.py"
+
+
+def pins(name):
+    lines = (ROOT / "constraints" / f"{name}.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith("#")]
+
+
+def test_trls_releases_are_the_same_everywhere():
+    supported = SpecifierSet(load_hooks("trl").FRAMEWORK.supported)
+    releases = [str(each.specifier).removeprefix("==") for each in pins("trl-releases")]
+    minors = [Version(release).release[:2] for release in releases]
+    bounds = {each.operator: Version(each.version).release[1] for each in supported}
+    assert minors == [(1, minor) for minor in range(bounds[">="], bounds["<"])]
+    assert all(map(supported.contains, releases))
+    (newest,) = (str(each.specifier) for each in pins("trl") if each.name == "trl")
+    assert newest == f"=={releases[-1]}"
+    (oldest_minor, newest_minor) = (f"1.{minors[place][1]}" for place in (0, -1))
+    for name in ("README.md", "docs/trl.md"):
+        assert f"TRL {oldest_minor} to {newest_minor}" in (ROOT / name).read_text(), name
 
 
 FRAMEWORK = Framework(
@@ -385,6 +430,54 @@ def test_a_table_is_compared_with_what_is_installed():
     ):
         with pytest.raises(ImportError, match=message):
             hooks.check_framework(FRAMEWORK, wrong)
+
+
+def test_a_function_is_compared_in_the_releases_that_call_it():
+    def table(**forms):
+        return {"credit.adapters.rules": {"refuse_images": forms}}
+
+    wrong, right = "estimator", "framework estimator"
+    hooks.check_functions(FRAMEWORK, table(**{"<1": wrong, ">=1": right}))
+    hooks.check_functions(FRAMEWORK, table(**{"<1": wrong}))
+    with pytest.raises(ImportError, match=r"takes \(framework, estimator\) in pytest"):
+        hooks.check_functions(FRAMEWORK, table(**{"<1": right, ">=1": wrong}))
+
+
+def test_a_config_has_options_among_others():
+    hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework": "prefix name"})
+    with pytest.raises(ImportError, match="^Framework takes no size, other in pytest .*; credit supports"):
+        hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework": "size name other"})
+
+
+TABLE = {"credit.adapters.rules": {"refuse_images": "framework estimator"}}
+
+
+@pytest.mark.parametrize("found", ["1.17.0", "2.0", "1.17.0.dev0", "1.17rc1"])
+def test_a_newer_release_runs_with_a_warning_if_its_functions_are_those_known(monkeypatch, found):
+    monkeypatch.setattr(hooks, "version", lambda _: found)
+    frame = replace(FRAMEWORK, supported=">=1.9,<1.17", runs_newer=True)
+    message = f"credit supports pytest >=1.9,<1.17 and found {found}, which is newer. It runs"
+    with pytest.warns(UserWarning, match=message) as caught:
+        hooks.check_framework(frame, TABLE)
+    assert len(caught) == 1
+    changed = {"credit.adapters.rules": {"refuse_images": "framework"}}
+    with pytest.raises(ImportError, match=rf"refuse_images takes .* in pytest {found}"):
+        hooks.check_framework(frame, changed)
+    with pytest.raises(ImportError, match=f"and found {found}; pip install 'pytest>=1.9,<1.17'"):
+        hooks.check_framework(replace(frame, runs_newer=False), TABLE)
+
+
+@pytest.mark.parametrize(("found", "runs"), [("1.8.9", False), ("1.9.0", True), ("1.16.3", True)])
+def test_an_older_release_is_refused_and_a_supported_one_runs_unsaid(monkeypatch, found, runs):
+    monkeypatch.setattr(hooks, "version", lambda _: found)
+    frame = replace(FRAMEWORK, supported=">=1.9,<1.17", runs_newer=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if runs:
+            hooks.check_framework(frame, TABLE)
+            return
+        with pytest.raises(ImportError, match=f"and found {found}; pip install 'pytest>=1.9,<1.17'"):
+            hooks.check_framework(frame, TABLE)
 
 
 def test_all_functions_that_changed_are_named_at_once():

@@ -7,7 +7,7 @@ from transformers import ProcessorMixin
 
 import credit
 from credit.adapters import fields, loss_report, rules, traits
-from credit.adapters.trl import recipes
+from credit.adapters.trl import old_releases, recipes
 from credit.adapters.trl.hooks import FRAMEWORK
 from credit.estimators.on_baseline import OnBaseline
 
@@ -47,6 +47,7 @@ def refuse(
     recorded = args.use_vllm or rollout_func is not None
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=recorded)
     _refuse_other_advantages(estimator, args)
+    old_releases.refuse_options(args)
     # CISPO and VESPO weigh the log-prob of each token by its own advantage, whatever the ratio.
     if args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo"):
         option, way_out = "importance_sampling_level='sequence'", "set importance_sampling_level='token'"

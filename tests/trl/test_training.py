@@ -1,6 +1,7 @@
 """TRL's real trainer, training with credit's estimators."""
 
 import math
+from importlib.metadata import version
 from typing import Literal
 
 import given_rows
@@ -79,6 +80,18 @@ def test_the_preset_reproduces_trls_own_grpo(train):
     _, theirs = train(kind=GRPOTrainer, config=GRPOConfig)
     for name in ("loss", "grad_norm", "reward", "entropy"):
         assert close(ours, theirs, name, 1e-6), name
+
+
+@pytest.mark.releases
+def test_the_preset_reproduces_trls_luspo_or_it_is_refused(train):
+    settings = {"loss_type": "luspo", "importance_sampling_level": "sequence", "max_steps": 2}
+    if version("trl").startswith("1.9."):
+        with pytest.raises(ValueError, match="loss_type='luspo' averages over padding in TRL 1.9"):
+            train("grpo", TRL, **settings)
+        return
+    _, ours = train("grpo", TRL, **settings)
+    _, theirs = train(kind=GRPOTrainer, config=GRPOConfig, **settings)
+    assert close(ours, theirs, "grad_norm", 1e-5)
 
 
 def advantages(trainer):
