@@ -24,6 +24,7 @@ class CreditState:
         generated: what the last generation said about the rows of this process.
         rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
         weights_step: the optimizer step for which the batch's token weights were computed.
+        awaiting: the inputs of the loss in progress that wait for the ratios of completions.
     """
 
     estimator: credit.Estimator | None
@@ -35,3 +36,4 @@ class CreditState:
     generated: Generated | None = None
     rewards: torch.Tensor | None = None
     weights_step: int | None = None
+    awaiting: dict[str, Any] | None = None
