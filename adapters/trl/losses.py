@@ -6,6 +6,7 @@ import torch
 
 import credit
 from credit.adapters import traits
+from credit.adapters.trl import gspo_token
 
 Tensor = torch.Tensor
 TRL, MIXIN = "trl.trainer.grpo_trainer", "credit.adapters.trl.trainer"  # modules whose losses take both
@@ -19,12 +20,16 @@ def takes_per_response(estimator: credit.Estimator, args: Any, kind: type) -> bo
         ValueError: they are not, and the trainer's loss is not known to take [B, T].
     """
     refusal = find_refusal(estimator, args, kind)
-    if refusal is None:
-        return estimator.is_uniform
-    follows = args.reweight_with_current_policy
-    if follows or not estimator.is_uniform and traits.differs_between_tokens(estimator):
+    if refusal is not None and args.reweight_with_current_policy:
         raise ValueError(refusal)
-    return True
+    if estimator.is_uniform:
+        return True
+    if refusal is None and not gspo_token.is_asked(args):  # then [B, T] is right even if the tokens are equal
+        return False
+    differs = traits.differs_between_tokens(estimator)
+    if differs and refusal is not None:
+        raise ValueError(refusal)
+    return not differs
 
 
 def shape_advantages(trainer: Any, advantages: Tensor, mask: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ def find_refusal(estimator: credit.Estimator, args: Any, kind: type) -> str | No
             f"{gives} the loss of use_liger_kernel=True takes one per completion, [B]; leave it out, or use "
             "an estimator such as grpo"
         )
-    return None
+    return gspo_token.find_refusal(args, own) if gspo_token.is_asked(args) else None
 
 
 def find_own_loss(kind: type) -> type | None:

@@ -48,10 +48,6 @@ def refuse(
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=recorded)
     _refuse_other_advantages(estimator, args)
     old_releases.refuse_options(args)
-    # CISPO and VESPO weigh the log-prob of each token by its own advantage, whatever the ratio.
-    if args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo"):
-        option, way_out = "importance_sampling_level='sequence'", "set importance_sampling_level='token'"
-        rules.refuse_one_ratio(FRAMEWORK, estimator, option, way_out)
     if args.dynamic_sampling == "resample":
         _refuse_resampling(args, train_dataset)
     _refuse_idle_filter(estimator, args)

@@ -14,6 +14,7 @@ from credit.adapters.trl import (
     completions_table,
     extra,
     forward,
+    gspo_token,
     losses,
     metrics,
     options,
@@ -199,7 +200,15 @@ class CreditMixin(Trainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         if reweighting.ROWS in inputs and self.state.global_step != self.credit.weights_step:
             inputs = inputs | {"advantages": reweighting.recompute_advantages(self, inputs)}
-        return super()._compute_loss(model, inputs)
+        if not gspo_token.is_used(self, inputs):
+            return super()._compute_loss(model, inputs)
+        with gspo_token.use_ratio_of_completions(self, inputs) as given:
+            return super()._compute_loss(model, given)
+
+    def _get_per_token_logps_and_entropies(self, *arguments: Any, **named: Any) -> Any:
+        found = super()._get_per_token_logps_and_entropies(*arguments, **named)
+        gspo_token.replace_old_log_probs(self, found[0])
+        return found
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self.credit.sampler = super()._get_train_sampler(dataset)

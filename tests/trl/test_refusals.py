@@ -36,10 +36,6 @@ SUPPORTS = f"credit supports trl {hooks.FRAMEWORK.supported}"
         ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' contradicts"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
         (
-            {"estimator": "dgpo", "importance_sampling_level": "sequence", "loss_type": "grpo"},
-            "cancels the token weights of dgpo; set importance_sampling_level='token'",
-        ),
-        (
             {"estimator": "dgpo", "dynamic_sampling_reward": "digits"},
             "dynamic_sampling_reward='digits' has no effect, since dgpo keeps every group; set dynamic_sampl",
         ),
