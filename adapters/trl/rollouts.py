@@ -75,7 +75,8 @@ def token_fields(
 ) -> dict[str, Tensor]:
     """The arrays [B, ...] of this process' rows that the estimator reads; with `every`, all statistics.
 
-    The mask is that of all tokens, so that one without a log-prob does not split its turn. With `logs` the means of the logged statistics over all processes' tokens are logged.
+    The mask is that of all tokens, so that one without a log-prob does not split its turn. With `logs` the
+    means of the logged statistics over all processes' tokens are logged.
     """
     needs, fields = trainer.credit.estimator.required_fields, dict[str, Tensor]()
     needed = needed_statistics(trainer.credit.estimator)
