@@ -6,6 +6,9 @@ from credit.adapters.trl.hooks import FRAMEWORK, FUNCTIONS
 check_framework(FRAMEWORK, FUNCTIONS)
 
 from credit.adapters.trl.settings import CreditGRPOConfig  # noqa: E402
+from credit.adapters.trl.stock_trainer import refuse_in_stock_trainers  # noqa: E402
 from credit.adapters.trl.trainer import CreditGRPOTrainer, CreditMixin  # noqa: E402
+
+refuse_in_stock_trainers()
 
 __all__ = ["CreditGRPOConfig", "CreditGRPOTrainer", "CreditMixin"]

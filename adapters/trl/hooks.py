@@ -53,6 +53,7 @@ FUNCTIONS: FunctionTable = {
         "_save_rng_state": "self output_dir",
         "_load_optimizer_and_scheduler": "self checkpoint",
         "log": "self logs start_time",
+        "create_model_card": "self model_name dataset_name tags",
     },
     "trl.trainer.utils": {
         "disable_dropout_in_model": "model",

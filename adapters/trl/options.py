@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from accelerate.utils import is_peft_model
 from torch.utils.data import IterableDataset
 from transformers import ProcessorMixin
 
@@ -55,6 +56,16 @@ def refuse(
         _refuse_reweighting(estimator, args)
     if isinstance(processing_class, ProcessorMixin):
         refuse_images(estimator, args)
+
+
+def refuse_lost_reference(estimator: credit.Estimator, model: Any, peft_config: Any) -> None:
+    """Raises ValueError if TRL could not load the reference, since the model has no path to load it from."""
+    from_path = isinstance(model, str) or model.config._name_or_path
+    if needs_reference(estimator) and not (from_path or peft_config or is_peft_model(model)):
+        raise ValueError(
+            f"{estimator.name} compares the policy with a reference, which TRL loads from the path of the "
+            "model, and this model has none; give the trainer ref_model=, such as a copy of it"
+        )
 
 
 def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:

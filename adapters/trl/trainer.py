@@ -1,6 +1,7 @@
 """The trainer: TRL's, with advantages from an estimator."""
 
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from credit.adapters.trl import (
     gspo_token,
     losses,
     metrics,
+    model_card,
     options,
     overlong,
     records,
@@ -29,6 +31,7 @@ from credit.adapters.trl import (
     statistics,
     token_rewards,
 )
+from credit.adapters.trl.hooks import FUNCTIONS
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
@@ -39,6 +42,7 @@ from credit.several_rewards import find_scored_rows
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
 
 Tensor = torch.Tensor
+INIT = FUNCTIONS["trl.trainer.grpo_trainer:GRPOTrainer"]["__init__"].split()  # the names of its parameters
 ROUNDING = 1e-3  # a larger deviation before the first step means that the reference is another model
 
 
@@ -68,8 +72,10 @@ class CreditMixin(Trainer):
         self.credit = CreditState(parse_estimator(args), reference_given=ref_model is not None)
         estimator = self.credit.estimator
         if estimator is not None:
-            given = dict(zip(("train_dataset", "eval_dataset", "processing_class"), positional, strict=False))
-            options.refuse(estimator, args, **(given | named))
+            given = dict(zip(INIT[4:], positional, strict=False)) | named
+            options.refuse(estimator, args, **given)
+            if ref_model is None:
+                options.refuse_lost_reference(estimator, model, given.get("peft_config"))
             self.credit.per_response = losses.takes_per_response(estimator, args, type(self))
         if ref_model is not None and args is not None and args.sync_ref_model:
             raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
@@ -246,6 +252,11 @@ class CreditMixin(Trainer):
         warn_of_missed_targets(found)
         for name, value in found.items():
             self._metrics[mode][f"credit/{name}"].append(value)
+
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        super().create_model_card(*arguments, **named)
+        if self.credit.estimator is not None and self.is_world_process_zero():
+            model_card.add_section(Path(self.args.output_dir) / "README.md", self.credit.estimator)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics.combine_extremes(self._metrics["train" if self.model.training else "eval"])
