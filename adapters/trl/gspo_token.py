@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import trl
-from packaging.version import Version
 
 from credit.adapters.trl import rollouts
 
@@ -33,21 +32,14 @@ def is_asked(args: Any) -> bool:
     return args.importance_sampling_level == "sequence" and args.loss_type not in UNAFFECTED
 
 
-def find_refusal(args: Any, own: type | None) -> str | None:
-    """Why TRL's loss with these options cannot be GSPO-token; None: it can.
-
-    Args:
-        own: the class of a loss that is not GRPOTrainer's.
-    """
-    sets = "importance_sampling_level='sequence' with advantages of tokens (GSPO-token)"
-    if own is not None:
-        return f"{sets} is made of GRPOTrainer's loss, and {own.__name__} has one of its own; {WAY_OUT}"
-    if args.loss_type == "luspo" and Version(trl.__version__) < Version("1.10"):
-        return (
-            f"{sets} has a loss per token, which loss_type='luspo' of TRL {trl.__version__} divides by the "
-            f"width of the batch; update TRL, take another loss_type, or {WAY_OUT}"
-        )
-    return None
+def find_refusal(own: type | None) -> str | None:
+    """Why a loss of the class `own` cannot be GSPO-token; None: it is GRPOTrainer's, which can."""
+    if own is None:
+        return None
+    return (
+        "importance_sampling_level='sequence' with advantages of tokens (GSPO-token) is made of "
+        f"GRPOTrainer's loss, and {own.__name__} has one of its own; {WAY_OUT}"
+    )
 
 
 def is_used(trainer: Any, inputs: dict[str, Any]) -> bool:

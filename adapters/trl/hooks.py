@@ -38,12 +38,15 @@ OPTIONS = (
     "vllm_importance_sampling_mode"
 )
 
+INIT = (
+    "self model reward_funcs args train_dataset eval_dataset processing_class reward_processing_classes "
+    "callbacks optimizers quantization_config peft_config tools rollout_func environment_factory"
+)
+
 FUNCTIONS: FunctionTable = {
     "trl:GRPOConfig": OPTIONS,
     "trl.trainer.grpo_trainer:GRPOTrainer": {
-        "__init__": "self model reward_funcs args train_dataset eval_dataset processing_class "
-        "reward_processing_classes callbacks optimizers quantization_config peft_config tools rollout_func "
-        "environment_factory",
+        "__init__": INIT,
         "_generate_and_score_completions": "self inputs",
         "_calculate_rewards": "self inputs prompts completions completion_ids_list",
         "_generate": "self prompts",

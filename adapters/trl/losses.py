@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+import trl
+from packaging.version import Version
 
 import credit
 from credit.adapters import traits
@@ -65,7 +67,12 @@ def find_refusal(estimator: credit.Estimator, args: Any, kind: type) -> str | No
             f"{gives} the loss of use_liger_kernel=True takes one per completion, [B]; leave it out, or use "
             "an estimator such as grpo"
         )
-    return gspo_token.find_refusal(args, own) if gspo_token.is_asked(args) else None
+    if args.loss_type == "luspo" and Version(trl.__version__) < Version("1.10"):
+        return (
+            f"{gives} loss_type='luspo' of TRL {trl.__version__} divides a loss of tokens by the width of "
+            "the batch; update TRL, or take another loss_type"
+        )
+    return gspo_token.find_refusal(own) if gspo_token.is_asked(args) else None
 
 
 def find_own_loss(kind: type) -> type | None:

@@ -8,7 +8,7 @@ from transformers import ProcessorMixin
 
 import credit
 from credit.adapters import fields, loss_report, rules, traits
-from credit.adapters.trl import old_releases, recipes
+from credit.adapters.trl import recipes
 from credit.adapters.trl.hooks import FRAMEWORK
 from credit.estimators.on_baseline import OnBaseline
 
@@ -48,7 +48,6 @@ def refuse(
     recorded = args.use_vllm or rollout_func is not None
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=recorded)
     _refuse_other_advantages(estimator, args)
-    old_releases.refuse_options(args)
     if args.dynamic_sampling == "resample":
         _refuse_resampling(args, train_dataset)
     _refuse_idle_filter(estimator, args)

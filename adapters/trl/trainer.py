@@ -31,7 +31,7 @@ from credit.adapters.trl import (
     statistics,
     token_rewards,
 )
-from credit.adapters.trl.hooks import FUNCTIONS
+from credit.adapters.trl.hooks import INIT
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
@@ -42,7 +42,6 @@ from credit.several_rewards import find_scored_rows
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
 
 Tensor = torch.Tensor
-INIT = FUNCTIONS["trl.trainer.grpo_trainer:GRPOTrainer"]["__init__"].split()  # the names of its parameters
 ROUNDING = 1e-3  # a larger deviation before the first step means that the reference is another model
 
 
@@ -72,7 +71,7 @@ class CreditMixin(Trainer):
         self.credit = CreditState(parse_estimator(args), reference_given=ref_model is not None)
         estimator = self.credit.estimator
         if estimator is not None:
-            given = dict(zip(INIT[4:], positional, strict=False)) | named
+            given = dict(zip(INIT.split()[4:], positional, strict=False)) | named
             options.refuse(estimator, args, **given)
             if ref_model is None:
                 options.refuse_lost_reference(estimator, model, given.get("peft_config"))

@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 
 import credit
 from credit.adapters.hooks import check_framework
-from credit.adapters.trl import hooks, old_releases, statistics
+from credit.adapters.trl import hooks, statistics
 
 NOWHERE = "/nowhere/no-model"
 SUPPORTS = f"credit supports trl {hooks.FRAMEWORK.supported}"
@@ -192,19 +192,14 @@ def test_a_trl_without_a_function_is_refused(monkeypatch, owner):
         check_framework(hooks.FRAMEWORK, hooks.FUNCTIONS)
 
 
-@pytest.mark.parametrize(
-    ("option", "last", "first"),
-    [({"loss_type": "luspo"}, "1.9.2", "1.10.0"), ({"use_liger_kernel": True}, "1.13.0", "1.14.0")],
-)
-def test_a_loss_for_one_advantage_per_completion_is_refused(make_trainer, monkeypatch, option, last, first):
-    monkeypatch.setattr(old_releases, "version", lambda _: last)
-    with pytest.raises(
-        ValueError, match=rf"{next(iter(option))}=.* TRL {last}.* install TRL {first[:-2]} or"
-    ):
-        make_trainer("grpo", model=NOWHERE, **option)
-    monkeypatch.setattr(old_releases, "version", lambda _: first)
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_an_old_luspo_is_refused_with_advantages_of_tokens(make_trainer, monkeypatch, level):
+    settings = {"model": NOWHERE, "loss_type": "luspo", "importance_sampling_level": level}
+    monkeypatch.setattr(trl, "__version__", "1.9.0")
+    with pytest.raises(ValueError, match="luspo' of TRL 1.9.0 divides a loss of tokens .*; update TRL"):
+        make_trainer("dgpo", **settings)
     with pytest.raises(Exception, match="nowhere"):  # the model, which is looked for
-        make_trainer("grpo", model=NOWHERE, **option)
+        make_trainer("grpo", **settings)
 
 
 def test_fsdp_1_is_refused():
