@@ -188,10 +188,7 @@ class CreditMixin(Trainer):
     def _set_advantages(
         self, output: dict[str, Any], advantages: Tensor, given: credit.Rollouts, stays: Tensor, mode: str
     ) -> None:
-        """Puts this process' rows of the advantages [N, T], and of A_i if need be, into TRL's batch.
-
-        Where the tokens of a response are equal, the rows are [B], as TRL's own.
-        """
+        """Puts this process' rows of the advantages, as its loss takes them, and of A_i into TRL's batch."""
         rows, width = output["completion_ids"].shape
         scale = sampling.row_mean_correction(self.loss_type, stays)
         shaped = losses.shape_advantages(self, advantages, given.mask)
