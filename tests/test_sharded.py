@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def run_rank(rank):
 
     if os.environ.get("TRITON_INTERPRET") == "1":
         take_kernels()
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=timedelta(seconds=ranks.TIMEOUT))
     mine = slice(516 * rank, 516 * (rank + 1))
     logits, hidden, ids = draw()
     x, y = (torch.as_tensor(array[:, mine]) for array in logits)

@@ -14,6 +14,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
 
 import torch
 from datasets import Dataset
+from ranks import TIMEOUT
 from transformers import PrinterCallback
 
 import credit
@@ -66,6 +67,7 @@ def train(model, out, resume=None):
         output_dir=str(out),
         use_cpu=True,
         ddp_backend="gloo",
+        ddp_timeout=TIMEOUT,
         bf16=False,
         advantage_estimator="checked",
         advantage_estimator_kwargs={"tau": 0.01},
