@@ -45,7 +45,8 @@ def compute_hidden_states(trainer: Any, model: Any, inputs: Mapping[str, Any]) -
         return output
 
     ids = inputs["input_ids"]
-    call = {"labels": torch.full_like(ids[:, :2], -100), "fused_lm_head": True} if FUSED else {}
+    fused = {"labels": torch.full_like(ids[:, :2], -100), "fused_lm_head": True}
+    call = fused if FUSED else {"use_cache": False}
     # Before transformers 5, a model with images is its own base_model, and its backbone is called model.
     backbone = base.base_model if base.base_model is not base else base.model
     hook = backbone.register_forward_hook(capture)

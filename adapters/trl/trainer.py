@@ -99,8 +99,6 @@ class CreditMixin(Trainer):
             self.credit.estimator = weighed
         if options.needs_statistics(estimator):
             statistics.refuse_fsdp1(self)
-        if self._is_vlm:
-            options.refuse_images(estimator, self.args)
         if sampling.sampling_mode(self.args, estimator) == "resample":
             size, seed = len(self.train_dataset), self.args.seed
             self.credit.prompts = PromptStream(size, seed, self.shuffle_dataset)
