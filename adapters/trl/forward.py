@@ -97,7 +97,9 @@ def _refuse_other_heads(layer: Any) -> None:
     weight = getattr(layer, "weight", None)
     kept = isinstance(weight, DTensor) or type(weight) in (torch.nn.Parameter, Tensor)
     if not (plain and kept and weight is not None and weight.dtype in PLAIN_DTYPES):
+        kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
         raise ValueError(
-            f"the model's lm_head is a {type(layer).__name__}, and token statistics are computed from a "
-            "plain weight; leave lm_head out of target_modules and of quantization"
+            f"the model's lm_head is a {kind} with a weight of type {type(weight).__name__}, and token "
+            "statistics are computed from a plain weight; leave lm_head, and tokens tied to it, out of the "
+            "adapter and of quantization"
         )

@@ -13,7 +13,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 import credit
 from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name, needs_reference
 from credit.adapters.trl import images
-from credit.adapters.trl.forward import Head, compute_hidden_states, find_base
+from credit.adapters.trl.forward import Head, compute_hidden_states, find_base, find_head
 from credit.adapters.trl.micro_batches import CHUNK, micro_batches
 
 Tensor = torch.Tensor
@@ -26,6 +26,14 @@ def refuse_fsdp1(trainer: Any) -> None:
             f"{trainer.credit_estimator.name} needs token statistics, which this adapter computes under "
             "FSDP 2 but not under FSDP 1; set fsdp_version: 2 in accelerate's config"
         )
+
+
+def refuse_other_heads(trainer: Any) -> None:
+    """Raises ValueError unless logits of policy and reference are hidden states times a plain weight."""
+    reference = trainer.ref_model if needs_reference(trainer.credit_estimator) else None
+    for model in (trainer.model, reference):
+        if model is not None:
+            find_head(find_base(trainer, model))
 
 
 def list_shown(estimator: credit.Estimator) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ class CreditMixin(Trainer):
             self.credit.estimator = weighed
         if options.needs_statistics(estimator):
             statistics.refuse_fsdp1(self)
+            statistics.refuse_other_heads(self)
         if sampling.sampling_mode(self.args, estimator) == "resample":
             size, seed = len(self.train_dataset), self.args.seed
             self.credit.prompts = PromptStream(size, seed, self.shuffle_dataset)
