@@ -45,7 +45,8 @@ def compute_hidden_states(trainer: Any, model: Any, inputs: Mapping[str, Any]) -
         return output
 
     ids = inputs["input_ids"]
-    call = {"labels": torch.full_like(ids[:, :2], -100), "fused_lm_head": True} if FUSED else {}
+    fused = {"labels": torch.full_like(ids[:, :2], -100), "fused_lm_head": True}
+    call = fused if FUSED else {"use_cache": False}
     # Before transformers 5, a model with images is its own base_model, and its backbone is called model.
     backbone = base.base_model if base.base_model is not base else base.model
     hook = backbone.register_forward_hook(capture)
@@ -96,7 +97,9 @@ def _refuse_other_heads(layer: Any) -> None:
     weight = getattr(layer, "weight", None)
     kept = isinstance(weight, DTensor) or type(weight) in (torch.nn.Parameter, Tensor)
     if not (plain and kept and weight is not None and weight.dtype in PLAIN_DTYPES):
+        kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
         raise ValueError(
-            f"the model's lm_head is a {type(layer).__name__}, and token statistics are computed from a "
-            "plain weight; leave lm_head out of target_modules and of quantization"
+            f"the model's lm_head is a {kind} with a weight of type {type(weight).__name__}, and token "
+            "statistics are computed from a plain weight; leave lm_head, and tokens tied to it, out of the "
+            "adapter and of quantization"
         )

@@ -1,10 +1,10 @@
 """TRL's options beside an estimator: which it makes meaningless, and which differ from its paper."""
 
+from collections.abc import Collection
 from typing import Any
 
 from accelerate.utils import is_peft_model
 from torch.utils.data import IterableDataset
-from transformers import ProcessorMixin
 
 import credit
 from credit.adapters import fields, loss_report, rules, traits
@@ -39,7 +39,6 @@ def refuse(
     estimator: credit.Estimator,
     args: Any,
     train_dataset: Any = None,
-    processing_class: Any = None,
     rollout_func: Any = None,
     **_: Any,
 ) -> None:
@@ -53,8 +52,6 @@ def refuse(
     _refuse_idle_filter(estimator, args)
     if args.reweight_with_current_policy:
         _refuse_reweighting(estimator, args)
-    if isinstance(processing_class, ProcessorMixin):
-        refuse_images(estimator, args)
 
 
 def refuse_lost_reference(estimator: credit.Estimator, model: Any, peft_config: Any) -> None:
@@ -139,6 +136,7 @@ def _refuse_resampling(args: Any, train_dataset: Any) -> None:
             "dynamic_sampling='resample' draws further prompts by index, which an iterable dataset does not "
             "allow; load the whole dataset, or use dynamic_sampling='filter'"
         )
+    refuse_images(args, getattr(train_dataset, "column_names", None) or (), "the data set")
 
 
 def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
@@ -156,11 +154,20 @@ def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
         )
 
 
-def refuse_images(estimator: credit.Estimator, args: Any) -> None:
-    """Raises ValueError if the estimator or dynamic sampling cannot work with image inputs."""
-    rules.refuse_images(FRAMEWORK, estimator)
-    if args.dynamic_sampling == "resample":
-        raise ValueError("dynamic_sampling='resample' is for text models; use 'filter' with image inputs")
+def refuse_images(args: Any, names: Collection[str], place: str) -> None:
+    """Raises ValueError if dynamic sampling would merge generations whose prompts have images.
+
+    Args:
+        args: TRL's config.
+        names: of the data set's columns, or of the arrays of a batch.
+        place: what has those names, for the message.
+    """
+    found = [name for name in ("image", "images", "pixel_values") if name in names]
+    if found and args.dynamic_sampling == "resample":
+        raise ValueError(
+            f"dynamic_sampling='resample' is for prompts of text alone, and {place} has {found[0]!r}; use "
+            "dynamic_sampling='filter' with images"
+        )
 
 
 def report_differences(estimator: credit.Estimator, args: Any) -> None:

@@ -43,9 +43,26 @@ def write_records(
         rollouts=given,
         result=result,
         estimator=trainer.credit.estimator,
-        prompts=[text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for text in texts],
+        prompts=[_write_prompt(text) for text in texts],
         step=trainer.state.global_step + 1,
     )
+
+
+def _write_prompt(prompt: Any) -> str:
+    """A prompt as text; messages as JSON, with <image> in place of an image."""
+    if isinstance(prompt, str):
+        return prompt
+    messages = [
+        message | {"content": _write_parts(message["content"])}
+        if isinstance(message.get("content"), list)
+        else message
+        for message in prompt
+    ]
+    return json.dumps(messages, ensure_ascii=False, default=str)
+
+
+def _write_parts(parts: list[dict[str, Any]]) -> str:
+    return "".join(part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in parts)
 
 
 def _gather_ids(accelerator: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:

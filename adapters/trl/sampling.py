@@ -10,7 +10,7 @@ from trl.trainer.utils import pad
 
 import credit
 from credit.adapters import traits
-from credit.adapters.trl import completions_table, rollouts
+from credit.adapters.trl import completions_table, options, rollouts
 from credit.several_rewards import find_scored_rows
 
 Tensor = torch.Tensor
@@ -44,6 +44,7 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
     wanted = len(inputs) // size
     while True:
         output = generate(inputs)
+        options.refuse_images(trainer.args, output, "the batch")
         live = find_live_rows(
             trainer.credit.estimator, trainer.args, rollouts.rollouts_for_filter(trainer, output)
         )
@@ -95,9 +96,9 @@ def mask_dropped_rows(trainer: Any, output: dict[str, Tensor], mode: str) -> Ten
         stays = stays & live
     if not stays.all():
         own = own_rows(trainer.accelerator, stays, len(output["completion_mask"]))[:, None]
-        for name in ("completion_mask", "tool_mask"):
-            if name in output:
-                output[name] = output[name] * own
+        # With tools, rows stay attended to: a model that places images counts the tokens it attends to.
+        name = "tool_mask" if "tool_mask" in output else "completion_mask"
+        output[name] = output[name] * own
         output["num_items_in_batch"] = trainer.accelerator.gather(rollouts.token_mask(output).sum()).sum()
     return stays
 

@@ -12,7 +12,8 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
 from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name, needs_reference
-from credit.adapters.trl.forward import Head, compute_hidden_states
+from credit.adapters.trl import images
+from credit.adapters.trl.forward import Head, compute_hidden_states, find_base, find_head
 from credit.adapters.trl.micro_batches import CHUNK, micro_batches
 
 Tensor = torch.Tensor
@@ -27,6 +28,14 @@ def refuse_fsdp1(trainer: Any) -> None:
         )
 
 
+def refuse_other_heads(trainer: Any) -> None:
+    """Raises ValueError unless logits of policy and reference are hidden states times a plain weight."""
+    reference = trainer.ref_model if needs_reference(trainer.credit_estimator) else None
+    for model in (trainer.model, reference):
+        if model is not None:
+            find_head(find_base(trainer, model))
+
+
 def list_shown(estimator: credit.Estimator) -> tuple[str, ...]:
     """The statistics that `credit.lens` shows, as far as the models that the estimator needs give them."""
     hidden = () if needs_reference(estimator) else REFERENCE_FIELDS
@@ -34,7 +43,7 @@ def list_shown(estimator: credit.Estimator) -> tuple[str, ...]:
 
 
 def compute_statistics(
-    trainer: Any, output: dict[str, Tensor], mask: Tensor, names: Sequence[str] | None = None
+    trainer: Any, output: dict[str, Any], mask: Tensor, names: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
     """The statistics [B, T] of those names, or of `list_shown`, of TRL's batch; 0 outside the mask.
 
@@ -43,31 +52,48 @@ def compute_statistics(
     tensor is made. The reference runs only if one of the names needs it.
     """
     names = list_shown(trainer.credit_estimator) if names is None else names
+    images.refuse_unknown_inputs(find_base(trainer, trainer.model), output)
+    completion_mask = _attended_completions(trainer, output)
     prompt_width = output["prompt_ids"].shape[1]
     input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
-    attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
-    batches = micro_batches(trainer, prompt_width, output["completion_mask"])
+    attention_mask = torch.cat([output["prompt_mask"], completion_mask], dim=1)
+    batches = micro_batches(trainer, prompt_width, completion_mask)
     parts = []
     with torch.no_grad(), _eval_mode(trainer.model, trainer.args.gradient_checkpointing_kwargs):
         for rows, width in batches:
             columns = slice(prompt_width + width)
             chosen = mask[rows, :width].bool()
-            part = _score_rows(
-                trainer, input_ids[rows, columns], attention_mask[rows, columns], chosen, names
-            )
+            inputs = {
+                "input_ids": input_ids[rows, columns],
+                "attention_mask": attention_mask[rows, columns],
+                **images.select_inputs(output, rows, columns),
+            }
+            part = _score_rows(trainer, inputs, chosen, names)
             parts.append({name: pad(field, (0, mask.shape[1] - width)) for name, field in part.items()})
     back = torch.cat([rows for rows, _ in batches]).argsort()
     return {name: torch.cat([part[name] for part in parts])[back] for name in names}
 
 
+def _attended_completions(trainer: Any, output: dict[str, Any]) -> Tensor:
+    """The completion mask; with images, of all tokens that are not padding.
+
+    Rows that leave the loss have an empty mask. If a tool returned images, their tokens stand in the
+    completion, and a model counts those that are attended to when it places the images of a batch.
+    """
+    if not images.has_images(output):
+        return output["completion_mask"]
+    written = output["completion_ids"] != trainer._tokenizer.pad_token_id
+    return output["completion_mask"] | written.to(output["completion_mask"].dtype)
+
+
 def _score_rows(
-    trainer: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor, names: Sequence[str]
+    trainer: Any, inputs: dict[str, Tensor], mask: Tensor, names: Sequence[str]
 ) -> dict[str, Tensor]:
-    policy_hidden, policy = _hidden_states(trainer, trainer.model, input_ids, attention_mask, mask)
+    policy_hidden, policy = _hidden_states(trainer, trainer.model, inputs, mask)
     reference_hidden, reference = policy_hidden, policy
     if set(names) & set(REFERENCE_FIELDS):
         with _reference_model(trainer) as model:
-            reference_hidden, reference = _hidden_states(trainer, model, input_ids, attention_mask, mask)
+            reference_hidden, reference = _hidden_states(trainer, model, inputs, mask)
     with _gather_parameters(policy.weight, policy.bias, reference.weight, reference.bias):
         chosen = compute_by_name(
             credit.token_statistics_from_hidden,
@@ -76,7 +102,7 @@ def _score_rows(
             _full_tensor(policy.weight),
             reference_hidden,
             _full_tensor(reference.weight),
-            input_ids[:, -mask.shape[1] :][mask].to(policy_hidden.device),
+            inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
             temperature=trainer.temperature,
             policy_bias=_full_tensor(policy.bias),
             reference_bias=_full_tensor(reference.bias),
@@ -87,11 +113,8 @@ def _score_rows(
     return {name: _scatter(field, mask) for name, field in chosen.items()}
 
 
-def _hidden_states(
-    trainer: Any, model: Any, input_ids: Tensor, attention_mask: Tensor, mask: Tensor
-) -> tuple[Tensor, Head]:
+def _hidden_states(trainer: Any, model: Any, inputs: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, Head]:
     """The hidden states [M, D] that predict the mask's M tokens, and the head."""
-    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     hidden, head = compute_hidden_states(trainer, model, inputs)
     before = hidden[:, -mask.shape[1] - 1 : -1]
     return before[mask.to(before.device)].to(head.weight.device), head

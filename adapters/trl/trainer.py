@@ -114,8 +114,7 @@ class CreditMixin(Trainer):
             self.credit.estimator = weighed
         if options.needs_statistics(estimator):
             statistics.refuse_fsdp1(self)
-        if self._is_vlm:
-            options.refuse_images(estimator, self.args)
+            statistics.refuse_other_heads(self)
         if sampling.sampling_mode(self.args, estimator) == "resample":
             size, seed = len(self.train_dataset), self.args.seed
             self.credit.prompts = PromptStream(size, seed, self.shuffle_dataset)

@@ -9,7 +9,6 @@ from typing import Literal
 
 import pytest
 import trl.trainer.utils
-from transformers import ProcessorMixin
 from trl import GRPOTrainer
 
 import credit
@@ -67,15 +66,6 @@ def test_a_ratio_per_sequence_stays_where_no_advantage_is_lost(make_trainer, nam
 def test_a_model_that_is_not_there_is_still_trls_error(make_trainer):
     with pytest.raises(OSError, match="no-model"):
         make_trainer("dgpo", model=NOWHERE)
-
-
-def test_images_are_refused_before_loading(make_trainer):
-    class Processor(ProcessorMixin):
-        def __init__(self):
-            pass
-
-    with pytest.raises(ValueError, match="text models only"):
-        make_trainer("dgpo", model=NOWHERE, extra={"processing_class": Processor()})
 
 
 def test_a_need_that_trl_cannot_fill_is_refused(make_trainer):
