@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import Any
 
-from accelerate.utils import is_peft_model
 from torch.utils.data import IterableDataset
 
 import credit
@@ -30,11 +29,6 @@ def needs_statistics(estimator: credit.Estimator | None) -> bool:
     return estimator is not None and bool(fields.needed_statistics(estimator))
 
 
-def needs_reference(estimator: credit.Estimator | None) -> bool:
-    """Whether the reference has to run over them as well."""
-    return estimator is not None and fields.needs_reference(estimator)
-
-
 def refuse(
     estimator: credit.Estimator,
     args: Any,
@@ -52,16 +46,6 @@ def refuse(
     _refuse_idle_filter(estimator, args)
     if args.reweight_with_current_policy:
         _refuse_reweighting(estimator, args)
-
-
-def refuse_lost_reference(estimator: credit.Estimator, model: Any, peft_config: Any) -> None:
-    """Raises ValueError if TRL could not load the reference, since the model has no path to load it from."""
-    from_path = isinstance(model, str) or model.config._name_or_path
-    if needs_reference(estimator) and not (from_path or peft_config or is_peft_model(model)):
-        raise ValueError(
-            f"{estimator.name} compares the policy with a reference, which TRL loads from the path of the "
-            "model, and this model has none; give the trainer ref_model=, such as a copy of it"
-        )
 
 
 def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:

@@ -1,20 +1,16 @@
 """The trainer: TRL's, with advantages from an estimator."""
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from trl import GRPOTrainer
-from trl.models import prepare_deepspeed, prepare_fsdp
-from trl.trainer.utils import disable_dropout_in_model
 
 import credit
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.adapters.trl import (
     completions_table,
     extra,
-    forward,
     gspo_token,
     losses,
     metrics,
@@ -22,6 +18,7 @@ from credit.adapters.trl import (
     options,
     overlong,
     records,
+    reference,
     resuming,
     reward_lists,
     rewards,
@@ -42,7 +39,6 @@ from credit.several_rewards import find_scored_rows
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
 
 Tensor = torch.Tensor
-ROUNDING = 1e-3  # a larger deviation before the first step means that the reference is another model
 
 
 class CreditMixin(Trainer):
@@ -74,25 +70,13 @@ class CreditMixin(Trainer):
             given = dict(zip(INIT.split()[4:], positional, strict=False)) | named
             options.refuse(estimator, args, **given)
             if ref_model is None:
-                options.refuse_lost_reference(estimator, model, given.get("peft_config"))
+                reference.refuse_lost_reference(estimator, model, given.get("peft_config"))
             self.credit.per_response = losses.takes_per_response(estimator, args, type(self))
-        if ref_model is not None and args is not None and args.sync_ref_model:
-            raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
-        beta = None if args is None else args.beta
-        # While TRL is built, a beta other than 0 makes it load, prepare and synchronize a reference; its
-        # loss later uses the reference if self.beta is not 0.
-        if ref_model is not None and args is not None:
-            args.beta = 0.0
-        elif options.needs_reference(estimator) and beta == 0.0:
-            args.beta = 1.0
-        try:
+        with reference.load_reference(args, estimator, ref_model):
             super().__init__(model, reward_funcs, args, *positional, **named)
-        finally:
-            if args is not None:
-                args.beta = beta
         self.beta = self.args.beta
         if ref_model is not None:
-            self._attach_reference(ref_model)
+            reference.attach_reference(self, ref_model)
         if overlong.has_penalty(self.args):
             overlong.add_penalty(self)
         if estimator is not None:
@@ -120,20 +104,6 @@ class CreditMixin(Trainer):
             self.credit.prompts = PromptStream(size, seed, self.shuffle_dataset)
         if self.accelerator.is_main_process:
             options.report_differences(estimator, self.args)
-
-    def _attach_reference(self, model: Any) -> None:
-        """Prepares a given reference as TRL prepares its own."""
-        model.requires_grad_(False)
-        if self.args.disable_dropout:
-            disable_dropout_in_model(model)
-        forward.prepare_head(self, model)
-        if self.is_deepspeed_enabled:
-            self.ref_model = prepare_deepspeed(model, self.accelerator)
-        elif self.is_fsdp_enabled:
-            self.ref_model = prepare_fsdp(model, self.accelerator)
-        else:
-            self.ref_model = self.accelerator.prepare_model(model, evaluation_mode=True)
-        self.ref_model.eval()
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Tensor:
         with reward_lists.sum_lists(self):
@@ -177,7 +147,7 @@ class CreditMixin(Trainer):
         result.metrics["invalid_rows"] = (~find_scored_rows(given.rewards)).sum()
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
         self._set_advantages(output, result.advantages, given, stays, mode)
-        self._warn_of_another_reference(given, mode)
+        reference.warn_of_another_reference(self, given)
         self._log_credit(estimator.name, result, mode)
         completions_table.set_advantages(self._logs, of_rows.tolist())
         if recorded:
@@ -224,20 +194,6 @@ class CreditMixin(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.credit.estimator is not None and checkpoint is not None:
             resuming.load_state(self, checkpoint)
-
-    def _warn_of_another_reference(self, given: credit.Rollouts, mode: str) -> None:
-        at_start = mode == "train" and self.state.global_step == 0 and not self.credit.reference_given
-        if not at_start or given.deviation is None:
-            return
-        largest = given.deviation.max().item()
-        if largest > ROUNDING:
-            path = self.model.config._name_or_path
-            warnings.warn(
-                f"before the first step the policy deviates from its reference by up to {largest:.3g} "
-                f"(squared Hellinger distance; 0 expected). TRL loads the reference from {path!r}: if the "
-                "policy is another model, give the trainer ref_model=",
-                stacklevel=2,
-            )
 
     def _log_credit(self, estimator: str, result: credit.Credit, mode: str) -> None:
         """Logs the estimator's metrics as credit/<name>."""

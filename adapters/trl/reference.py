@@ -1,0 +1,80 @@
+"""The reference model: loaded by TRL although its loss has no KL term, or given by the user."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate.utils import is_peft_model
+from trl.models import prepare_deepspeed, prepare_fsdp
+from trl.trainer.utils import disable_dropout_in_model
+
+import credit
+from credit.adapters.fields import needs_reference
+from credit.adapters.trl import forward
+
+ROUNDING = 1e-3  # a larger deviation before the first step means that the reference is another model
+
+
+def refuse_lost_reference(estimator: credit.Estimator, model: Any, peft_config: Any) -> None:
+    """Raises ValueError if TRL could not load the reference, since the model has no path to load it from."""
+    from_path = isinstance(model, str) or model.config._name_or_path
+    if needs_reference(estimator) and not (from_path or peft_config or is_peft_model(model)):
+        raise ValueError(
+            f"{estimator.name} compares the policy with a reference, which TRL loads from the path of the "
+            "model, and this model has none; give the trainer ref_model=, such as a copy of it"
+        )
+
+
+@contextmanager
+def load_reference(args: Any, estimator: credit.Estimator | None, given: Any) -> Iterator[None]:
+    """Within it a trainer of TRL that is built has a reference if the estimator needs one and none is given.
+
+    A beta other than 0 makes TRL load, prepare and synchronize a reference; its loss later uses the
+    reference if the trainer's beta is not 0.
+    """
+    if args is None:
+        yield
+        return
+    if given is not None and args.sync_ref_model:
+        raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
+    beta = args.beta
+    if given is not None:
+        args.beta = 0.0
+    elif estimator is not None and needs_reference(estimator) and beta == 0.0:
+        args.beta = 1.0
+    try:
+        yield
+    finally:
+        args.beta = beta
+
+
+def attach_reference(trainer: Any, model: Any) -> None:
+    """Prepares a given reference as TRL prepares its own."""
+    model.requires_grad_(False)
+    if trainer.args.disable_dropout:
+        disable_dropout_in_model(model)
+    forward.prepare_head(trainer, model)
+    if trainer.is_deepspeed_enabled:
+        trainer.ref_model = prepare_deepspeed(model, trainer.accelerator)
+    elif trainer.is_fsdp_enabled:
+        trainer.ref_model = prepare_fsdp(model, trainer.accelerator)
+    else:
+        trainer.ref_model = trainer.accelerator.prepare_model(model, evaluation_mode=True)
+    trainer.ref_model.eval()
+
+
+def warn_of_another_reference(trainer: Any, given: credit.Rollouts) -> None:
+    """Warns if the policy deviates before the first step of training from the reference that TRL loaded."""
+    at_start = trainer.model.training and trainer.state.global_step == 0
+    if not at_start or trainer.credit.reference_given or given.deviation is None:
+        return
+    largest = given.deviation.max().item()
+    if largest > ROUNDING:
+        path = trainer.model.config._name_or_path
+        warnings.warn(
+            f"before the first step the policy deviates from its reference by up to {largest:.3g} "
+            f"(squared Hellinger distance; 0 expected). TRL loads the reference from {path!r}: if the "
+            "policy is another model, give the trainer ref_model=",
+            stacklevel=2,
+        )
