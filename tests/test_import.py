@@ -60,7 +60,7 @@ def test_no_framework_is_loaded(statement):
 @pytest.mark.parametrize(
     ("adapter", "package"),
     [
-        ("trl", "trl=="),
+        ("trl", "trl>="),
         ("verl.registry", "verl>="),
         ("openrlhf", "openrlhf>="),
         ("tunix", "google-tunix>="),
