@@ -10,6 +10,7 @@ import tiny_model
 import torch
 import trl
 from datasets import Dataset
+from test_command_line import CONFIG
 from trl import GRPOTrainer
 from vision_models import gemma3, picture, qwen25
 
@@ -205,29 +206,12 @@ def test_text_alone_trains_and_resamples(vision, spied, family, chosen):
 def test_trls_command_trains_a_model_with_a_processor_on_text(saved, tmp_path, monkeypatch):
     path, processor = saved["gemma3"]
     processor.save_pretrained(path)
-    (tmp_path / "rewards_of_messages.py").write_text(
-        "def low(completions, **_):\n    return [sum(c < '5' for c in e[0]['content']) / 12 for e in completions]\n"
-    )
+    reward = "def low_digits(completions, **_):\n    return [sum(c < '5' for c in e[0]['content']) for e in completions]\n"
+    (tmp_path / "my_rewards.py").write_text(reward)
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in prompts_with()))
-    settings = {
-        "model_name_or_path": path,
-        "dtype": "float32",
-        "datasets": [{"path": "json", "data_files": str(data)}],
-        "reward_funcs": ["rewards_of_messages.low"],
-        "output_dir": str(tmp_path / "out"),
-        "advantage_estimator": "dgpo",
-        "max_steps": 2,
-        "num_generations": 4,
-        "per_device_train_batch_size": 4,
-        "max_completion_length": 8,
-        "logging_steps": 1,
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-    }
     config = tmp_path / "run.yaml"
-    config.write_text(json.dumps(settings))  # JSON is YAML
+    config.write_text(CONFIG.format(model=path, data=data, out=tmp_path / "out"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(trl, "GRPOTrainer", GRPOTrainer)
     monkeypatch.setattr(sys, "argv", ["credit.adapters.trl", "--config", str(config)])
