@@ -12,6 +12,9 @@ test: $(NOX)  ## all that is essential, one environment per framework, two at a 
 test-all: $(NOX)  ## the rarer and slower tests too
 	$(NOX) --parallel 2 -- -m ""
 
+trl-releases: $(NOX)  ## what may differ between TRL's releases, in each of them, and a table
+	$(NOX) -s trl_releases -- $(ARGS)
+
 demo: $(NOX)  ## a small language model trained with DGPO in TRL; make demo ARGS="--estimator grpo"
 	$(NOX) -s demo -- $(ARGS)
 
@@ -28,4 +31,4 @@ $(NOX):
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet nox==2026.10.20
 
-.PHONY: quick test test-all demo study gpu gpu-rehearsal
+.PHONY: quick test test-all trl-releases demo study gpu gpu-rehearsal

@@ -3,6 +3,7 @@
 `make quick` installs core's environment and runs the session quick: style, types, and the essentials on
 numpy and torch.
 `make test` runs the sessions core, verl, trl, tunix and openrlhf, two at a time, without the slow tests.
+`make trl-releases` runs what may differ between TRL's releases in each of them.
 `make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
 `nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
 
@@ -14,6 +15,11 @@ follows from the property on numpy and from each library's agreement with the or
 from pathlib import Path
 
 import nox
+
+# What pip installs for each supported release of TRL, from the oldest.
+TRL_RELEASES = [
+    line for line in Path("constraints/trl-releases.txt").read_text().splitlines() if not line.startswith("#")
+]
 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.allow_parallel = True
@@ -45,6 +51,24 @@ def install(session: nox.Session, name: str, *more: str) -> None:
 def run_framework_tests(session: nox.Session, *tests: str) -> None:
     """Runs tests beside a framework, whose warnings are its own."""
     session.run("pytest", *tests, "-W", "default", "--disable-warnings", *session.posargs)
+
+
+def run_in_releases_of_trl(session: nox.Session, releases: list[str]) -> None:
+    """Runs the tests marked `releases` with only TRL swapped in the environment, and prints a table."""
+    folder = Path(session.create_tmp()).absolute()
+    for old in folder.glob("*.xml"):
+        old.unlink()
+    for requirement in releases:
+        place, report = folder / requirement, folder / f"{requirement.partition('==')[2]}.xml"
+        if not place.exists():
+            session.install("--no-compile", "--no-deps", "--target", str(place), requirement)
+        session.run(
+            *("pytest", "tests/trl", "-W", "default", "--disable-warnings", f"--junitxml={report}"),
+            *(*session.posargs, "-m", "releases"),
+            env={"PYTHONPATH": str(place)},
+            success_codes=[0, 1, 5],  # 1: a test failed, which the table says; 5: `-k` left none
+        )
+    session.run("python", "tests/trl/release_table.py", str(folder))
 
 
 def check_style_and_types(session: nox.Session, python: str = "python") -> None:
@@ -85,6 +109,18 @@ def trl(session: nox.Session) -> None:
     session.env["DS_BUILD_OPS"] = "0"  # DeepSpeed's compiled operators are for GPUs
     install(session, "trl")
     run_framework_tests(session, "tests/trl", "tests/lens/test_sampling.py", "tests/study")
+    # The oldest, the last before TRL's own head returned log-probs, and the contracts of the first after.
+    minors = ("trl==1.14.", "trl==1.15.")
+    older = [each for each in TRL_RELEASES if each == TRL_RELEASES[0] or each.startswith(minors)]
+    run_in_releases_of_trl(session, older)
+
+
+@nox.session(default=False)
+def trl_releases(session: nox.Session) -> None:
+    """What may differ between TRL's releases, in each of them; flags after `--` go to pytest."""
+    session.env["DS_BUILD_OPS"] = "0"
+    install(session, "trl")
+    run_in_releases_of_trl(session, TRL_RELEASES)
 
 
 @nox.session

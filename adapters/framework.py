@@ -23,6 +23,7 @@ class Framework:
         aggregations: the framework's names of loss aggregations, and what PolicyLoss calls them.
         rollout_log_probs: the setting that makes the framework record the sampling engine's log-probs.
         several_rewards: whether an estimator gets the rewards of several functions apart.
+        runs_newer: whether a newer release than `supported` runs, with a warning, if its functions are known.
         prefix: what precedes an estimator's name in the framework's own options.
         loss_hint: explains values of loss options that read strangely in the report.
     """
@@ -37,6 +38,7 @@ class Framework:
     given: tuple[str, ...] = ()
     rollout_log_probs: str = ""
     several_rewards: bool = False
+    runs_newer: bool = False
     prefix: str = ""
     loss_hint: str = ""
 

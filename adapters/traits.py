@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from credit.types import FIELDS, Rollouts
 
 OWN = ("[N, T]", "[N]", "[N, K]")
 """The shapes with which an array of the user's own is tried, as floats."""
+LARGE = 1000.0
+"""A factor on the rewards that are tried, beside whose deviation an `eps` is nothing."""
+Scale = Literal["none", "group", "batch"]
+"""Advantages in the unit of the rewards, the same in any unit of a group's, or in any unit of the batch's."""
 
 
 class Part(NamedTuple):
@@ -92,40 +96,93 @@ def differs_between_tokens(estimator: Estimator) -> bool:
     return advantages is None or not np.allclose(advantages, advantages[:, :1])
 
 
-def _try_advantages(estimator: Estimator, groups: list[int]) -> Any:
-    """Advantages [3, 4], as a numpy array, of three responses with rewards 0, 1 and 3.
+def find_reward_scale(estimator: Estimator) -> Scale | None:
+    """How the advantages follow the unit of the rewards; None: in another way, or trying does not tell."""
+    own = type(estimator).advantages not in (Mix.advantages, OnBaseline.advantages)
+    below = [] if own else list_below(estimator)
+    if below:
+        scales = {find_reward_scale(each) for each in below}
+        return scales.pop() if len(scales) == 1 else None
+    second = np.array([[1.0]] * 3 + [[2.0]] * 3)  # of the two groups
+    tried = [
+        _try_advantages(estimator, [0, 0, 0, 1, 1, 1], LARGE * factors)
+        for factors in (np.ones((6, 1)), np.full((6, 1), 2.0), second)
+    ]
+    if any(advantages is None for advantages in tried):
+        return None
+    plain, both_doubled, second_doubled = tried
+    if _are_close(both_doubled, 2.0 * plain) and _are_close(second_doubled, second * plain):
+        return "none"
+    if _are_close(second_doubled, plain):
+        return "group"
+    return "batch" if _are_close(both_doubled, plain) else None
 
-    They are torch tensors, as in the frameworks, since an estimator of the user's may expect them. None if
-    it reads arrays of the user's own and takes none of their shapes.
+
+def normalizes_each_reward(estimator: Estimator) -> bool:
+    """Whether the unit of one of several rewards has no effect on the advantages."""
+    count = len(_reward_weights(estimator))
+    factors = [[LARGE] * count, [2.0 * LARGE, *[LARGE] * (count - 1)]]
+    plain, first_doubled = (_try_advantages(estimator, [0, 0, 0], np.array(each)) for each in factors)
+    several = weighs_rewards(estimator) and plain is not None and first_doubled is not None
+    return several and _are_close(first_doubled, plain)
+
+
+def _are_close(values: Any, expected: Any) -> bool:
+    return np.allclose(values, expected, rtol=0.0, atol=1e-3 * np.abs(expected).max())
+
+
+def _reward_weights(estimator: Estimator) -> Sequence[float]:
+    """A weight for each reward that the estimator is tried with: its own, or 1 for each of two."""
+    weigher = find_weigher(estimator)
+    return (1.0,) if weigher is None else getattr(weigher, "reward_weights", None) or (1.0, 1.0)
+
+
+def _try_advantages(estimator: Estimator, groups: Sequence[int], factors: Any = 1.0) -> Any:
+    """Advantages [N, 4], as a numpy array, of three or six responses whose rewards differ.
+
+    None if the estimator raises an error: what it raises for an array of the user's own that has another
+    shape is its own affair.
+
+    Args:
+        groups: [N].
+        factors: on the rewards, [N, 1] for those of each response or [K] for each of several rewards.
     """
-    import torch
-
-    values = {
-        ("[N, T]", "float"): torch.tensor(
-            [[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]]
-        ),
-        ("[N, T]", "integer"): torch.tensor([[0, 0, 1, 1]] * 3),
-        ("[N, T]", "bool"): torch.tensor([[True, False, False, True]] * 3),
-        ("[N]", "float"): torch.zeros(3),
-        ("[N, K]", "float"): torch.tensor([[0.1, 0.9], [0.5, 0.3], [0.2, 0.6]]),
-        ("[]", "float"): torch.tensor(0.5),
-    }
-    mask = torch.ones((3, 4), dtype=torch.bool)
-    rewards = torch.tensor([0.0, 1.0, 3.0])
-    weights = getattr(find_weigher(estimator), "reward_weights", None)
-    rewards = torch.stack([rewards] * len(weights), dim=1) if weights else rewards
-    rollouts = Rollouts(rewards, torch.tensor(groups), mask)
     rules, names = FIELDS | EXTRAS, estimator.required_fields
+    rollouts, values = _make_rollouts(groups, len(_reward_weights(estimator)), factors)
     known = {name: values[rules[name].shape, rules[name].kind] for name in names if name in rules}
     for k, name in enumerate(name for name in known if rules[name].most == 0):  # log-probs
-        known[name] = torch.log(known[name]) * (1 + k)  # of two models they differ
+        known[name] = known[name].log() * (1 + k)  # of two models they differ
+    if "token_rewards" in known:
+        known["token_rewards"] = known["token_rewards"] * rollouts.rewards.new_tensor(factors)
     own = [name for name in names if name not in rules]
-    if not own:
-        return estimator(replace_arrays(rollouts, known)).advantages.numpy()
     for shapes in product(OWN, repeat=len(own)):
         arrays = {name: values[shape, "float"] for name, shape in zip(own, shapes, strict=True)}
         try:
             return estimator(replace_arrays(rollouts, known | arrays)).advantages.numpy()
-        except Exception:  # what an estimator raises for an array of another shape is its own affair
+        except Exception:
             continue
     return None
+
+
+def _make_rollouts(groups: Sequence[int], rewards: int, factors: Any) -> tuple[Rollouts, dict[Any, Any]]:
+    """Rollouts of responses with four tokens, and optional arrays for them by shape and kind.
+
+    They are torch tensors, as in the frameworks, since an estimator of the user's may expect them.
+    """
+    import torch
+
+    def repeat(rows: list[list[Any]]) -> Any:
+        return torch.tensor(rows).repeat(len(groups) // 3, 1)
+
+    first = torch.tensor([0.0, 1.0, 3.0, 2.0, 6.0, 5.0])[: len(groups)]
+    several = torch.stack([first.roll(k) for k in range(rewards)], dim=1) * first.new_tensor(factors)
+    mask = torch.ones((len(groups), 4), dtype=torch.bool)
+    values = {
+        ("[N, T]", "float"): repeat([[0.01, 0.3, 0.05, 0.6], [0.2, 0.02, 0.9, 0.1], [0.4, 0.7, 0.03, 0.25]]),
+        ("[N, T]", "integer"): repeat([[0, 0, 1, 1]] * 3),
+        ("[N, T]", "bool"): repeat([[True, False, False, True]] * 3),
+        ("[N]", "float"): torch.zeros(len(groups)),
+        ("[N, K]", "float"): repeat([[0.1, 0.9], [0.5, 0.3], [0.2, 0.6]]),
+        ("[]", "float"): torch.tensor(0.5),
+    }
+    return Rollouts(several if rewards > 1 else several[:, 0], torch.tensor(groups), mask), values

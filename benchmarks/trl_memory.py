@@ -51,20 +51,23 @@ def models(hidden: int, inner: int, device: str, dtype: torch.dtype) -> tuple[An
 def trainer_over(policy: Any, reference: Any, budget: float, device: str) -> Any:
     """What the scoring pass reads of a trainer."""
     from accelerate import Accelerator
-    from trl.trainer.utils import add_fused_lm_head
 
     import credit
+    from credit.adapters.trl import forward
 
-    for model in (policy, reference):
-        add_fused_lm_head(model)
-    return SimpleNamespace(
+    trainer = SimpleNamespace(
         model=policy,
         ref_model=reference,
         accelerator=Accelerator(cpu=device == "cpu"),
         temperature=1.0,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None, statistics_memory_mb=budget),
+        args=SimpleNamespace(
+            gradient_checkpointing_kwargs=None, statistics_memory_mb=budget, cast_lm_head_to_fp32=False
+        ),
         credit_estimator=credit.DGPO(),
     )
+    for model in (policy, reference):
+        forward.prepare_head(trainer, model)
+    return trainer
 
 
 def batch(rows: int, prompt: int, completion: int, device: str) -> dict[str, torch.Tensor]:

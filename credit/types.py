@@ -31,7 +31,8 @@ class Rollouts(NamedTuple):
 
     Attributes:
         rewards: [N] or [N, K], integer or float, in any unit: one reward, or K of them, per response.
-            A response whose reward is not finite takes no part in its group.
+            A response whose reward is not finite takes no part in its group; NaN among K rewards says that
+            one was not given, and only a response without any takes no part.
         groups: [N], integers in 0..N-1. Equal ids mark responses to the same prompt; groups may differ
             in size, and their rows may stand in any order.
         mask: [N, T], bool, or 0 and 1: the tokens that the policy chose. Prompts, padding and outputs
@@ -51,7 +52,7 @@ class Rollouts(NamedTuple):
         baseline_rewards: [N], float, in the unit of the rewards: the reward of a greedy response to the
             same prompt.
         valid: [N], bool: whether the response takes part in its group. By default it does if its
-            reward is finite.
+            reward is finite, of several all that are given, and at least one.
         progress: 0-d, float in [0, 1]: the fraction of training that is done, which scheduled settings
             read.
         extra: further arrays by name, each [N], [N, T] or [N, K], of floats, integers or bool, such as

@@ -13,6 +13,7 @@ from array_api_compat import array_namespace, device, is_array_api_obj, is_jax_a
 
 from credit.backends.arrays import INTEGERS, dtype_name, find_fault, is_in_range, is_inspectable, to_numpy
 from credit.fields import EXTRA, EXTRAS, find_rule, get_array, list_arrays
+from credit.several_rewards import find_missing, find_scored_rows
 from credit.types import FIELDS, Array, FieldRule, Rollouts
 
 _PLAIN = (
@@ -104,7 +105,8 @@ def check_valid_rewards(rollouts: Rollouts) -> None:
     """A ValueError for a reward that is not finite and said to be valid, on host arrays outside tracing."""
     rewards, valid = rollouts.rewards, rollouts.valid
     if valid is not None and is_inspectable(rewards) and is_inspectable(valid):
-        _check_values(FIELDS["rewards"], to_numpy(rewards), to_numpy(valid).astype(bool))
+        values = to_numpy(rewards)
+        _check_values(FIELDS["rewards"], values, _counted_rewards(values, to_numpy(valid).astype(bool)))
 
 
 def check_token_ids(token_ids: Array, mask: Array | None, size: int) -> None:
@@ -179,7 +181,7 @@ def validate(rollouts: Rollouts) -> None:
     groups in 0..N-1, a mask of 0 and 1, and, on the mask's tokens of valid rows, log-probs <= 0,
     entropy and deviation in [0, 1], turns in 0..T-1 that do not fall, finite token rewards, and in `extra`
     what the names that the library knows allow. A non-finite reward is no error unless `valid` says that it
-    counts: it makes its row invalid.
+    counts: it makes its row invalid. A NaN beside other rewards of its row was not given, and is no error.
 
     Example:
         >>> import numpy as np
@@ -191,11 +193,11 @@ def validate(rollouts: Rollouts) -> None:
     check_rollout_shapes(rollouts)
     values = {name: to_numpy(array) for name, array in list_arrays(rollouts).items()}
     rules = {name: find_rule(name, array, values["mask"]) for name, array in values.items()}
-    finite = np.isfinite(values["rewards"]).reshape(len(values["mask"]), -1).all(axis=1)
-    valid = values.get("valid", finite).astype(bool)
+    valid = values["valid"] if "valid" in values else find_scored_rows(values["rewards"])
+    valid = valid.astype(bool)
     chosen = (values["mask"] != 0) & valid[:, None]
     for name, array in values.items():
-        counted = {"rewards": valid, "mask": None}.get(
+        counted = {"rewards": _counted_rewards(values["rewards"], valid), "mask": None}.get(
             name, chosen if rules[name].shape == "[N, T]" else None
         )
         _check_values(rules[name], array, counted)
@@ -204,6 +206,11 @@ def validate(rollouts: Rollouts) -> None:
         highest = np.maximum.accumulate(np.where(chosen, turns, 0), axis=1)
         expected = "no lower number than at an earlier token of the response"
         _require("turns", (turns == highest) | ~chosen, turns, expected)
+
+
+def _counted_rewards(rewards: Any, valid: Any) -> Any:
+    """Which rewards [N] or [N, K] have to be finite: those of valid rows that were given."""
+    return valid.reshape(-1, *[1] * (rewards.ndim - 1)) & ~find_missing(rewards)
 
 
 def _check_values(rule: FieldRule, values: Any, counted: Any = None) -> None:

@@ -102,11 +102,30 @@ def test_an_invalid_row_is_no_signal(library):
 
 
 def test_any_of_several_rewards_keeps_a_group(library):
-    rewards = [[1, 0], [1, 0], [0, 2], [0, 3], [1, 0], [0, 1], [7, np.nan], [8, 1]]
+    rewards = [[1, 0], [1, 0], [0, 2], [0, 3], [1, 0], [0, 1], [7, np.inf], [8, 1]]
     given = batch(rewards, [0, 0, 1, 1, 2, 2, 3, 3])
     expected = [False] * 2 + [True] * 4 + [False] * 2
     assert keep(library, DAPO(), given) == expected == oracle.keep(DAPO(), given)
     assert keep(library, GRPO(), given) == [True] * 8
+
+
+@pytest.mark.parametrize("filter_by", ["any", "total", 0, 1])
+def test_a_reward_that_was_not_given_is_no_signal(library, filter_by):
+    rewards = [
+        [7, np.nan],
+        [7, 1],
+        [7, np.nan],
+        [8, np.nan],
+        [np.nan, 1],
+        [np.nan, 2],
+        [np.nan, np.nan],
+        [3, 1],
+    ]
+    given = batch(rewards, [0, 0, 1, 1, 2, 2, 3, 3])
+    alive = {"any": [1, 2], "total": [0, 1, 2], 0: [1], 1: [2]}[filter_by]
+    expected = [label in alive for label in given.groups]
+    chosen = DAPO(filter_by=filter_by)
+    assert keep(library, chosen, given) == expected == oracle.keep(chosen, given)
 
 
 FORMAT_ALONE = batch([[0, 0.02], [0, 0], [1, 0.5], [0, 0.5], [0, 1], [1, 0]], [0, 0, 1, 1, 2, 2])

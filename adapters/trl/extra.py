@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from credit.adapters import extra
+from credit.adapters.trl import token_rewards
 from credit.adapters.trl.hooks import FRAMEWORK
 
 Tensor = torch.Tensor
@@ -18,14 +20,26 @@ class Generated:
     """What one generation of this process said about its rows.
 
     Attributes:
-        lengths: the number of tokens of each completion.
+        own: [T_i], bool, of each completion: the tokens that the policy chose, not those of tools.
         returned: what a `rollout_func` returned beside completions, by name.
         logged: what reward functions gave to `log_extra`, by name, in the order of the rows.
+        listed: the rewards of tokens [T_i] of the completions for which a reward function returned a list, by
+            the function's column and the completion's row.
     """
 
-    lengths: Sequence[int]
+    own: Sequence[np.ndarray]
     returned: Mapping[str, Any]
     logged: dict[str, list[Any]] = field(default_factory=dict)
+    listed: dict[int, dict[int, np.ndarray]] = field(default_factory=dict)
+
+
+def read_generated(
+    completion_ids: Sequence[Any], tool_mask: Sequence[Any] | None, returned: Mapping[str, Any]
+) -> Generated:
+    """What TRL's `_generate` returned; its `tool_mask` is None where every token is the policy's."""
+    ones = [np.ones(len(ids), np.bool_) for ids in completion_ids]
+    own = ones if tool_mask is None else [np.asarray(mask, np.bool_) for mask in tool_mask]
+    return Generated(own, dict(returned))
 
 
 def read_columns(inputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -36,12 +50,16 @@ def read_columns(inputs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def add_arrays(trainer: Any, columns: Mapping[str, Any], output: dict[str, Tensor]) -> None:
     """Puts the arrays that the estimator reads and the user gives into the batch just generated."""
     estimator, generated = trainer.credit.estimator, trainer.credit.generated
-    places = {
+    places: dict[str, Mapping[str, Any]] = {
         "rollout_func": generated.returned,
         "log_extra": generated.logged,
         "the data set": columns,
     }
+    if token_rewards.NAME in estimator.required_fields:
+        elsewhere = any(token_rewards.NAME in each for each in places.values())
+        places["the reward functions"] = token_rewards.collect_lists(trainer, output, elsewhere)
     ids = output["completion_ids"]
+    lengths = [len(own) for own in generated.own]
     for name in extra.list_given(FRAMEWORK, estimator):
         values = extra.find_values(FRAMEWORK, estimator, name, places)
         rows = values if hasattr(values, "__len__") else [values] * len(ids)
@@ -50,7 +68,7 @@ def add_arrays(trainer: Any, columns: Mapping[str, Any], output: dict[str, Tenso
             own = torch.tensor([kind], device=ids.device)
             return [int(each) for each in trainer.accelerator.gather(own).amin(dim=0)]
 
-        whole = extra.stack_rows(name, rows, generated.lengths, ids.shape[1], agree)
+        whole = extra.stack_rows(name, rows, lengths, ids.shape[1], agree)
         output[KEY + name] = torch.from_numpy(whole).to(ids.device)
 
 

@@ -1,7 +1,8 @@
-"""TRL as this adapter knows it: the supported release and the functions that it overrides or calls."""
+"""TRL as this adapter knows it: the supported releases and the functions that it overrides or calls."""
 
 from credit.adapters.fields import STATISTICS
 from credit.adapters.framework import Framework
+from credit.adapters.hooks import FunctionTable
 
 FRAMEWORK = Framework(
     name="TRL",
@@ -10,10 +11,11 @@ FRAMEWORK = Framework(
     provides=(*STATISTICS, "rollout_log_probs", "turns", "progress", "extra.token_ids"),
     given=("token_rewards",),
     extra="what a rollout_func returns beside its completions, a column that a reward function logs by "
-    "log_extra, or a column of the data set",
+    "log_extra, or a column of the data set (token_rewards also: lists that a reward function returns)",
     group_size="num_generations",
     several_rewards=True,
-    rollout_log_probs="use_vllm=True",
+    runs_newer=True,
+    rollout_log_probs="use_vllm=True, or give a rollout_func that returns logprobs",
     aggregations={
         "dapo": "token_mean",
         "bnpo": "token_mean",
@@ -23,7 +25,21 @@ FRAMEWORK = Framework(
     },
 )
 
-FUNCTIONS = {
+# The options that the adapter reads; tests/test_adapters.py compares them with the code.
+OPTIONS = (
+    "beta cast_lm_head_to_fp32 delta disable_dropout epsilon epsilon_high "
+    "gradient_accumulation_steps gradient_checkpointing_kwargs ignore_data_skip "
+    "importance_sampling_level loss_type mask_truncated_completions max_completion_length "
+    "multi_objective_aggregation num_generations num_iterations output_dir "
+    "per_device_train_batch_size reward_weights sapo_temperature_neg sapo_temperature_pos "
+    "scale_rewards seed steps_per_generation sync_ref_model use_vllm vespo_k_neg "
+    "vespo_k_pos vespo_lambda_neg vespo_lambda_pos vllm_importance_sampling_clip_max "
+    "vllm_importance_sampling_clip_min vllm_importance_sampling_correction "
+    "vllm_importance_sampling_mode"
+)
+
+FUNCTIONS: FunctionTable = {
+    "trl:GRPOConfig": OPTIONS,
     "trl.trainer.grpo_trainer:GRPOTrainer": {
         "__init__": "self model reward_funcs args train_dataset eval_dataset processing_class "
         "reward_processing_classes callbacks optimizers quantization_config peft_config tools rollout_func "
@@ -42,12 +58,17 @@ FUNCTIONS = {
         "disable_dropout_in_model": "model",
         "pad": "tensors padding_value padding_side pad_to_multiple_of",
         "maybe_gather_lm_head_ctx": "params",
+        "add_fused_lm_head": {">=1.15": "model temperature cast_lm_head_to_fp32 outputs"},
         "use_adapter": "model adapter_name",
     },
     "trl.models.utils": {
         "disable_gradient_checkpointing": "model gradient_checkpointing_kwargs",
         "prepare_deepspeed": "model accelerator",
         "prepare_fsdp": "model accelerator",
+    },
+    "trl.scripts.utils:TrlParser": {
+        "parse_args_and_config": "self args return_remaining_strings fail_with_unknown_args "
+        "separate_remaining_strings",
     },
     "trl.scripts.grpo": {"main": "script_args training_args model_args dataset_args"},
 }

@@ -1,6 +1,9 @@
-"""Metrics of several generated batches as those of one, where TRL's mean of them would be something else."""
+"""The metrics of a batch: an error where they tell of NaN, and several batches' as those of one.
 
-from collections.abc import MutableMapping
+TRL logs the mean of several batches, which is something else for extremes.
+"""
+
+from collections.abc import Mapping, MutableMapping
 from math import isnan
 
 EXTREMES = {"_min": min, "_max": max}
@@ -13,3 +16,16 @@ def combine_extremes(values: MutableMapping[str, list[float]]) -> None:
         known = [value for value in found if not isnan(value)]
         if combine is not None and name.startswith("credit/") and known:
             values[name] = [combine(known)]
+
+
+def refuse_nan_advantages(name: str, values: Mapping[str, float]) -> None:
+    """Raises ValueError if the metrics of an estimator's result tell of an advantage that is NaN.
+
+    One such token makes every weight of the model NaN in the step that follows.
+    """
+    if isnan(values["advantage_mean"]):
+        raise ValueError(
+            f"{name} gave an advantage that is NaN, which would ruin the model. If it is an estimator of "
+            "yours, let it take NaN among the rewards [N, K], where a function returned None, and among "
+            "your own arrays; if not, the model's logits may be NaN already"
+        )

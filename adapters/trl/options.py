@@ -9,9 +9,19 @@ import credit
 from credit.adapters import fields, loss_report, rules, traits
 from credit.adapters.trl import recipes
 from credit.adapters.trl.hooks import FRAMEWORK
+from credit.estimators.on_baseline import OnBaseline
 
 # The loss types of TRL that are objectives of their own, named as in PolicyLoss, and how each aggregates.
 AGGREGATIONS = {"cispo": "token_mean", "sapo": "sequence_mean", "vespo": "token_mean"}
+
+# What an estimator does that agrees with a value of scale_rewards.
+SCALES: dict[str | None, str] = {
+    "group": "whose advantages are the same in any unit of a group's rewards",
+    "batch": "whose advantages are the same in any unit of the batch's rewards",
+    "none": "which does not scale the rewards",
+}
+# The estimators, each fit to be the base of another, that agree with what TRL's options may ask for.
+AGREEING = {"none": "dr_grpo", "batch": "lite_ppo", "normalize_then_sum": "gdpo"}
 
 
 def needs_statistics(estimator: credit.Estimator | None) -> bool:
@@ -29,11 +39,13 @@ def refuse(
     args: Any,
     train_dataset: Any = None,
     processing_class: Any = None,
+    rollout_func: Any = None,
     **_: Any,
 ) -> None:
     """Raises ValueError for options that cannot work with this estimator, before a model is loaded."""
     rules.refuse_missing_fields(FRAMEWORK, estimator)
-    rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=args.use_vllm)
+    recorded = args.use_vllm or rollout_func is not None
+    rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, recorded=recorded)
     _refuse_other_advantages(estimator, args)
     # CISPO and VESPO weigh the log-prob of each token by its own advantage, whatever the ratio.
     if args.importance_sampling_level == "sequence" and args.loss_type not in ("cispo", "vespo"):
@@ -49,30 +61,43 @@ def refuse(
 
 
 def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
-    """Refuses options by which TRL would combine or scale the rewards itself."""
-    if args.scale_rewards != "group":
-        raise rules.no_effect_error(
-            f"scale_rewards={args.scale_rewards!r}",
-            f"advantage_estimator={estimator.name!r}",
-            "scales the rewards itself",
-            "leave it out (dr_grpo does not scale)",
-        )
+    """Refuses options by which TRL would combine or scale the rewards otherwise than the estimator does."""
+    scaling, combining = args.scale_rewards, args.multi_objective_aggregation
+    if scaling not in SCALES:
+        raise ValueError(f"scale_rewards is {scaling!r}; expected {', '.join(map(repr, SCALES))}")
+    if scaling != "group":  # TRL's default, which cannot be told from an option that is not set
+        scale = traits.find_reward_scale(estimator)
+        if scale != scaling:
+            does = SCALES.get(scale, "which scales the rewards in a way of its own")
+            raise _contradiction(f"scale_rewards={scaling!r}", estimator, does, AGREEING[scaling])
     weighs, weigher = traits.weighs_rewards(estimator), traits.find_weigher(estimator)
     if weighs and weigher is None:
         raise ValueError(
             f"{estimator.name} passes on one reward per completion, but one of its parts weighs the rewards "
             "of several functions (gdpo); use that estimator alone"
         )
-    if args.multi_objective_aggregation != "sum_then_normalize" and not weighs:
-        raise rules.no_effect_error(
-            f"multi_objective_aggregation={args.multi_objective_aggregation!r}",
-            f"advantage_estimator={estimator.name!r}",
-            "gets the weighted sum of the rewards",
-            "leave it out (gdpo gets the rewards one by one)",
+    if combining != "sum_then_normalize" and not traits.normalizes_each_reward(estimator):
+        does = (
+            "combines the rewards in a way of its own" if weighs else "gets the weighted sum of the rewards"
         )
+        option = f"multi_objective_aggregation={combining!r}"
+        raise _contradiction(option, estimator, f"which {does}", AGREEING["normalize_then_sum"])
     own_weights = getattr(weigher, "reward_weights", None)
     if own_weights is not None and args.reward_weights is not None:
         raise ValueError(f"reward_weights is given twice, to TRL and to {estimator.name}; leave one out")
+
+
+def _contradiction(option: str, estimator: credit.Estimator, does: str, agreeing: str) -> ValueError:
+    """The error for an option that says something else than the estimator `does`."""
+    based = isinstance(estimator, OnBaseline)
+    change = (
+        f"advantage_estimator_kwargs={{'base': {agreeing!r}}}"
+        if based
+        else f"advantage_estimator={agreeing!r}"
+    )
+    return ValueError(
+        f"{option} contradicts advantage_estimator={estimator.name!r}, {does}; leave it out, or set {change}"
+    )
 
 
 def _refuse_idle_filter(estimator: credit.Estimator, args: Any) -> None:

@@ -14,6 +14,7 @@ def save_state(trainer: Any, folder: str) -> None:
         "layout": _batch_layout(trainer),
         "step": trainer._step,
         "batch": trainer._buffered_inputs if trainer._step % every else None,
+        "returns_lists": trainer.credit.returns_lists,
         "drawn": trainer.credit.prompts.drawn if trainer.credit.prompts else 0,
     }
     torch.save(state, _state_path(trainer, folder))
@@ -44,6 +45,7 @@ def load_state(trainer: Any, checkpoint: str) -> None:
     state = torch.load(path, map_location=trainer.accelerator.device, weights_only=True)
     if trainer.credit.prompts is not None:
         trainer.credit.prompts.drawn = state["drawn"]
+    trainer.credit.returns_lists = state.get("returns_lists", False)  # not in a checkpoint of release 0.1
     if state["layout"] == _batch_layout(trainer):
         trainer._step, trainer._buffered_inputs = state["step"], state["batch"]
     elif state["batch"] is not None:

@@ -54,22 +54,12 @@ def refuse_missing_columns(filters: Sequence[int | str], names: Sequence[str]) -
             )
 
 
-def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tensor, size: int) -> Tensor:
+def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tensor) -> Tensor:
     """The rewards [N, K] as the estimator takes them: [N, K] if it weighs them itself, else their sum [N].
 
-    The sum is weighted by `weights` [K], and NaN where a row has no reward. A function that returns None
-    for a whole group (`size` rows) does not apply to its prompt, and counts as 0.
+    The sum is weighted by `weights` [K], and NaN where a row has no reward.
     """
-    if weighs_rewards(estimator):
-        return fill_absent(rewards, size)
-    return sum_rewards(rewards, weights)
-
-
-def fill_absent(rewards: Tensor, size: int) -> Tensor:
-    """The rewards [N, K], with 0 where a function does not apply to a whole group."""
-    unscored = rewards.isnan().all(dim=1)
-    absent = rewards.isnan().view(-1, size, rewards.shape[1]).all(dim=1).repeat_interleave(size, dim=0)
-    return rewards.masked_fill(absent & ~unscored[:, None], 0.0)
+    return rewards if weighs_rewards(estimator) else sum_rewards(rewards, weights)
 
 
 def sum_rewards(rewards: Tensor, weights: Tensor) -> Tensor:

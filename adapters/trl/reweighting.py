@@ -26,7 +26,7 @@ def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
     now = credit.Rollouts(
         rewards=each[0],
         groups=torch.zeros_like(each[0], dtype=torch.long),
-        mask=mask,
+        mask=rollouts.scored_mask(trainer, inputs, mask),
         progress=rollouts.training_progress(trainer),
     )
     now = replace_arrays(now, rollouts.token_fields(trainer, inputs, mask, "train"))

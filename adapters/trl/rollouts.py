@@ -8,7 +8,7 @@ import torch
 import credit
 from credit.adapters import traits
 from credit.adapters.fields import LOGGED, add_logged, needed_statistics
-from credit.adapters.trl import extra, overlong, rewards, statistics
+from credit.adapters.trl import extra, overlong, rewards, statistics, token_rewards
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -17,7 +17,7 @@ Tensor = torch.Tensor
 def rollouts_for_filter(trainer: Any, output: dict[str, Tensor]) -> credit.Rollouts:
     """Rewards, groups and mask of all processes, by which `keep` decides; without the overlong penalty."""
     size = trainer.num_generations
-    given = _deciding_rewards(trainer, size)
+    given = _deciding_rewards(trainer)
     return credit.Rollouts(
         given, _group_ids(given, size), gather_rows(trainer.accelerator, token_mask(output))
     )
@@ -33,12 +33,16 @@ def make_rollouts(
     """
     mask = token_mask(output)
     fields = token_fields(trainer, output, mask, mode, every, logs=True)
+    scored = scored_mask(trainer, output, mask)
+    if scored is not mask:
+        missing = trainer.accelerator.gather((mask - scored).sum()).sum().item()
+        trainer._metrics[mode]["credit/unscored_tokens"].append(float(missing))
     size = group_size(trainer, mode)
-    given = batch_rewards(trainer, size)
+    given = batch_rewards(trainer, token_rewards.leave_outcomes(trainer, output))
     rollouts = credit.Rollouts(
         rewards=given,
         groups=_group_ids(given, size),
-        mask=gather_rows(trainer.accelerator, mask),
+        mask=gather_rows(trainer.accelerator, scored),
         valid=valid,
         progress=training_progress(trainer),
     )
@@ -47,14 +51,16 @@ def make_rollouts(
     )
 
 
-def batch_rewards(trainer: Any, size: int) -> Tensor:
-    """The rewards [N] or [N, K] of the last generated batch, with the overlong penalty."""
-    return rewards.combine_rewards(
-        trainer.credit.estimator, trainer.credit.rewards, trainer.reward_weights, size
-    )
+def batch_rewards(trainer: Any, given: Tensor | None = None) -> Tensor:
+    """The rewards [N] or [N, K] of the last generated batch, with the overlong penalty.
+
+    `given` [N, K] stand in for those of the functions.
+    """
+    given = trainer.credit.rewards if given is None else given
+    return rewards.combine_rewards(trainer.credit.estimator, given, trainer.reward_weights)
 
 
-def _deciding_rewards(trainer: Any, size: int) -> Tensor:
+def _deciding_rewards(trainer: Any) -> Tensor:
     """The rewards [N] or [N, K] by which groups are kept: of one function, if a setting names it."""
     given, weights, state = trainer.credit.rewards, trainer.reward_weights, trainer.credit
     if overlong.has_penalty(trainer.args):
@@ -64,8 +70,8 @@ def _deciding_rewards(trainer: Any, size: int) -> Tensor:
     if state.filter_column is not None:
         return given[:, state.filter_column]
     if any(column != "total" for column in traits.find_filters(state.estimator)):
-        return rewards.fill_absent(given, size)
-    return rewards.combine_rewards(state.estimator, given, weights, size)
+        return given
+    return rewards.combine_rewards(state.estimator, given, weights)
 
 
 def token_fields(
@@ -73,7 +79,8 @@ def token_fields(
 ) -> dict[str, Tensor]:
     """The arrays [B, ...] of this process' rows that the estimator reads; with `every`, all statistics.
 
-    With `logs` the means of the logged statistics over all processes' tokens are logged.
+    The mask is that of all tokens, so that one without a log-prob does not split its turn. With `logs` the
+    means of the logged statistics over all processes' tokens are logged.
     """
     needs, fields = trainer.credit.estimator.required_fields, dict[str, Tensor]()
     needed = needed_statistics(trainer.credit.estimator)
@@ -88,7 +95,7 @@ def token_fields(
         if logs:
             _log_statistics(trainer, found, mask, mode)
     if "rollout_log_probs" in needs:
-        fields["rollout_log_probs"] = output["sampling_per_token_logps"]
+        fields["rollout_log_probs"] = recorded_log_probs(trainer, output)
     if "turns" in needs:
         fields["turns"] = credit.tokens.turns(mask)
     return fields | extra.token_arrays(needs, output)
@@ -108,9 +115,25 @@ def token_mask(output: dict[str, Tensor]) -> Tensor:
     return output["completion_mask"] * output.get("tool_mask", 1)
 
 
-def has_finite_rewards(given: Tensor) -> Tensor:
-    """Which rows [N] have finite rewards only, of rewards [N] or [N, K]."""
-    return given.isfinite().view(len(given), -1).all(dim=1)
+def scored_mask(trainer: Any, output: dict[str, Tensor], mask: Tensor) -> Tensor:
+    """The mask as the estimator sees it: if it reads the engine's log-probs, without tokens that have none.
+
+    The engine gives no number for some tokens of a policy that is nearly certain.
+    """
+    if "rollout_log_probs" not in trainer.credit.estimator.required_fields:
+        return mask
+    return mask * recorded_log_probs(trainer, output).isfinite()
+
+
+def recorded_log_probs(trainer: Any, output: dict[str, Tensor]) -> Tensor:
+    """The log-probs [B, T] of the engine that sampled; a ValueError if the batch has none."""
+    found = output.get("sampling_per_token_logps")
+    if found is None:
+        raise ValueError(
+            f"{trainer.credit.estimator.name} needs rollout_log_probs, but this batch has none; let the "
+            "rollout_func return a list of one number per token of each completion as 'logprobs'"
+        )
+    return found
 
 
 def group_size(trainer: Any, mode: str) -> int:

@@ -11,6 +11,7 @@ from trl.trainer.utils import pad
 import credit
 from credit.adapters import traits
 from credit.adapters.trl import completions_table, rollouts
+from credit.several_rewards import find_scored_rows
 
 Tensor = torch.Tensor
 Rows = Sequence[dict[str, Any]]
@@ -84,8 +85,7 @@ def mask_dropped_rows(trainer: Any, output: dict[str, Tensor], mode: str) -> Ten
 
     Returns which rows [N] of all processes stay.
     """
-    size = rollouts.group_size(trainer, mode)
-    stays = rollouts.has_finite_rewards(rollouts.batch_rewards(trainer, size))
+    stays = find_scored_rows(rollouts.batch_rewards(trainer))
     if mode == "train" and sampling_mode(trainer.args, trainer.credit.estimator) != "none":
         live = find_live_rows(
             trainer.credit.estimator, trainer.args, rollouts.rollouts_for_filter(trainer, output)

@@ -1,4 +1,4 @@
-"""The trainer: TRL's, with advantages [B, T] from an estimator."""
+"""The trainer: TRL's, with advantages from an estimator."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -14,21 +14,25 @@ from credit.adapters.trl import (
     completions_table,
     extra,
     forward,
+    losses,
     metrics,
     options,
     overlong,
     records,
     resuming,
+    reward_lists,
     rewards,
     reweighting,
     rollouts,
     sampling,
     statistics,
+    token_rewards,
 )
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
 from credit.estimators.targets import warn_of_missed_targets
+from credit.several_rewards import find_scored_rows
 
 # To a type checker the mixin has the attributes of the trainer that it is listed before.
 Trainer: Any = GRPOTrainer if TYPE_CHECKING else object
@@ -43,8 +47,12 @@ class CreditMixin(Trainer):
     `args.advantage_estimator` and `args.advantage_estimator_kwargs` choose the estimator; without
     them TRL's path is untouched. `ref_model` is the reference for estimators (and for TRL's KL term)
     in place of the one that TRL loads from the model's path. TRL's loss options stay the user's.
+
+    A trainer with a loss of its own gets advantages [B] of estimators that give one per response, as from
+    TRL, and no others unless its class says `takes_token_advantages = True`: that its loss takes [B, T].
     """
 
+    takes_token_advantages: bool
     reward_weights: Tensor  # TRL's attribute, which an estimator may set
 
     def __init__(
@@ -61,6 +69,7 @@ class CreditMixin(Trainer):
         if estimator is not None:
             given = dict(zip(("train_dataset", "eval_dataset", "processing_class"), positional, strict=False))
             options.refuse(estimator, args, **(given | named))
+            self.credit.per_response = losses.takes_per_response(estimator, args, type(self))
         if ref_model is not None and args is not None and args.sync_ref_model:
             raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
         beta = None if args is None else args.beta
@@ -122,7 +131,9 @@ class CreditMixin(Trainer):
         self.ref_model.eval()
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Tensor:
-        given = super()._calculate_rewards(*arguments, **named)
+        with reward_lists.sum_lists(self):
+            given = super()._calculate_rewards(*arguments, **named)
+        token_rewards.report_sums(self)
         if overlong.has_penalty(self.args):
             given = overlong.mask_unscored_penalty(given)
         self.credit.rewards = given
@@ -130,8 +141,8 @@ class CreditMixin(Trainer):
 
     def _generate(self, prompts: Any) -> Any:
         found = super()._generate(prompts)
-        _, completion_ids, _, _, _, returned, *_ = found
-        self.credit.generated = extra.Generated([len(ids) for ids in completion_ids], dict(returned))
+        _, completion_ids, tool_mask, _, _, returned, *_ = found
+        self.credit.generated = extra.read_generated(completion_ids, tool_mask, returned)
         return found
 
     def _log_completion_extra(self, column: str, values: Any) -> None:
@@ -158,11 +169,11 @@ class CreditMixin(Trainer):
         given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
         result = estimator(given)
         # Rows that were filtered are not counted here, although they are not valid.
-        result.metrics["invalid_rows"] = (~rollouts.has_finite_rewards(given.rewards)).sum()
+        result.metrics["invalid_rows"] = (~find_scored_rows(given.rewards)).sum()
         of_rows = result.advantages.sum(dim=1) / given.mask.sum(dim=1).clamp(min=1)
         self._set_advantages(output, result.advantages, given, stays, mode)
         self._warn_of_another_reference(given, mode)
-        self._log_credit(result, mode)
+        self._log_credit(estimator.name, result, mode)
         completions_table.set_advantages(self._logs, of_rows.tolist())
         if recorded:
             records.write_records(self, output, given, result)
@@ -171,13 +182,18 @@ class CreditMixin(Trainer):
     def _set_advantages(
         self, output: dict[str, Any], advantages: Tensor, given: credit.Rollouts, stays: Tensor, mode: str
     ) -> None:
-        """Puts this process' rows of the advantages [N, T], and of A_i if need be, into TRL's batch."""
+        """Puts this process' rows of the advantages [N, T], and of A_i if need be, into TRL's batch.
+
+        Where the tokens of a response are equal, the rows are [B], as TRL's own.
+        """
         rows, width = output["completion_ids"].shape
         scale = sampling.row_mean_correction(self.loss_type, stays)
-        output["advantages"] = scale * sampling.own_rows(self.accelerator, advantages, rows)[:, :width]
+        shaped = losses.shape_advantages(self, advantages, given.mask)
+        own = sampling.own_rows(self.accelerator, shaped, rows)
+        output["advantages"] = scale * (own[:, :width] if own.ndim == 2 else own)
         if mode == "train" and self.args.reweight_with_current_policy:
-            alone = reweighting.row_advantages(self, given)
-            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, alone, rows)
+            parts = reweighting.row_advantages(self, given)
+            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, parts, rows)
             self.credit.weights_step = self.state.global_step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -213,11 +229,13 @@ class CreditMixin(Trainer):
                 stacklevel=2,
             )
 
-    def _log_credit(self, result: credit.Credit, mode: str) -> None:
+    def _log_credit(self, estimator: str, result: credit.Credit, mode: str) -> None:
         """Logs the estimator's metrics as credit/<name>."""
         values = torch.stack([value.float() for value in result.metrics.values()]).tolist()
-        warn_of_missed_targets(dict(zip(result.metrics, values, strict=True)))
-        for name, value in zip(result.metrics, values, strict=True):
+        found = dict(zip(result.metrics, values, strict=True))
+        metrics.refuse_nan_advantages(estimator, found)
+        warn_of_missed_targets(found)
+        for name, value in found.items():
             self._metrics[mode][f"credit/{name}"].append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

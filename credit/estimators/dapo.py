@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from credit import groups
-from credit.backends.arrays import namespace
 from credit.estimators.group_relative import GroupRelative
 from credit.estimators.prepare import prepare_rows
 from credit.loss import PolicyLoss
+from credit.several_rewards import split_functions, sum_given
 from credit.types import Array, Rollouts
 
 
@@ -39,7 +39,8 @@ class DAPO(GroupRelative):
     """The policy loss of the paper: clip to [0.8, 1.28], mean over all tokens of the batch."""
     filter_by: Annotated[int, Field(ge=0)] | Literal["any", "total"] = "any"
     """Which of the K rewards [N, K] of a response decides in `keep`: the k-th alone (from 0), so that groups
-    that vary only in a format score are left out; the `total`, their sum; or `any` of them."""
+    that vary only in a format score are left out; the `total`, their sum; or `any` of them. A reward that is
+    NaN, where another is given, does not count."""
 
     def keep(self, rollouts: Rollouts) -> Array:
         """True [N] for rows of a group in which the reward that decides varies over its valid rows.
@@ -48,19 +49,18 @@ class DAPO(GroupRelative):
             ValueError: there are not as many rewards as `filter_by` counts; or as when calling it.
         """
         rollouts = prepare_rows(self.name, rollouts, ())
-        xp = namespace(rollouts.rewards)
-        rewards, ids, valid = rollouts.rewards, rollouts.groups, rollouts.valid
-        rewards = rewards[:, None] if rewards.ndim == 1 else rewards
-        count = rewards.shape[1]
+        ids, valid = rollouts.groups, rollouts.valid
         if self.filter_by == "total":
-            return groups.varies(xp.sum(rewards, axis=1), ids, valid)
+            return groups.varies(sum_given(rollouts.rewards), ids, valid)
+        functions = split_functions(rollouts.rewards, valid)
+        count = len(functions)
         if self.filter_by == "any":
-            varying = [groups.varies(rewards[:, k], ids, valid) for k in range(count)]
-            return reduce(or_, varying)
+            return reduce(or_, [groups.varies(rewards, ids, given) for rewards, given in functions])
         if self.filter_by >= count:
             raise ValueError(
                 f"{self.name} has filter_by={self.filter_by}, and the rollouts have {count} "
                 f"{'reward' if count == 1 else 'rewards'} per response; expected 0..{count - 1}, or rewards "
                 "[N, K]"
             )
-        return groups.varies(rewards[:, self.filter_by], ids, valid)
+        rewards, given = functions[self.filter_by]
+        return groups.varies(rewards, ids, given)

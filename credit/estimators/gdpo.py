@@ -9,6 +9,7 @@ from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
 from credit.estimators.whitening import whiten_responses
 from credit.loss import PolicyLoss
+from credit.several_rewards import split_functions
 from credit.types import Array, Rollouts
 
 
@@ -18,8 +19,9 @@ class GDPO(Estimator):
         A_i = whiten(sum_k c_k (r_{i,k} - mean_group(r_k)) / (std_group(r_k) + eps))
 
     Standardizing each reward keeps one of a large scale from drowning the others. Rewards are [N, K], or
-    [N] for a single one. The sum is whitened over the valid responses, as (x - mean) / (std + eps), or over
-    all tokens with `over="tokens"`, as in verl. Source: arXiv 2601.05242.
+    [N] for a single one. A reward that is NaN was not given: it counts neither in its group's mean and std
+    nor in the sum of its response. The sum is whitened over the valid responses, as
+    (x - mean) / (std + eps), or over all tokens with `over="tokens"`, as in verl. Source: arXiv 2601.05242.
 
     Example:
         >>> import numpy as np
@@ -63,13 +65,13 @@ class GDPO(Estimator):
         return xp.where(mask, self.advantages(rollouts)[:, None], 0.0), mask
 
     def _combined(self, rollouts: Rollouts) -> Array:
-        rewards = rollouts.rewards if rollouts.rewards.ndim == 2 else rollouts.rewards[:, None]
-        weights = self.reward_weights or (1.0,) * rewards.shape[1]
-        if len(weights) != rewards.shape[1]:
-            raise ValueError(f"gdpo has {len(weights)} reward_weights for {rewards.shape[1]} rewards")
+        functions = split_functions(rollouts.rewards, rollouts.valid)
+        weights = self.reward_weights or (1.0,) * len(functions)
+        if len(weights) != len(functions):
+            raise ValueError(f"gdpo has {len(weights)} reward_weights for {len(functions)} rewards")
         return sum(
-            weight * self._standardize(rewards[:, k], rollouts.groups, rollouts.valid)
-            for k, weight in enumerate(weights)
+            weight * self._standardize(rewards, rollouts.groups, given)
+            for weight, (rewards, given) in zip(weights, functions, strict=True)
         )
 
     def _standardize(self, rewards: Array, ids: Array, valid: Array) -> Array:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from credit import groups, tokens
 from credit.backends.arrays import as_type, make_masker, namespace
 from credit.backends.row_batching import map_row_blocks
+from credit.several_rewards import sum_given
 from credit.types import Array, Rollouts
 
 MASKED_OFFSET = 1e38  # moves entries outside the mask past every weight, out of minimum and maximum
@@ -82,9 +83,7 @@ def check_observed_names(estimator: str, observed: dict[str, Array]) -> None:
 def group_metrics(rollouts: Rollouts) -> dict[str, Array]:
     """The fraction of groups whose rewards are all equal, and the number of rows that are not valid."""
     xp = namespace(rollouts.rewards)
-    rewards, valid = rollouts.rewards, rollouts.valid
-    if rewards.ndim == 2:
-        rewards = xp.sum(rewards, axis=1)
+    rewards, valid = sum_given(rollouts.rewards), rollouts.valid
     dead = ~groups.varies(rewards, rollouts.groups, valid)
     return {
         "zero_variance_groups": groups.fraction(dead, rollouts.groups, valid, rewards.dtype),

@@ -16,6 +16,7 @@ from credit.backends.arrays import (
 )
 from credit.backends.row_batching import has_several_blocks
 from credit.fields import find_rule, is_per_token, list_arrays, map_arrays, replace_arrays
+from credit.several_rewards import find_scored_rows
 from credit.types import Array, Rollouts
 
 
@@ -47,10 +48,7 @@ def prepare_rows(name: str, rollouts: Rollouts, needs: tuple[str, ...]) -> Rollo
             if not is_per_token(name, array, rollouts.mask)
         },
     )
-    finite = xp.isfinite(rollouts.rewards)
-    if finite.ndim == 2:
-        finite = xp.all(finite, axis=1)
-    valid = (finite if rollouts.valid is None else rollouts.valid) & known
+    valid = (find_scored_rows(rollouts.rewards) if rollouts.valid is None else rollouts.valid) & known
     groups, mask = rollouts.groups, rollouts.mask
     return rollouts._replace(
         groups=xp.where(known, groups, xp.zeros_like(groups)),

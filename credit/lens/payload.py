@@ -79,11 +79,12 @@ def _join_column(name: str, rows: list[Any], start: list[int]) -> Any:
 
 
 def _total_reward(completion: Completion) -> float | None:
-    """The reward, or the sum of several rewards, as in the metrics; None if one of them is unknown."""
+    """The reward, or the sum of those that were given, as in the metrics; None if none counts."""
     if not isinstance(completion.reward, list):
         return completion.reward
     known = [reward for reward in completion.reward if reward is not None]
-    return sum(known) if len(known) == len(completion.reward) else None
+    whole = len(known) == len(completion.reward)
+    return sum(known) if whole or (known and completion.valid) else None
 
 
 def _weight_rule(completion: Completion) -> dict[str, Any]:

@@ -21,7 +21,22 @@ def valid_rows(rollouts):
     """Per row, whether it takes part."""
     if rollouts.valid is not None:
         return [bool(flag) for flag in rollouts.valid]
-    return [bool(np.isfinite(reward).all()) for reward in rollouts.rewards]
+    return [is_scored(np.atleast_1d(rewards).tolist()) for rewards in rollouts.rewards]
+
+
+def is_scored(rewards):
+    """Whether a response has a reward: of several functions, NaN says that one gave none."""
+    given = [reward for reward in rewards if not math.isnan(reward)]
+    return bool(given) and all(map(math.isfinite, given))
+
+
+def rewards_of_functions(rollouts):
+    """Per function, its rewards by row, without the rows to which it gave none."""
+    rows = [np.atleast_1d(rewards).tolist() for rewards in rollouts.rewards]
+    return [
+        {row: reward for row, reward in enumerate(column) if not math.isnan(reward)}
+        for column in zip(*rows, strict=True)
+    ]
 
 
 def members(rollouts):
@@ -327,8 +342,21 @@ def whitened_centered(estimator, rollouts):
     return whitened({(row, t): alone[row] for row, tokens in enumerate(chosen(rollouts)) for t in tokens})
 
 
+def decoupled_sums(estimator, rollouts):
+    """The weighted sum of the rewards of each function, standardized among those that it gave the group."""
+    functions = rewards_of_functions(rollouts)
+    total = [0.0] * len(rollouts.rewards)
+    for weight, given in zip(estimator.reward_weights or [1.0] * len(functions), functions, strict=True):
+        for rows in members(rollouts).values():
+            scored = [row for row in rows if row in given]
+            values = standardized(estimator, [given[row] for row in scored])
+            for row, value in zip(scored, values, strict=True):
+                total[row] += weight * value
+    return total
+
+
 def decoupled_rewards(estimator, rollouts):
-    alone = per_group(standardized)(estimator, rollouts)
+    alone = decoupled_sums(estimator, rollouts)
     values = [a for a, flag in zip(alone, valid_rows(rollouts), strict=True) if flag]
     scale = deviation(values, estimator.correction) + estimator.eps
     one = len(set(values)) < 2
@@ -523,7 +551,9 @@ CREDIT = {
 
 def common_metrics(rollouts, weights, credit):
     with_rows = [rows for rows in members(rollouts).values() if rows]
-    dead = [len({float(rollouts.rewards[row]) for row in rows}) == 1 for rows in with_rows]
+    functions = rewards_of_functions(rollouts)
+    sums = [[math.fsum(given.get(row, 0.0) for given in functions) for row in rows] for rows in with_rows]
+    dead = [len(set(each)) == 1 for each in sums]
     spread = [[weights[row][t] for t in tokens] for row, tokens in enumerate(chosen(rollouts)) if tokens]
     flat = [w for response in spread for w in response]
     used = [sum(ws) ** 2 / (len(ws) * sum(w * w for w in ws)) for ws in spread if any(ws)]
@@ -652,10 +682,10 @@ def sample_dynamically(estimator, rollouts):
     """DAPO keeps the groups in which the reward that decides varies, by default any of them."""
     alive, chosen = {}, estimator.filter_by
     for label, rows in members(rollouts).items():
-        given = [np.atleast_1d(rollouts.rewards[row]).tolist() for row in rows]
-        columns = list(zip(*given, strict=True))
+        functions = rewards_of_functions(rollouts)
+        columns = [[given[row] for row in rows if row in given] for given in functions]
         if chosen == "total":
-            columns = [[math.fsum(rewards) for rewards in given]]
+            columns = [[math.fsum(given.get(row, 0.0) for given in functions) for row in rows]]
         elif chosen != "any":
             columns = columns[chosen : chosen + 1]
         alive[label] = any(len(set(column)) > 1 for column in columns)

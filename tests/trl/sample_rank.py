@@ -28,12 +28,16 @@ class Checked(credit.DGPO):
 
     @property
     def needs(self):
-        return (*super().needs, "extra.own", "extra.number", "extra.token_ids", "extra.kl")
+        return (*super().needs, "extra.own", "extra.number", "extra.token_ids", "extra.kl", "token_rewards")
 
     def score(self, rollouts):
         own, number, ids = (rollouts.extra[name] for name in ("own", "number", "token_ids"))
         places = torch.arange(ids.shape[1])
         torch.testing.assert_close(own, torch.where(rollouts.mask, ids + places / 16, 0.0), rtol=0, atol=0)
+        listed = torch.where(rollouts.mask, ids, 0)
+        listed[:, 0] = -listed[:, 1:].sum(dim=1)
+        listed[:8] = 0  # the rows of the first process
+        torch.testing.assert_close(rollouts.token_rewards, 2.0 * listed, rtol=0, atol=0)
         if len(number) == 16:  # and not those that are recorded
             self.kl.append(rollouts.extra["kl"][rollouts.mask].mean().item())
         groups = number.view(-1, 4)
@@ -49,6 +53,13 @@ def third(prompts, completions, completion_ids, log_extra, **_):
     return [0.5 if int(prompt[:-1]) % 3 else len(set(text)) / 8 for prompt, text in pairs]
 
 
+def second(completion_ids, **_):
+    """Numbers on the first process; on the second lists, whose sums are 0: the ids, and their debt on the first."""
+    if os.environ["RANK"] == "0":
+        return [0.0] * len(completion_ids)
+    return [[-sum(ids[1:]), *ids[1:]] for ids in completion_ids]
+
+
 def train(model, out, resume=None):
     """Four steps, or those after the checkpoint: the losses, and what the last batch was made of."""
     args = CreditGRPOConfig(
@@ -61,6 +72,7 @@ def train(model, out, resume=None):
         dynamic_sampling="resample",
         record_steps=1,
         record_completions=12,  # three groups, of which the second process has one
+        reward_weights=[1.0, 2.0],
         num_generations=4,
         per_device_train_batch_size=8,
         max_completion_length=8,
@@ -74,7 +86,7 @@ def train(model, out, resume=None):
         disable_tqdm=True,
     )
     data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)], "number": list(range(90))})
-    trainer = CreditGRPOTrainer(model, third, args=args, train_dataset=data)
+    trainer = CreditGRPOTrainer(model, [third, second], args=args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume)
     batch = trainer._buffered_inputs[0]

@@ -24,10 +24,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PrinterCallback, ProgressCallback
 from transformers.integrations import unset_hf_deepspeed_config
-from trl.trainer.utils import add_fused_lm_head
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, rollouts, statistics
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, forward, rollouts, statistics
 
 WIDTH = 12
 ROWS = 16  # of all ranks together
@@ -132,16 +131,22 @@ def train(model, out, **case):
     }
 
 
-def scored(policy, reference):
-    """The adapter's statistics of a fixed batch."""
-    trainer = SimpleNamespace(
+def trainer_over(policy, reference):
+    """What the scoring pass reads of a trainer."""
+    args = {"gradient_checkpointing_kwargs": None, "statistics_memory_mb": 0.1, "cast_lm_head_to_fp32": False}
+    return SimpleNamespace(
         model=policy,
         ref_model=reference,
         accelerator=Accelerator(cpu=True),
         temperature=0.7,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None, statistics_memory_mb=0.1),
+        args=SimpleNamespace(**args),
         credit_estimator=credit.DGPO(),
     )
+
+
+def scored(policy, reference):
+    """The adapter's statistics of a fixed batch."""
+    trainer = trainer_over(policy, reference)
     ids = torch.randint(3, 40, (6, 15), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(9) < torch.tensor([[9], [3], [5], [1], [7], [2]])).long()
     output = {"prompt_ids": ids[:, :6], "prompt_mask": torch.ones_like(ids[:, :6])}
@@ -152,8 +157,9 @@ def scored(policy, reference):
 def fully_sharded(make, lora=False):
     """The statistics of a policy and reference whole, and again once FSDP 2 has sharded them."""
     policy, reference = make(0), make(1)
+    trainer = trainer_over(policy, reference)
     for model in (policy, reference):
-        add_fused_lm_head(model)
+        forward.prepare_head(trainer, model)
     if lora:
         policy, reference = (
             peft.get_peft_model(policy, peft.LoraConfig(**LORA, init_lora_weights=False)),

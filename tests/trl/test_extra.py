@@ -76,6 +76,7 @@ def check(given, texts):
     assert len(expected.unique()) > 1
 
 
+@pytest.mark.releases
 def test_an_estimator_reads_columns_of_the_data_set_and_of_the_reward_functions(train):
     trainer, log = train("reader", reward=scored, dataset=PROMPTS, record_steps=1)
     assert len(log) == 3

@@ -9,6 +9,7 @@ peft = pytest.importorskip("peft")
 LORA = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
 
+@pytest.mark.releases
 @pytest.mark.parametrize("more", [{}, {"modules_to_save": ["lm_head"]}], ids=["lora", "and a whole head"])
 def test_a_new_adapter_is_compared_with_none(train, more):
     trainer, log = train("dgpo", extra={"peft_config": peft.LoraConfig(**LORA, **more)})
@@ -17,6 +18,7 @@ def test_a_new_adapter_is_compared_with_none(train, more):
     assert log[2]["credit/deviation_mean"] > 1e-4
 
 
+@pytest.mark.releases
 def test_a_trained_adapter_is_compared_with_a_copy_of_itself(train, model_path):
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(model_path)

@@ -17,6 +17,7 @@ def advantages(trainer):
     return np.asarray(trainer._logs["advantages"])
 
 
+@pytest.mark.releases
 @pytest.mark.parametrize(
     ("name", "scale_rewards"), [("grpo", "group"), ("lite_ppo", "batch"), ("dr_grpo", "none")]
 )

@@ -33,7 +33,7 @@ SUPPORTS = f"credit supports trl {hooks.FRAMEWORK.supported}"
             r"one of its parts weighs .* \(gdpo\); use that estimator alone",
         ),
         ({"estimator": "dgpo", "kwargs": {"name": "grpo"}}, "the name goes to advantage_estimator"),
-        ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' has no effect"),
+        ({"estimator": "grpo", "scale_rewards": "none"}, "scale_rewards='none' contradicts"),
         ({"estimator": "grpo", "multi_objective_aggregation": "normalize_then_sum"}, "weighted sum"),
         (
             {"estimator": "dgpo", "importance_sampling_level": "sequence", "loss_type": "grpo"},

@@ -35,7 +35,10 @@ def watched(seen, dies_at=None):
     [
         {"estimator": "dgpo", "kwargs": {"tau": 0.01}},
         {"estimator": "dapo", "dynamic_sampling": "resample"},
-        {"estimator": "dgpo", "dynamic_sampling": "resample", "steps_per_generation": 4},
+        pytest.param(
+            {"estimator": "dgpo", "dynamic_sampling": "resample", "steps_per_generation": 4},
+            marks=pytest.mark.releases,
+        ),
         {"estimator": "grpo", "num_iterations": 2},
         {"estimator": "grpo", "dataset": FEW, "save_steps": 4},
     ],

@@ -7,27 +7,29 @@ import pytest
 import torch
 from accelerate import Accelerator
 from small_models import cohere, gemma2, granite, qwen2
-from trl.trainer.utils import add_fused_lm_head
 
 import credit
 from credit.adapters.fields import STATISTICS
-from credit.adapters.trl import statistics
+from credit.adapters.trl import forward, statistics
 
 
+@pytest.mark.releases
 @pytest.mark.parametrize("make", [qwen2, gemma2, cohere, granite])
 @pytest.mark.parametrize("budget_mb", [1e-6, 256.0])  # a row at a time, and all of them
 def test_statistics_equal_a_float64_forward(make, budget_mb):
     policy, reference = make(0), make(1)
-    for model in (policy, reference):
-        add_fused_lm_head(model, temperature=0.7)
     trainer = SimpleNamespace(
         model=policy.train(),
         ref_model=reference.eval(),
         accelerator=Accelerator(cpu=True),
         temperature=0.7,
-        args=SimpleNamespace(gradient_checkpointing_kwargs=None, statistics_memory_mb=budget_mb),
+        args=SimpleNamespace(
+            gradient_checkpointing_kwargs=None, statistics_memory_mb=budget_mb, cast_lm_head_to_fp32=False
+        ),
         credit_estimator=credit.DGPO(),
     )
+    for model in (policy, reference):
+        forward.prepare_head(trainer, model)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 40, (5, 15), generator=generator)
     attention = torch.ones_like(ids)

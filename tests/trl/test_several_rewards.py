@@ -21,18 +21,37 @@ def even_only(prompts, completions, **_):
     return [None if int(prompt[:-1]) % 2 else float(len(text)) for prompt, text in pairs]
 
 
+def failing(completions, **_):
+    """A judge that fails on some completions of most groups."""
+    return [None if len(text) % 3 else float(len(text)) for text in completions]
+
+
 BATCH = {"per_device_train_batch_size": 32, "max_steps": 1}
 
 
-@pytest.mark.parametrize("functions", [[varied, low], [varied, even_only]])
+@pytest.mark.releases
+@pytest.mark.parametrize("functions", [[varied, low], [varied, even_only], [failing, low, even_only]])
 def test_gdpo_equals_trls_normalize_then_sum(train, functions):
-    settings = BATCH | {"reward": functions, "reward_weights": [1.0, 0.5]}
+    settings = BATCH | {"reward": functions, "reward_weights": [1.0, 0.5, 2.0][: len(functions)]}
     ours, _ = train("gdpo", {"preset": "trl"}, **settings)
     apart = {"multi_objective_aggregation": "normalize_then_sum"}
     theirs, _ = train(kind=GRPOTrainer, config=GRPOConfig, **apart, **settings)
     assert np.abs(theirs._logs["advantages"]).max() > 0.1
     np.testing.assert_allclose(ours._logs["advantages"], theirs._logs["advantages"], atol=5e-6)
     train("gdpo", **apart, **settings)  # what TRL calls it, is no contradiction
+
+
+def test_only_a_row_that_no_function_scored_leaves_the_batch(train):
+    def never(completions, **_):
+        return [None] * len(completions)
+
+    one, log = train("gdpo", reward=[failing, never], **BATCH)
+    unscored = np.isnan(one._logs["rewards"]["failing"])
+    assert 0 < unscored.sum() < 32
+    assert log[0]["credit/invalid_rows"] == unscored.sum()
+    assert (np.asarray(one._logs["advantages"])[unscored] == 0).all()
+    _, log = train("gdpo", reward=[failing, low], **BATCH)
+    assert log[0]["credit/invalid_rows"] == 0
 
 
 def test_the_estimators_own_weights_are_trls_too(train):

@@ -1,64 +1,20 @@
 """Tools and turns: TRL's real tool loop, with scripted words in the model's mouth."""
 
-import random
-import string
-from pathlib import Path
-
 import numpy as np
 import pytest
-import tiny_model
 import torch
-import trl
+from chat import add, scripted
 from datasets import Dataset
-from tokenizers import Regex, pre_tokenizers
 
 import credit
 from credit.adapters.trl import rollouts
-
-CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>'
-
-
-def add(a: int, b: int) -> int:
-    """Adds.
-
-    Args:
-        a: one number
-        b: the other
-    """
-    return a + b
-
-
-@pytest.fixture(scope="module")
-def chat_model(tmp_path_factory):
-    """A tiny model whose tokenizer knows characters and Qwen3's chat template."""
-    path = tmp_path_factory.mktemp("chat")
-    tokenizer = tiny_model.character_tokenizer(string.printable)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.add_special_tokens({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"]})
-    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates/qwen3.jinja").read_text()
-    model = tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=1)
-    model.config.max_position_embeddings, model.config.eos_token_id = 2048, tokenizer.eos_token_id
-    model.save_pretrained(path)
-    return str(path), tokenizer
-
-
-def scripted(trainer):
-    """Every other completion calls the tool before it answers."""
-    rng = random.Random(0)
-
-    def single_turn(prompt_ids, images, fields, num_generations, **_):
-        answers = ["".join(rng.choices("0123456789", k=rng.randint(3, 9))) + "<|im_end|>" for _ in prompt_ids]
-        first = num_generations > 1
-        texts = [CALL if first and row % 2 else text for row, text in enumerate(answers)]
-        return trainer._tokenizer(texts, add_special_tokens=False)["input_ids"], None
-
-    return single_turn
 
 
 def low(completions, **_):
     return [sum(c in "01234" for c in messages[-1]["content"]) / 9 for messages in completions]
 
 
+@pytest.mark.releases
 @pytest.mark.parametrize("within", ["turn", "response"])
 def test_credit_stays_on_the_policys_tokens_and_in_its_turn(make_trainer, chat_model, within):
     path, tokenizer = chat_model
@@ -98,6 +54,7 @@ def test_without_tools_a_response_is_one_turn(train):
     assert whole[2]["credit/weight_std"] > 0
 
 
+@pytest.mark.releases
 def test_a_rollout_functions_environment_counts_as_a_tool(train):
     def rollout(prompts, trainer):
         generator = torch.Generator().manual_seed(trainer.state.global_step)

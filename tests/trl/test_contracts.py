@@ -1,0 +1,36 @@
+"""What the adapter takes for granted of TRL, in whichever of its releases is installed."""
+
+import ast
+import warnings
+from pathlib import Path
+
+import pytest
+
+import credit.adapters.trl
+from credit.adapters.hooks import check_framework
+from credit.adapters.trl import CreditGRPOTrainer, hooks
+
+pytestmark = pytest.mark.releases
+ADAPTER = Path(credit.adapters.trl.__file__).parent
+
+
+def test_the_functions_and_options_are_those_of_the_table():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_framework(hooks.FRAMEWORK, hooks.FUNCTIONS)
+
+
+def list_attributes():
+    """The attributes that the adapter reads of a trainer: of `trainer`, and of `self` in the mixin."""
+    for path in ADAPTER.glob("*.py"):
+        names = ("trainer", "self") if path.stem == "trainer" else ("trainer",)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in names:
+                yield node.attr
+
+
+def test_a_trainer_has_the_attributes_that_the_adapter_reads(make_trainer):
+    trainer, names = make_trainer("dgpo"), set(list_attributes())
+    assert {"_tokenizer", "_is_vlm", "_metrics", "shuffle_dataset", "num_generations_eval"} <= names
+    lacking = sorted(name for name in names if not hasattr(trainer, name))
+    assert not lacking, f"{CreditGRPOTrainer.__name__} has no {', '.join(lacking)}"
