@@ -5,7 +5,11 @@ from credit.adapters.trl.hooks import FRAMEWORK, FUNCTIONS
 
 check_framework(FRAMEWORK, FUNCTIONS)
 
+from credit.adapters.post_import import call_after_import  # noqa: E402
+from credit.adapters.trl.async_stock import refuse_other_configs  # noqa: E402
 from credit.adapters.trl.settings import CreditGRPOConfig  # noqa: E402
 from credit.adapters.trl.trainer import CreditGRPOTrainer, CreditMixin  # noqa: E402
+
+call_after_import("trl.experimental.async_grpo.async_grpo_trainer", refuse_other_configs)
 
 __all__ = ["CreditGRPOConfig", "CreditGRPOTrainer", "CreditMixin"]

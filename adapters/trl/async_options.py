@@ -17,9 +17,9 @@ def refuse(estimator: credit.Estimator, args: Any, rollout_worker: Any = None) -
     name = estimator.name
     if estimator.required_fields:
         raise ValueError(
-            f"{name} needs {', '.join(estimator.required_fields)}, and TRL's asynchronous trainer turns rewards "
-            "into advantages in a process that has no model, and trains on rows without their groups; "
-            f"{INSTEAD}"
+            f"{name} needs {', '.join(estimator.required_fields)}, and TRL's asynchronous trainer turns "
+            "rewards into advantages in a process that has no model, and trains on rows without their groups "
+            f"and without a reference; {INSTEAD}"
         )
     if traits.differs_between_tokens(estimator):
         raise ValueError(
@@ -29,14 +29,14 @@ def refuse(estimator: credit.Estimator, args: Any, rollout_worker: Any = None) -
     rules.refuse_several_rewards(FRAMEWORK, estimator, "their sum in its asynchronous trainer")
     if not reads_one_group(estimator):
         raise ValueError(
-            f"{name} compares the completions of several prompts, and TRL's asynchronous trainer computes the "
-            f"advantages of one prompt at a time; {INSTEAD}"
+            f"{name} compares the completions of several prompts, and TRL's asynchronous trainer computes "
+            f"the advantages of one prompt at a time; {INSTEAD}"
         )
     if traits.filters_groups(estimator):
         raise ValueError(
-            f"{name} leaves out groups whose rewards are equal, and TRL's asynchronous trainer counts its epochs "
-            "by the groups that it trains on; use grpo, which gives the same advantages and keeps these groups "
-            "with advantages of 0, or CreditGRPOTrainer"
+            f"{name} leaves out groups whose rewards are equal, and TRL's asynchronous trainer counts its "
+            "epochs by the groups that it trains on; use grpo, which gives the same advantages and keeps "
+            "these groups with advantages of 0, or CreditGRPOTrainer"
         )
     rules.refuse_single_responses(FRAMEWORK, estimator, args.num_generations)
     if rollout_worker is not None and not isinstance(rollout_worker, AsyncRolloutWorker):

@@ -29,19 +29,18 @@ async def score_group(
     absent = TrainingSequence([], [], [], "")
     sequences = [found or [absent] for found in group.completions_sequences]
     samples = await score(replace(group, completions_sequences=sequences))
-    rows = np.repeat(np.arange(len(sequences)), [len(found) for found in sequences])
-    firsts = np.searchsorted(rows, np.arange(len(sequences)))
-    rewards = np.array([samples[first].metrics["reward"] for first in firsts])
+    rows = [row for row, found in enumerate(sequences) for _ in found]
+    rewards = np.empty(len(sequences))
+    rewards[rows] = [sample.metrics["reward"] for sample in samples]
     lengths = [sum(sum(each.completion_mask) for each in found) for found in sequences]
-    for sample, row, advantage in zip(samples, rows, compute_advantages(estimator, rewards, lengths)[rows]):
-        sample.advantage = float(advantage)
-    return [sample for sample in samples if sample.input_ids]
+    advantages = compute_advantages(estimator, rewards, lengths)
+    for row, sample in zip(rows, samples, strict=True):
+        sample.advantage = float(advantages[row])
+    return [sample for sample in samples if len(sample.input_ids)]
 
 
-def compute_advantages(
-    estimator: credit.Estimator, rewards: np.ndarray, lengths: list[int]
-) -> np.ndarray:
-    """A_i [N] of the completions of one prompt, with rewards [N], NaN where there is none, and lengths [N]."""
+def compute_advantages(estimator: credit.Estimator, rewards: np.ndarray, lengths: list[int]) -> np.ndarray:
+    """A_i [N] of one prompt's completions, from rewards [N], NaN where there is none, and lengths [N]."""
     mask = np.arange(max(1, *lengths)) < np.array(lengths)[:, None]
     rollouts = credit.Rollouts(rewards, np.zeros(len(rewards), dtype=np.int64), mask)
     return estimator(rollouts).advantages[:, 0]

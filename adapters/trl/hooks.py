@@ -73,8 +73,8 @@ FUNCTIONS: FunctionTable = {
     "trl.scripts.grpo": {"main": "script_args training_args model_args dataset_args"},
 }
 
-# Of TRL's asynchronous trainer; `_loop_cls`, which names the loop's class, is there from TRL 1.10 on.
+# What the adapter's asynchronous trainer, adapters/trl/async_grpo.py, overrides or calls.
 ASYNC_FUNCTIONS = {
     "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop": {"_score_group": "self group"},
-    "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker._loop_cls": {},
+    "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker._loop_cls": {},  # TRL 1.10 or newer
 }

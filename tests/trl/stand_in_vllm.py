@@ -19,7 +19,11 @@ class Server:
     """Answers `/v1/completions` as vLLM does, from a model that `send_weights` keeps at the policy's weights."""
 
     def __init__(self, path):
-        self.model, self.lock, self.received = AutoModelForCausalLM.from_pretrained(path).eval(), threading.Lock(), 0
+        self.model, self.lock, self.received = (
+            AutoModelForCausalLM.from_pretrained(path).eval(),
+            threading.Lock(),
+            0,
+        )
 
     def complete(self, request):
         prompt = torch.tensor([request["prompt"]])
