@@ -142,7 +142,7 @@ class CreditMixin(Trainer):
     def _generate(self, prompts: Any) -> Any:
         found = super()._generate(prompts)
         if self.credit_estimator is not None:
-            self.credit.generated = extra.read_generated(*found[1:3], found[5])
+            self.credit.generated = extra.read_generated(found[1], found[2], found[5])
         return found
 
     def _log_completion_extra(self, column: str, values: Any) -> None:
