@@ -144,6 +144,7 @@ class Watched(CreditAsyncGRPOTrainer):
         return super().compute_loss(model, inputs, *arguments, **named)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(packing, "_flash_attn"), reason="stands in for TRL 1.16's attention alone")
 @pytest.mark.parametrize("name", [None, "dr_grpo"])
 def test_training_with_trls_worker_process(make_args, tmp_path, monkeypatch, name):
