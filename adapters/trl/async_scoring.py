@@ -30,7 +30,7 @@ async def score_group(
     sequences = [found or [absent] for found in group.completions_sequences]
     samples = await score(replace(group, completions_sequences=sequences))
     rows = [row for row, found in enumerate(sequences) for _ in found]
-    rewards = np.empty(len(sequences))
+    rewards = np.full(len(sequences), np.nan)
     rewards[rows] = [sample.metrics["reward"] for sample in samples]
     lengths = [sum(sum(each.completion_mask) for each in found) for found in sequences]
     advantages = compute_advantages(estimator, rewards, lengths)
