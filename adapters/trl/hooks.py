@@ -76,3 +76,9 @@ FUNCTIONS: FunctionTable = {
     },
     "trl.scripts.grpo": {"main": "script_args training_args model_args dataset_args"},
 }
+
+# What the adapter's asynchronous trainer, adapters/trl/async_grpo.py, overrides or calls.
+ASYNC_FUNCTIONS = {
+    "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop": {"_score_group": "self group"},
+    "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker._loop_cls": {},  # TRL 1.10 or newer
+}

@@ -114,15 +114,21 @@ class CreditGRPOConfig(GRPOConfig):
 
 
 def parse_estimator(args: Any) -> credit.Estimator | None:
-    """The estimator that a trainer's arguments name, or None; a ValueError if they name it wrongly."""
+    """The estimator that a GRPOTrainer's arguments name, or None; an error if they name it wrongly."""
+    found = read_estimator(args)
+    if found is not None and not isinstance(args, CreditGRPOConfig):
+        raise TypeError(f"advantage_estimator goes with CreditGRPOConfig; args is a {type(args).__name__}")
+    return found
+
+
+def read_estimator(args: Any) -> credit.Estimator | None:
+    """The estimator that a config names, or None; a ValueError if it names it wrongly."""
     name = getattr(args, "advantage_estimator", None)
     settings = getattr(args, "advantage_estimator_kwargs", None) or {}
     if name is None:
         if settings:
             raise ValueError("advantage_estimator_kwargs is set, but advantage_estimator is not")
         return None
-    if not isinstance(args, CreditGRPOConfig):
-        raise TypeError(f"advantage_estimator goes with CreditGRPOConfig; args is a {type(args).__name__}")
     if "name" in settings:
         raise ValueError("advantage_estimator_kwargs has a name; the name goes to advantage_estimator")
     return credit.parse({"name": name, **settings})

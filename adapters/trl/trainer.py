@@ -85,7 +85,7 @@ class CreditMixin(Trainer):
     @property
     def credit_estimator(self) -> credit.Estimator | None:
         """The estimator of the advantages, with all its settings; None: TRL's own advantages."""
-        return self.credit.estimator
+        return self.credit.estimator if hasattr(self, "credit") else None  # without __init__ there is none
 
     def _set_up_credit(self, estimator: credit.Estimator) -> None:
         """Settles what depends on the trainer that TRL has built."""
@@ -116,8 +116,8 @@ class CreditMixin(Trainer):
 
     def _generate(self, prompts: Any) -> Any:
         found = super()._generate(prompts)
-        _, completion_ids, tool_mask, _, _, returned, *_ = found
-        self.credit.generated = extra.read_generated(completion_ids, tool_mask, returned)
+        if self.credit_estimator is not None:
+            self.credit.generated = extra.read_generated(found[1], found[2], found[5])
         return found
 
     def _log_completion_extra(self, column: str, values: Any) -> None:
