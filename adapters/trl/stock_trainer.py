@@ -1,6 +1,12 @@
-"""An error where a config that names an estimator is given to a trainer that would not read it."""
+"""An error where a config that names an estimator is given to a trainer that would not read it.
 
+A config does not learn which trainer it is given to, so `__init__` of TRL's trainers is wrapped. With any
+other config the call is passed on as it is.
+"""
+
+from collections.abc import Callable
 from functools import wraps
+from types import ModuleType
 from typing import Any
 
 from trl import GRPOTrainer
@@ -11,33 +17,49 @@ from credit.adapters.trl.trainer import CreditMixin
 
 
 def refuse_in_stock_trainers() -> None:
-    """Makes GRPOTrainer, and its subclasses without CreditMixin, refuse a config whose estimator they ignore.
+    """Makes GRPOTrainer, and subclasses without CreditMixin, refuse a config whose estimator they ignore."""
+    _check_configs(GRPOTrainer, _find_ignored)
 
-    A config does not learn which trainer it is given to, so `GRPOTrainer.__init__` is wrapped. With any
-    other config the call is passed on as it is.
-    """
-    build = GRPOTrainer.__init__
+
+def refuse_in_async_trainers(module: ModuleType) -> None:
+    """Makes that module's AsyncGRPOTrainer refuse configs of credit's unless it is ours that reads it."""
+    _check_configs(module.AsyncGRPOTrainer, _find_ignored_in_async)
+
+
+def _check_configs(kind: Any, find_ignored: Callable[[Any, Any], str | None]) -> None:
+    build = kind.__init__
 
     @wraps(build)
     def checked(self: Any, *positional: Any, **named: Any) -> None:
         args = named.get("args", positional[2] if len(positional) > 2 else None)
-        if isinstance(args, CreditGRPOConfig) and not isinstance(self, CreditMixin):
-            _refuse_ignored_settings(type(self).__name__, args)
+        ignored = find_ignored(self, args)
+        if ignored:
+            raise TypeError(f"{type(self).__name__} would ignore {ignored}")
         build(self, *positional, **named)
 
-    GRPOTrainer.__init__ = checked
+    kind.__init__ = checked
 
 
-def _refuse_ignored_settings(trainer: str, args: CreditGRPOConfig) -> None:
+def _find_ignored(trainer: Any, args: Any) -> str | None:
+    """What the trainer would ignore, and the way out; None: nothing."""
+    if not isinstance(args, CreditGRPOConfig) or isinstance(trainer, CreditMixin):
+        return None
     if args.advantage_estimator is not None:
-        ignored = f"advantage_estimator={args.advantage_estimator!r}"
+        setting = f"advantage_estimator={args.advantage_estimator!r}"
     elif overlong.has_penalty(args):
-        ignored = f"overlong_cache_length={args.overlong_cache_length}"
+        setting = f"overlong_cache_length={args.overlong_cache_length}"
     else:
-        return
-    instead = "CreditGRPOTrainer"
-    if trainer != "GRPOTrainer":
-        instead += f", or class Mine(CreditMixin, {trainer})"
-    raise TypeError(
-        f"{trainer} would ignore {ignored} of its CreditGRPOConfig; use {instead} of credit.adapters.trl"
+        return None
+    name = type(trainer).__name__
+    mixed = "" if name == "GRPOTrainer" else f", or class Mine(CreditMixin, {name})"
+    return f"{setting} of its CreditGRPOConfig; use CreditGRPOTrainer{mixed} of credit.adapters.trl"
+
+
+def _find_ignored_in_async(trainer: Any, args: Any) -> str | None:
+    estimator = getattr(args, "advantage_estimator", None)
+    if not isinstance(args, CreditGRPOConfig) and (estimator is None or hasattr(trainer, "credit_estimator")):
+        return None
+    return (
+        f"advantage_estimator={estimator!r} of its {type(args).__name__}; use CreditAsyncGRPOTrainer with a "
+        "CreditAsyncGRPOConfig, both of credit.adapters.trl.async_grpo"
     )

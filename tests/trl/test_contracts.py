@@ -31,6 +31,6 @@ def list_attributes():
 
 def test_a_trainer_has_the_attributes_that_the_adapter_reads(make_trainer):
     trainer, names = make_trainer("dgpo"), set(list_attributes())
-    assert {"_tokenizer", "_is_vlm", "_metrics", "shuffle_dataset", "num_generations_eval"} <= names
+    assert {"_tokenizer", "_metrics", "shuffle_dataset", "num_generations_eval"} <= names
     lacking = sorted(name for name in names if not hasattr(trainer, name))
     assert not lacking, f"{CreditGRPOTrainer.__name__} has no {', '.join(lacking)}"

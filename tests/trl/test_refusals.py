@@ -92,15 +92,15 @@ def test_log_probs_that_nobody_records_are_refused(make_trainer):
         make_trainer("needs_sampled", model=NOWHERE)
 
 
-def test_another_trl_is_refused_at_import():
+def test_an_older_trl_is_refused_at_import():
     code = (
         "import importlib.metadata as m; real = m.version\n"
-        "m.version = lambda name: '99.0' if name == 'trl' else real(name)\n"
+        "m.version = lambda name: '1.8.0' if name == 'trl' else real(name)\n"
         "import credit.adapters.trl"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert f"{SUPPORTS} and found 99.0" in result.stderr
+    assert f"{SUPPORTS} and found 1.8.0" in result.stderr
 
 
 def test_differing_loss_options_are_reported_and_kept(make_trainer, caplog):
