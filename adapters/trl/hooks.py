@@ -58,6 +58,7 @@ FUNCTIONS: FunctionTable = {
         "log": "self logs start_time",
         "create_model_card": "self model_name dataset_name tags",
     },
+    "trl.trainer.grpo_trainer:GRPOTrainer._get_per_token_logps_and_entropies": {},
     "trl.trainer.utils": {
         "disable_dropout_in_model": "model",
         "pad": "tensors padding_value padding_side pad_to_multiple_of",
