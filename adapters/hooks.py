@@ -8,6 +8,7 @@ before anything else happens:
         "package.module": {"function": "first second"},  # with exactly these parameters
         "package.module:Class": {"function": {">=1.5": "self first"}},  # called in these releases alone
         "package.module:Config": "first second",  # made with these parameters among others
+        "package.module:Class.attribute": {},  # which is there, whatever its parameters
     }
 """
 

@@ -449,6 +449,12 @@ def test_a_config_has_options_among_others():
         hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework": "size name other"})
 
 
+def test_an_attribute_has_to_be_there():
+    hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework.can_have": {}})
+    with pytest.raises(ImportError, match="Framework.* has no attribute 'cannot_have'; credit supports"):
+        hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework.cannot_have": {}})
+
+
 TABLE = {"credit.adapters.rules": {"refuse_images": "framework estimator"}}
 
 

@@ -7,13 +7,14 @@ from typing import Any
 from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
 import credit
-from credit.adapters.hooks import check_functions
+from credit.adapters.hooks import check_functions, check_version
 from credit.adapters.trl import async_options
 from credit.adapters.trl.async_scoring import make_loop
-from credit.adapters.trl.hooks import ASYNC_FUNCTIONS, FRAMEWORK
+from credit.adapters.trl.hooks import ASYNC_FRAMEWORK, ASYNC_FUNCTIONS
 from credit.adapters.trl.settings import CreditGRPOConfig, read_estimator
 
-check_functions(FRAMEWORK, ASYNC_FUNCTIONS)
+check_version(ASYNC_FRAMEWORK)
+check_functions(ASYNC_FRAMEWORK, ASYNC_FUNCTIONS)
 
 
 @dataclass

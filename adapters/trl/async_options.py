@@ -8,6 +8,7 @@ from trl.experimental.async_grpo.async_rollout_worker import AsyncRolloutWorker
 import credit
 from credit.adapters import loss_report, rules, traits
 from credit.adapters.trl.hooks import FRAMEWORK
+from credit.adapters.trl.options import clip_options
 
 INSTEAD = "use an estimator that reads the rewards of one prompt alone, such as grpo, or CreditGRPOTrainer"
 
@@ -58,10 +59,5 @@ def reads_one_group(estimator: credit.Estimator) -> bool:
 
 def report_differences(estimator: credit.Estimator, args: Any) -> None:
     """Logs one line if TRL's loss, which stays as it is, differs from the paper's."""
-    paper = estimator.loss
-    epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-    options: dict[str, loss_report.Option] = {
-        "clip_low": ("epsilon", args.epsilon, paper.clip_low),
-        "clip_high": ("epsilon_high", epsilon_high, paper.clip_high),
-    }
-    loss_report.report_loss_differences(FRAMEWORK, estimator, options, ("the loss", "dapo"))
+    clips = clip_options(estimator.loss, args)
+    loss_report.report_loss_differences(FRAMEWORK, estimator, clips, ("the loss", "dapo"))

@@ -1,5 +1,7 @@
 """TRL as this adapter knows it: the supported releases and the functions that it overrides or calls."""
 
+from dataclasses import replace
+
 from credit.adapters.fields import STATISTICS
 from credit.adapters.framework import Framework
 from credit.adapters.hooks import FunctionTable
@@ -58,6 +60,7 @@ FUNCTIONS: FunctionTable = {
         "log": "self logs start_time",
         "create_model_card": "self model_name dataset_name tags",
     },
+    "trl.trainer.grpo_trainer:GRPOTrainer._get_per_token_logps_and_entropies": {},
     "trl.trainer.utils": {
         "disable_dropout_in_model": "model",
         "pad": "tensors padding_value padding_side pad_to_multiple_of",
@@ -77,8 +80,10 @@ FUNCTIONS: FunctionTable = {
     "trl.scripts.grpo": {"main": "script_args training_args model_args dataset_args"},
 }
 
-# What the adapter's asynchronous trainer, adapters/trl/async_grpo.py, overrides or calls.
+# The asynchronous trainer, adapters/trl/async_grpo.py: TRL 1.9 has no place for another rollout loop.
+ASYNC_FRAMEWORK = replace(FRAMEWORK, supported=f">=1.10,{FRAMEWORK.supported.partition(',')[2]}")
+
 ASYNC_FUNCTIONS = {
     "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop": {"_score_group": "self group"},
-    "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker._loop_cls": {},  # TRL 1.10 or newer
+    "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker._loop_cls": {},
 }

@@ -120,7 +120,7 @@ def _refuse_resampling(args: Any, train_dataset: Any) -> None:
             "dynamic_sampling='resample' draws further prompts by index, which an iterable dataset does not "
             "allow; load the whole dataset, or use dynamic_sampling='filter'"
         )
-    refuse_images(args, getattr(train_dataset, "column_names", None) or (), "the data set")
+    refuse_resampled_images(args, getattr(train_dataset, "column_names", None) or (), "the data set")
 
 
 def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
@@ -138,7 +138,7 @@ def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
         )
 
 
-def refuse_images(args: Any, names: Collection[str], place: str) -> None:
+def refuse_resampled_images(args: Any, names: Collection[str], place: str) -> None:
     """Raises ValueError if dynamic sampling would merge generations whose prompts have images.
 
     Args:
@@ -157,10 +157,7 @@ def refuse_images(args: Any, names: Collection[str], place: str) -> None:
 def report_differences(estimator: credit.Estimator, args: Any) -> None:
     """Logs one line if TRL's loss options, which stay as they are, differ from the paper's."""
     paper = estimator.loss
-    epsilon_high = args.epsilon if args.epsilon_high is None else args.epsilon_high
-    options: dict[str, loss_report.Option] = {
-        "clip_low": ("epsilon", args.epsilon, paper.clip_low),
-        "clip_high": ("epsilon_high", epsilon_high, paper.clip_high),
+    options = clip_options(paper, args) | {
         "dual_clip": ("delta", args.delta, paper.dual_clip),
         "kl_coefficient": ("beta", args.beta, paper.kl_coefficient),
         "ratio": ("importance_sampling_level", args.importance_sampling_level, paper.ratio),
@@ -169,7 +166,7 @@ def report_differences(estimator: credit.Estimator, args: Any) -> None:
     if paper.horizon is not None:
         options["horizon"] = ("max_completion_length", args.max_completion_length, paper.horizon)
     if paper.objective in AGGREGATIONS:
-        options |= _named_objective(paper, args, epsilon_high)
+        options |= _named_objective(paper, args)
         aggregation = None
     if paper.rollout_cap is not None:
         options |= _rollout_options(paper, args)
@@ -179,9 +176,19 @@ def report_differences(estimator: credit.Estimator, args: Any) -> None:
     loss_report.report_loss_differences(FRAMEWORK, estimator, options, aggregation, further)
 
 
-def _named_objective(
-    paper: credit.PolicyLoss, args: Any, epsilon_high: float
-) -> dict[str, loss_report.Option]:
+def clip_options(paper: credit.PolicyLoss, args: Any) -> dict[str, loss_report.Option]:
+    """TRL's clips and the paper's."""
+    return {
+        "clip_low": ("epsilon", args.epsilon, paper.clip_low),
+        "clip_high": ("epsilon_high", _upper_clip(args), paper.clip_high),
+    }
+
+
+def _upper_clip(args: Any) -> float:
+    return float(args.epsilon if args.epsilon_high is None else args.epsilon_high)
+
+
+def _named_objective(paper: credit.PolicyLoss, args: Any) -> dict[str, loss_report.Option]:
     """The objectives that have a loss_type of their own, each with one aggregation."""
     options: dict[str, loss_report.Option] = {
         "objective": ("loss_type", args.loss_type, paper.objective),
@@ -202,7 +209,7 @@ def _named_objective(
         options["kernel_negative"] = ("vespo_k_neg and lambda_neg", negative, paper.kernel_negative)
     if paper.objective == "cispo":  # TRL bounds the ratio by epsilon_high itself, and not from below
         options["clip_low"] = ("the lower clip of loss_type cispo", 1.0, paper.clip_low)
-        options["clip_high"] = ("epsilon_high", epsilon_high, 1.0 + paper.clip_high)
+        options["clip_high"] = ("epsilon_high", _upper_clip(args), 1.0 + paper.clip_high)
     return options
 
 

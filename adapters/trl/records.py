@@ -8,6 +8,7 @@ import torch
 
 import credit
 from credit import lens
+from credit.adapters.trl.processes import gather_rows
 from credit.fields import map_arrays
 
 Tensor = torch.Tensor
@@ -28,8 +29,8 @@ def write_records(
 ) -> None:
     """Appends the batch's first groups to the file; every process has to call this, the first one writes."""
     args, size, padding = trainer.args, trainer.num_generations, trainer._tokenizer.pad_token_id
-    before = _gather_ids(trainer.accelerator, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
-    completions = _gather_ids(trainer.accelerator, output["completion_ids"], padding)
+    before = gather_rows(trainer.accelerator, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
+    completions = gather_rows(trainer.accelerator, output["completion_ids"], padding)
     if not trainer.accelerator.is_main_process:
         return
     rows = slice(max(args.record_completions // size, 1) * size)
@@ -63,11 +64,6 @@ def _write_prompt(prompt: Any) -> str:
 
 def _write_parts(parts: list[dict[str, Any]]) -> str:
     return "".join(part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in parts)
-
-
-def _gather_ids(accelerator: Any, ids: Tensor, padding: int, pad_first: bool = False) -> Tensor:
-    even = accelerator.pad_across_processes(ids.contiguous(), dim=1, pad_index=padding, pad_first=pad_first)
-    return accelerator.gather(even)
 
 
 def _strip_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:

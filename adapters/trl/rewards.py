@@ -7,6 +7,7 @@ import torch
 
 import credit
 from credit.adapters.traits import find_weigher, set_reward_weights, weighs_rewards
+from credit.several_rewards import sum_given
 
 Tensor = torch.Tensor
 
@@ -64,8 +65,8 @@ def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tenso
 
 def sum_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
     """The weighted sum [N] of the rewards [N, K]; NaN where a row has none."""
-    unscored = rewards.isnan().all(dim=1)
-    return (rewards * weights.to(rewards.device)).nansum(dim=1).masked_fill(unscored, float("nan"))
+    total: Tensor = sum_given(rewards * weights.to(rewards.device))
+    return total
 
 
 def flatten_weightless(rewards: Tensor, weights: Tensor) -> Tensor:

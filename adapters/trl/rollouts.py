@@ -9,6 +9,7 @@ import credit
 from credit.adapters import traits
 from credit.adapters.fields import LOGGED, add_logged, needed_statistics
 from credit.adapters.trl import extra, overlong, rewards, statistics, token_rewards
+from credit.adapters.trl.processes import gather_rows
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -145,12 +146,6 @@ def training_progress(trainer: Any) -> Tensor:
     """The share of the training's steps that are done, in [0, 1], as a 0-d array."""
     state = trainer.state
     return torch.tensor(state.global_step / max(state.max_steps, 1), device=trainer.accelerator.device)
-
-
-def gather_rows(accelerator: Any, field: Tensor) -> Tensor:
-    """The rows [N, ...] of all processes, padded to one width."""
-    even = accelerator.pad_across_processes(field.contiguous(), dim=1)
-    return accelerator.gather(even)
 
 
 def _group_ids(given: Tensor, size: int) -> Tensor:

@@ -11,6 +11,7 @@ from trl.trainer.utils import pad
 import credit
 from credit.adapters import traits
 from credit.adapters.trl import completions_table, options, rollouts
+from credit.adapters.trl.processes import own_rows
 from credit.several_rewards import find_scored_rows
 
 Tensor = torch.Tensor
@@ -44,7 +45,7 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
     wanted = len(inputs) // size
     while True:
         output = generate(inputs)
-        options.refuse_images(trainer.args, output, "the batch")
+        options.refuse_resampled_images(trainer.args, output, "the batch")
         live = find_live_rows(
             trainer.credit.estimator, trainer.args, rollouts.rollouts_for_filter(trainer, output)
         )
@@ -111,12 +112,6 @@ def row_mean_correction(loss_type: str, stays: Tensor) -> float:
     if loss_type not in ROW_MEANS:
         return 1.0
     return len(stays) / max(int(stays.sum()), 1)
-
-
-def own_rows(accelerator: Any, field: Tensor, rows: int) -> Tensor:
-    """This process' rows of a field [N, ...] of all processes."""
-    first = accelerator.process_index * rows
-    return field[first : first + rows]
 
 
 def _draw_prompts(trainer: Any, groups: int) -> Rows:

@@ -22,7 +22,7 @@ def refuse_in_stock_trainers() -> None:
 
 
 def refuse_in_async_trainers(module: ModuleType) -> None:
-    """Makes that module's AsyncGRPOTrainer refuse configs of credit's unless it is ours that reads it."""
+    """Makes that module's AsyncGRPOTrainer refuse a config whose estimator it ignores."""
     _check_configs(module.AsyncGRPOTrainer, _find_ignored_in_async)
 
 
@@ -57,7 +57,8 @@ def _find_ignored(trainer: Any, args: Any) -> str | None:
 
 def _find_ignored_in_async(trainer: Any, args: Any) -> str | None:
     estimator = getattr(args, "advantage_estimator", None)
-    if not isinstance(args, CreditGRPOConfig) and (estimator is None or hasattr(trainer, "credit_estimator")):
+    reads_it = hasattr(trainer, "credit_estimator") and not isinstance(args, CreditGRPOConfig)
+    if estimator is None or reads_it:
         return None
     return (
         f"advantage_estimator={estimator!r} of its {type(args).__name__}; use CreditAsyncGRPOTrainer with a "

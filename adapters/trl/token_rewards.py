@@ -8,6 +8,8 @@ import torch
 
 import credit
 from credit.adapters import traits
+from credit.adapters.trl import rewards
+from credit.adapters.trl.processes import own_rows
 from credit.estimators.token_rewards import TokenRewarded
 
 Tensor = torch.Tensor
@@ -101,10 +103,9 @@ def _find_shared_reading(estimator: credit.Estimator) -> Reading:
 
 def _add_numbers(trainer: Any, rows: list[np.ndarray], listed: Tensor) -> None:
     """Adds the rewards that are numbers to each completion's rewards of tokens, on the policy's last one."""
-    accelerator = trainer.accelerator
-    given = trainer.credit.rewards.view(accelerator.num_processes, *listed.shape)[accelerator.process_index]
-    numbers = given.cpu().double().masked_fill(listed, 0.0).nan_to_num(0.0, 0.0, 0.0)
-    sums = (numbers * trainer.reward_weights.cpu().double()).sum(dim=1).tolist()
-    for rewards, own, total in zip(rows, trainer.credit.generated.own, sums, strict=True):
+    given = own_rows(trainer.accelerator, trainer.credit.rewards, len(rows)).cpu().double()
+    sums = rewards.sum_rewards(given.masked_fill(listed, 0.0), trainer.reward_weights.cpu().double())
+    sums = sums.nan_to_num(0.0, 0.0, 0.0)  # of a row whose reward is not finite, which takes no part
+    for row, own, total in zip(rows, trainer.credit.generated.own, sums.tolist(), strict=True):
         if own.any():
-            rewards[np.flatnonzero(own)[-1]] += total
+            row[np.flatnonzero(own)[-1]] += total

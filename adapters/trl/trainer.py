@@ -29,6 +29,7 @@ from credit.adapters.trl import (
     token_rewards,
 )
 from credit.adapters.trl.hooks import INIT
+from credit.adapters.trl.processes import own_rows
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
@@ -161,11 +162,11 @@ class CreditMixin(Trainer):
         rows, width = output["completion_ids"].shape
         scale = sampling.row_mean_correction(self.loss_type, stays)
         shaped = losses.shape_advantages(self, advantages, given.mask)
-        own = sampling.own_rows(self.accelerator, shaped, rows)
+        own = own_rows(self.accelerator, shaped, rows)
         output["advantages"] = scale * (own[:, :width] if own.ndim == 2 else own)
         if mode == "train" and self.args.reweight_with_current_policy:
             parts = reweighting.row_advantages(self, given)
-            output[reweighting.ROWS] = scale * sampling.own_rows(self.accelerator, parts, rows)
+            output[reweighting.ROWS] = scale * own_rows(self.accelerator, parts, rows)
             self.credit.weights_step = self.state.global_step
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -26,7 +26,8 @@ from transformers import PrinterCallback, ProgressCallback
 from transformers.integrations import unset_hf_deepspeed_config
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, forward, rollouts, statistics
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, forward, statistics
+from credit.adapters.trl.processes import gather_rows
 
 WIDTH = 12
 ROWS = 16  # of all ranks together
@@ -59,7 +60,7 @@ class Witness(CreditGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
-        self.seen = {name: rollouts.gather_rows(self.accelerator, output[name]) for name in SEEN}
+        self.seen = {name: gather_rows(self.accelerator, output[name]) for name in SEEN}
         return output
 
 

@@ -7,6 +7,8 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+
+pytest.importorskip("credit.adapters.trl.async_grpo", reason="from TRL 1.10 on", exc_type=ImportError)
 import tiny_model
 from accelerate import PartialState
 from datasets import Dataset
@@ -17,7 +19,6 @@ from trl.experimental.async_grpo import (
     AsyncGRPOTrainer,
     async_grpo_trainer,
     async_rollout_worker,
-    packing,
 )
 
 import credit
@@ -143,10 +144,10 @@ class Watched(CreditAsyncGRPOTrainer):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(packing, "_flash_attn"), reason="stands in for TRL 1.16's attention alone")
 @pytest.mark.parametrize("name", [None, "dr_grpo"])
 def test_training_with_trls_worker_process(make_args, tmp_path, monkeypatch, name):
     """TRL normalizes a group's advantages to a mean square of 1; dr_grpo's are below 1, as the rewards."""
+    packing = pytest.importorskip("trl.experimental.async_grpo.packing", reason="TRL 1.16's attention")
     pytest.importorskip("aiohttp")
     pytest.importorskip("requests")
     attention = SimpleNamespace(flash_attn_varlen_func=attend_in_segments)

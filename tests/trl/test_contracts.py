@@ -1,10 +1,12 @@
 """What the adapter takes for granted of TRL, in whichever of its releases is installed."""
 
 import ast
+import importlib
 import warnings
 from pathlib import Path
 
 import pytest
+import trl
 
 import credit.adapters.trl
 from credit.adapters.hooks import check_framework
@@ -18,6 +20,14 @@ def test_the_functions_and_options_are_those_of_the_table():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_framework(hooks.FRAMEWORK, hooks.FUNCTIONS)
+
+
+def test_the_asynchronous_trainer_is_there_from_1_10_on():
+    if trl.__version__.startswith("1.9."):
+        with pytest.raises(ImportError, match="credit supports trl >=1.10,<.* and found 1.9.*; pip install"):
+            importlib.import_module("credit.adapters.trl.async_grpo")
+    else:
+        importlib.import_module("credit.adapters.trl.async_grpo")  # which checks its functions
 
 
 def list_attributes():
