@@ -1,7 +1,7 @@
 """The section of TRL's model card that says how the advantages were estimated."""
 
 import json
-from inspect import getdoc
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def _list_all(estimator: credit.Estimator) -> list[credit.Estimator]:
 
 
 def _describe(estimator: credit.Estimator) -> str:
-    text = getdoc(type(estimator)) or ""
+    text = cleandoc(type(estimator).__doc__ or "")  # and not what a user's class inherits
     title = text.partition("\n")[0].split(":")[0].rstrip(".")
     papers = [f"[arXiv {paper}](https://arxiv.org/abs/{paper})" for paper in PAPER.findall(text)]
     return ", ".join([f"`{estimator.name}`" + (f": {title}" if title else ""), *papers])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate.utils import is_peft_model
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import disable_dropout_in_model
@@ -38,6 +39,11 @@ def load_reference(args: Any, estimator: credit.Estimator | None, given: Any) ->
         return
     if given is not None and args.sync_ref_model:
         raise ValueError("sync_ref_model cannot follow a given ref_model; leave one of them out")
+    if given is not None and not isinstance(given, torch.nn.Module):
+        raise TypeError(
+            f"ref_model is {given!r:.80}, a {type(given).__name__}; expected a model, such as what "
+            "AutoModelForCausalLM.from_pretrained(path) returns"
+        )
     beta = args.beta
     if given is not None:
         args.beta = 0.0

@@ -67,3 +67,12 @@ def sum_rewards(rewards: Tensor, weights: Tensor) -> Tensor:
     """The weighted sum [N] of the rewards [N, K]; NaN where a row has none."""
     total: Tensor = sum_given(rewards * weights.to(rewards.device))
     return total
+
+
+def flatten_weightless(rewards: Tensor, weights: Tensor) -> Tensor:
+    """The rewards [N, K] with 0 for those of weight 0, in which no group then varies.
+
+    Such a function is there to be logged; whether a row was given its reward, or an infinite one, stays.
+    """
+    weightless = (weights == 0).to(rewards.device) & rewards.isfinite()
+    return rewards.masked_fill(weightless, 0.0)

@@ -72,7 +72,7 @@ def _deciding_rewards(trainer: Any) -> Tensor:
         return given[:, state.filter_column]
     if any(column != "total" for column in traits.find_filters(state.estimator)):
         return given
-    return rewards.combine_rewards(state.estimator, given, weights)
+    return rewards.combine_rewards(state.estimator, rewards.flatten_weightless(given, weights), weights)
 
 
 def token_fields(

@@ -42,7 +42,7 @@ def _check_configs(kind: Any, find_ignored: Callable[[Any, Any], str | None]) ->
 
 def _find_ignored(trainer: Any, args: Any) -> str | None:
     """What the trainer would ignore, and the way out; None: nothing."""
-    if not isinstance(args, CreditGRPOConfig) or isinstance(trainer, CreditMixin):
+    if not isinstance(args, CreditGRPOConfig) or hasattr(trainer, "credit"):  # which CreditMixin has set
         return None
     if args.advantage_estimator is not None:
         setting = f"advantage_estimator={args.advantage_estimator!r}"
@@ -51,6 +51,8 @@ def _find_ignored(trainer: Any, args: Any) -> str | None:
     else:
         return None
     name = type(trainer).__name__
+    if isinstance(trainer, CreditMixin):
+        return f"{setting} of its CreditGRPOConfig; list CreditMixin before the trainer among its bases"
     mixed = "" if name == "GRPOTrainer" else f", or class Mine(CreditMixin, {name})"
     return f"{setting} of its CreditGRPOConfig; use CreditGRPOTrainer{mixed} of credit.adapters.trl"
 

@@ -65,6 +65,8 @@ class CreditMixin(Trainer):
         ref_model: Any = None,
         **named: Any,
     ) -> None:
+        if ref_model is not None and ref_model is model:
+            raise ValueError("ref_model is the model that trains, and would be frozen; give a copy of it")
         self.credit = CreditState(parse_estimator(args), reference_given=ref_model is not None)
         estimator = self.credit.estimator
         if estimator is not None:

@@ -3,11 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from trl import GRPOConfig, GRPOTrainer
 
 import credit
+from credit.adapters.trl import model_card
 
 ON_BASE = {"tau": 0.1, "base": {"name": "gdpo", "reward_weights": [2.0]}}
 CASES = {
@@ -46,3 +48,13 @@ def test_the_rest_of_the_card_is_trls(make_trainer):
     before, section = ours.split("### Advantages")
     rest = before + section[section.index("### Framework versions") :]
     assert rest.split() == theirs.split()
+
+
+class Undescribed(credit.GRPO):
+    name: Literal["undescribed"] = "undescribed"
+
+
+def test_an_estimator_of_the_users_is_not_described_as_the_one_that_it_extends():
+    section = model_card.write_section(Undescribed())
+    assert "- `undescribed`\n" in section
+    assert "arXiv" not in section

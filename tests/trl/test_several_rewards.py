@@ -83,12 +83,16 @@ def test_the_overlong_penalty_is_one_more_reward(train):
     np.testing.assert_allclose(trainer._logs["advantages"], expected, atol=5e-6)
 
 
-def test_a_group_lives_if_any_reward_varies(train):
+def test_a_group_lives_if_any_reward_of_some_weight_varies(train):
     def flat(completions, **_):
         return [0.5] * len(completions)
 
     _, log = train("gdpo", dynamic_sampling="filter", reward=[flat, even_only], **BATCH)
     assert 0 < log[0]["credit/dropped_groups"] < 1
+    _, same = train(
+        "gdpo", dynamic_sampling="filter", reward=[varied, flat, even_only], reward_weights=[0, 1, 1], **BATCH
+    )
+    assert same[0]["credit/dropped_groups"] == log[0]["credit/dropped_groups"]
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,19 @@ def test_a_model_without_a_path_needs_a_reference(make_trainer):
     reference = tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=1)
     make_trainer("dgpo", extra=alone | {"ref_model": reference}, **given)
     make_trainer("dgpo", extra=alone | {"peft_config": peft.LoraConfig(task_type="CAUSAL_LM")}, **given)
+
+
+def test_the_mixin_behind_the_trainer_is_refused(make_trainer):
+    """Its methods would not run, and the estimator would be ignored."""
+    kind = type("Behind", (GRPOTrainer, CreditMixin), {})
+    with pytest.raises(TypeError, match="Behind would ignore .*list CreditMixin before the trainer"):
+        make_trainer("dgpo", kind=kind, model="no/model")
+
+
+def test_a_reference_that_is_no_other_model_is_refused(make_trainer):
+    with pytest.raises(TypeError, match="ref_model is 'some/path', a str; expected a model"):
+        make_trainer("dgpo", model="no/model", extra={"ref_model": "some/path"})
+    model = tiny_model.small_qwen2(12, hidden_size=32, layers=1)
+    with pytest.raises(ValueError, match="ref_model is the model that trains"):
+        make_trainer("dgpo", model=model, extra={"ref_model": model})
+    assert all(parameter.requires_grad for parameter in model.parameters())
