@@ -26,7 +26,9 @@ def prepare_head(trainer: Any, model: Any) -> None:
     """Gives a model the head with which this release of TRL calls its own models."""
     if FUSED:
         utils.add_fused_lm_head(
-            model, temperature=trainer.temperature, cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32
+            model.get_base_model() if is_peft_model(model) else model,
+            temperature=trainer.temperature,
+            cast_lm_head_to_fp32=trainer.args.cast_lm_head_to_fp32,
         )
 
 

@@ -26,6 +26,6 @@ def refuse_nan_advantages(name: str, values: Mapping[str, float]) -> None:
     if isnan(values["advantage_mean"]):
         raise ValueError(
             f"{name} gave an advantage that is NaN, which would ruin the model. If it is an estimator of "
-            "yours, let it take NaN among the rewards [N, K], where a function returned None, and among "
-            "your own arrays; if not, the model's logits may be NaN already"
+            "yours, let it leave out rows that are not valid, and NaN among the rewards [N, K], where a "
+            "function returned None, and among your own arrays; if not, the logits may be NaN already"
         )
