@@ -117,6 +117,26 @@ def test_the_weights_of_tokens_reach_the_gradient(make_trainer):
     torch.testing.assert_close(averaged, stock, atol=2e-6, rtol=1e-4)
 
 
+def test_tokens_of_low_entropy_leave_the_loss_alone(make_trainer):
+    """They still count in the ratio of their completion, as in TRL's own loss of one ratio."""
+    trainer, inputs = taught(make_trainer, loss_type="grpo", top_entropy_quantile=0.5)
+    inputs, mask = with_token_advantages(inputs)
+    choose, chosen = trainer.get_high_entropy_mask, []
+    trainer.get_high_entropy_mask = lambda *given: chosen.append(choose(*given)) or chosen[-1]
+    value, gradient = loss_and_gradient(trainer, trainer._compute_loss(trainer.model, inputs))
+    assert 0 < chosen[0].sum() < mask.sum()
+    settings = {"ratio": "sequence", "aggregation": "sequence_mean", "clip_low": 3e-4, "clip_high": 4e-4}
+    loss, _ = credit.PolicyLoss(**settings)(
+        log_probs(trainer, inputs),
+        inputs["old_per_token_logps"],
+        inputs["advantages"] * chosen[0],
+        mask.bool(),
+    )
+    expected, slope = loss_and_gradient(trainer, loss)
+    assert value == pytest.approx(expected, abs=2e-6)
+    torch.testing.assert_close(gradient, slope, atol=2e-6, rtol=1e-4)
+
+
 def test_clipped_shares_masks_and_kl_are_those_of_the_ratio(make_trainer):
     """The off-policy mask averages log p - log p_old over a completion, which is the same of both."""
     settings = {
