@@ -43,7 +43,16 @@ def test_statistics_equal_a_float64_forward(make, budget_mb):
         "completion_ids": ids[:, 6:],
         "completion_mask": attention[:, 6:],
     }
+    seen = []
+    hooks = [
+        model.lm_head.register_forward_hook(lambda _, __, logits: seen.append(logits.shape[1]))
+        for model in (policy, reference)
+    ]
     fields = statistics.compute_statistics(trainer, output, mask, STATISTICS)
+    for hook in hooks:
+        hook.remove()
+    assert all(positions <= 2 for positions in seen)  # before TRL 1.15 the head runs, but never on [B, T]
+    assert bool(seen) != forward.FUSED
     expected = in_float64(policy, reference, ids, attention, 0.7)
     chosen = mask.bool().numpy()
     assert expected.keys() == set(STATISTICS)
