@@ -96,9 +96,9 @@ def _find_trained_layer(layer: Any) -> Any:
 def _refuse_other_heads(layer: Any) -> None:
     """Raises ValueError unless the layer's output is its weight times its input, plus a bias."""
     plain = isinstance(layer, torch.nn.Linear) and type(layer).forward is torch.nn.Linear.forward
-    weight = getattr(layer, "weight", None)
+    weight: Any = getattr(layer, "weight", None)
     kept = isinstance(weight, DTensor) or type(weight) in (torch.nn.Parameter, Tensor)
-    if not (plain and kept and weight is not None and weight.dtype in PLAIN_DTYPES):
+    if not (plain and kept and weight.dtype in PLAIN_DTYPES):
         kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
         raise ValueError(
             f"the model's lm_head is a {kind} with a weight of type {type(weight).__name__}, and token "

@@ -24,11 +24,6 @@ SCALES: dict[str | None, str] = {
 AGREEING = {"none": "dr_grpo", "batch": "lite_ppo", "normalize_then_sum": "gdpo"}
 
 
-def needs_statistics(estimator: credit.Estimator | None) -> bool:
-    """Whether the policy has to run once more over the sampled tokens."""
-    return estimator is not None and bool(fields.needed_statistics(estimator))
-
-
 def refuse(
     estimator: credit.Estimator,
     args: Any,
@@ -126,7 +121,7 @@ def _refuse_resampling(args: Any, train_dataset: Any) -> None:
 def _refuse_reweighting(estimator: credit.Estimator, args: Any) -> None:
     parts = [part.estimator for part in traits.list_parts(estimator)]
     follows = all(part.redistributes and part.row_local and part.is_product for part in parts)
-    if not (needs_statistics(estimator) and follows):
+    if not (fields.needed_statistics(estimator) and follows):
         raise ValueError(
             f"reweight_with_current_policy has no use with {estimator.name}: it is for estimators such as "
             "dgpo, whose token weights depend on the policy and on one completion at a time; leave it out"

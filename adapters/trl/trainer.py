@@ -7,6 +7,7 @@ import torch
 from trl import GRPOTrainer
 
 import credit
+from credit.adapters.fields import needed_statistics
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.adapters.trl import (
     completions_table,
@@ -99,7 +100,7 @@ class CreditMixin(Trainer):
             penalty = overlong.has_penalty(self.args)
             weighed, self.reward_weights = rewards.settle_weights(estimator, self.reward_weights, penalty)
             self.credit.estimator = weighed
-        if options.needs_statistics(estimator):
+        if needed_statistics(estimator):
             statistics.refuse_fsdp1(self)
             statistics.refuse_other_heads(self)
         if sampling.sampling_mode(self.args, estimator) == "resample":
