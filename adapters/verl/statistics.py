@@ -1,68 +1,21 @@
-"""Token statistics from the logits that verl's engines have of policy and reference."""
+"""Token statistics in the pass for the old log-probs, by the way that fits the worker's engine."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-from verl.utils import tensordict_utils as tu
+from credit.adapters.verl import logits_hook
 
-import credit
-from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name
-
-Tensor = torch.Tensor
-KEY = "credit_"  # of the statistics in verl's batch
+KEY = logits_hook.KEY
+"""What precedes the name of a statistic in verl's batch."""
 
 
-@contextmanager
-def collect_statistics(actor: Any, reference: Any, fields: Sequence[str]) -> Iterator[None]:
-    """Adds the named statistics as credit_<name> to what the actor's next `infer_batch` returns.
+def collect_statistics(
+    actor: Any, reference: Any, data: Any, fields: Sequence[str]
+) -> AbstractContextManager[None]:
+    """Adds the named statistics as credit_<name> to what the actor's next `infer_batch(data)` returns.
 
     `actor` and `reference` are verl's TrainingWorkers; if there is no reference, it is the actor's
-    model without its LoRA adapter. With `distillation_use_topk` set on the batch, an engine passes its
-    logits to the loss function, and gathers, unpads and nests what that returns.
+    model without its LoRA adapter.
     """
-    loss_function = actor.loss_fn
-    actor.set_loss_fn(_make_scorer(actor.engine, reference and reference.engine, fields))
-    try:
-        with nullcontext() if reference is None else reference.engine.eval_mode():
-            yield
-    finally:
-        actor.set_loss_fn(loss_function)
-
-
-def _make_scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[..., Any]:
-    compare = bool(set(fields) & set(REFERENCE_FIELDS))
-
-    def score(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
-        if student_logits is None:  # the engine calls a second time, for the loss
-            return _zero_loss(data)
-        logits = student_logits[0]
-        other = _reference_logits(actor, reference, data) if compare else logits
-        # The ids of the next tokens, packed as the logits are and on this rank's shard of the sequence.
-        next_ids = actor.prepare_model_inputs(data)[1]["input_ids_rmpad_rolled"]
-        found = compute_by_name(credit.token_statistics, fields, logits, other, next_ids.to(logits.device))
-        return {KEY + name: array[None] for name, array in found.items()}
-
-    return score
-
-
-def _reference_logits(actor: Any, reference: Any, data: Any) -> Tensor:
-    """The reference's logits [M, V] of the same micro-batch, so that equal models deviate by exactly 0."""
-    captured: list[Tensor] = []
-
-    def capture(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
-        if student_logits is None:
-            return _zero_loss(data)
-        captured.append(student_logits[0])
-        return {}
-
-    data = data.clone(recurse=False)
-    tu.assign_non_tensor(data, calculate_entropy=False, distillation_only=True)
-    with actor.disable_adapter() if reference is None else nullcontext():
-        (reference or actor).forward_step(data, loss_function=capture, forward_only=True)
-    return captured[0]
-
-
-def _zero_loss(data: Any) -> tuple[Tensor, dict[str, Any]]:
-    return torch.zeros((), device=data["input_ids"].device), {}
+    return logits_hook.collect_statistics(actor, reference, data, fields)

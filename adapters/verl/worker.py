@@ -23,6 +23,5 @@ class CreditWorker(ActorRolloutRefWorker):
         fields = tu.pop(data, key=REQUEST, default="").split()
         if not fields:
             return super().compute_log_prob(data)
-        tu.assign_non_tensor(data, distillation_use_topk=True, compute_loss=True)
-        with statistics.collect_statistics(self.actor, self.ref, fields):
+        with statistics.collect_statistics(self.actor, self.ref, data, fields):
             return super().compute_log_prob(data)
