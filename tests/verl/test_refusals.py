@@ -164,8 +164,8 @@ def build(configured):
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
         ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or use"),
-        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.pad_to_length=False, or use"),
-        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.pad_to_length=False, or use"),
+        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.fsdp_config.pad_to_length=False, or use"),
+        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.fsdp_config.pad_to_length=False, or use"),
         ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
             [*SYNC, "actor_rollout_ref.ref.ulysses_sequence_parallel_size=2"],
