@@ -12,7 +12,7 @@ import torch
 import credit
 from credit.adapters import rules
 from credit.adapters.fields import LOGGED, measure_logged
-from credit.adapters.verl import options, sessions, settings
+from credit.adapters.verl import sessions, settings
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.fields import replace_arrays
 
@@ -89,7 +89,7 @@ def _check_call(name: str, config: Any, index: Any) -> settings.Choice:
     """The estimator of a call from a trainer whose config nobody could check before."""
     algorithm = {} if config is None else config
     choice = settings.parse_settings({"adv_estimator": name, "credit": algorithm.get("credit")})
-    options.refuse_without_effect(choice.estimator, algorithm)
+    settings.refuse_without_effect(choice.estimator, algorithm)
     largest = int(np.unique(index, return_counts=True)[1].max())
     rules.refuse_single_responses(FRAMEWORK, choice.estimator, largest)
     return choice

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import credit
-from credit.adapters import fields
+from credit.adapters import fields, rules, traits
 from credit.adapters.verl.hooks import FRAMEWORK
 
 PREFIX = FRAMEWORK.prefix
@@ -86,6 +86,26 @@ def refuse_misplaced_settings(algorithm: Any, known: Mapping[str, Any]) -> None:
             f"algorithm.credit is set, but algorithm.adv_estimator={name} is not one of credit's; set "
             f"one of {list_names()}, or leave algorithm.credit out"
         )
+
+
+def refuse_without_effect(estimator: credit.Estimator, algorithm: Any) -> None:
+    """Refuses options of `algorithm` by which verl would change rewards and advantages itself."""
+    name = FRAMEWORK.name_of(estimator)
+    if not algorithm.get("norm_adv_by_std_in_grpo", True):
+        raise rules.no_effect_error(
+            "algorithm.norm_adv_by_std_in_grpo=False",
+            name,
+            "scales the rewards itself",
+            f"leave it out ({PREFIX}dr_grpo does not scale)",
+        )
+    gamma = algorithm.get("gamma", 1.0)
+    if gamma != 1:
+        parts = traits.list_parts(estimator)
+        own = any(hasattr(part.estimator, "gamma") for part in parts)
+        place = "+algorithm.credit.gamma" if hasattr(estimator, "gamma") else "a part's gamma"
+        way_out = f"set {place}={gamma:g} instead" if own else "leave it out"
+        reason = "has a discount of its own" if own else "does not discount"
+        raise rules.no_effect_error(f"algorithm.gamma={gamma:g}", name, reason, way_out)
 
 
 def _take(settings: dict[str, Any], name: str, allowed: Any) -> Any:
