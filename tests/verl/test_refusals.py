@@ -164,7 +164,10 @@ def build(configured):
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
         ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or use"),
-        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.fsdp_config.pad_to_length=False, or use"),
+        (
+            [*SYNC, "actor_rollout_ref.actor.pad_to_length=True"],
+            "actor.fsdp_config.pad_to_length=False, or use",
+        ),
         ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.fsdp_config.pad_to_length=False, or use"),
         ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
