@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 import credit
 from credit.adapters import loss_report, rules, traits
 from credit.adapters.fields import ALSO
+from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import PREFIX, Choice
 
@@ -34,8 +35,9 @@ def refuse(choice: Choice, config: Any, mode: str, scores_tokens: bool) -> None:
     """
     estimator, models = choice.estimator, config.actor_rollout_ref
     name = FRAMEWORK.name_of(estimator)
+    rewards.refuse_greedy_baseline(estimator)
+    rewards.refuse_parallel_calls(choice.token_rewards, models.rollout.multi_turn)
     rules.refuse_missing_fields(FRAMEWORK, estimator)
-    rules.refuse_several_rewards(FRAMEWORK, estimator, "their sum", "verl's own gdpo, or ")
     own_filter = "set algorithm.filter_groups.metric, such as acc"
     rules.refuse_filter_by(FRAMEWORK, estimator, "which filters groups by itself", own_filter)
     rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)

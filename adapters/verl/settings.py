@@ -5,19 +5,21 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import credit
 from credit.adapters import fields
+from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
+from credit.adapters.verl.rewards import TokenRewards
 
 PREFIX = FRAMEWORK.prefix
 Divergence = Literal["exact", "binary"]
-TokenRewards = Literal["token_level_rewards", "turn_scores"]
 
 
 class Choice(NamedTuple):
-    """An estimator, and where its deviation and its token_rewards come from."""
+    """An estimator, and where its deviation, its token_rewards and, of several, its rewards come from."""
 
     estimator: credit.Estimator
     divergence: Divergence = "exact"
     token_rewards: TokenRewards = "token_level_rewards"
+    reward_keys: tuple[str, ...] = ()
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -44,7 +46,8 @@ def parse_settings(algorithm: Any) -> Choice:
     """The estimator that verl's `algorithm` section names, with the settings under `algorithm.credit`.
 
     Raises:
-        ValueError: an unknown estimator or setting, or a wrong value; the known ones are listed.
+        ValueError: an unknown estimator or setting, or a wrong value, of which the known ones are listed; or
+            options about rewards that cannot go together.
     """
     settings = _read_settings(algorithm)
     divergence = _take(settings, "divergence", Divergence)
@@ -55,10 +58,11 @@ def parse_settings(algorithm: Any) -> Choice:
     estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
     if divergence == "binary" and "deviation" not in estimator.required_fields:
         raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")
-    if token_rewards == "turn_scores" and "token_rewards" not in estimator.required_fields:
-        setting = "algorithm.credit.token_rewards=turn_scores"
-        raise ValueError(f"{setting} has no effect with {name}; leave it out")
-    return Choice(estimator, divergence, token_rewards)
+    if token_rewards == "token_level_rewards":
+        estimator = rewards.read_tokens(estimator)
+    rewards.refuse_token_rewards(estimator, algorithm, token_rewards)
+    estimator, keys = rewards.name_rewards(estimator, algorithm)
+    return Choice(estimator, divergence, token_rewards, keys)
 
 
 def list_names() -> str:
