@@ -128,6 +128,13 @@ def refuse_parallel_calls(source: TokenRewards, multi_turn: Any) -> None:
         )
 
 
-def list_options(config: Any) -> dict[str, Any]:
-    """The options that are read here, of verl's `algorithm` section or of none."""
-    return {option: (config or {}).get(option) for option in OPTIONS}
+def refuse_rejection(estimator: credit.Estimator, algorithm: Any) -> None:
+    """Raises ValueError if turns cannot be told, since the mask before rejection is not at hand."""
+    correction = algorithm.get("rollout_correction") or {}
+    rejects = correction.get("rollout_rs") and not correction.get("bypass_mode")
+    if rejects and "turns" in estimator.required_fields:
+        raise ValueError(
+            f"{FRAMEWORK.name_of(estimator)} needs turns, and this trainer does not say what they were "
+            "before rollout_correction.rollout_rs rejected tokens; use a V1 trainer (trainer.use_v1=True), "
+            "or set algorithm.rollout_correction.rollout_rs=null"
+        )

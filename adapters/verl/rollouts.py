@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 import credit
+from credit.adapters import rules
 from credit.adapters.fields import LOGGED, measure_logged
 from credit.adapters.verl import rewards, sessions, settings, turns
+from credit.adapters.verl.hooks import FRAMEWORK
 from credit.fields import replace_arrays
 from credit.several_rewards import find_scored_rows
 
@@ -28,8 +30,8 @@ class StepContext:
     keys: Sequence[str]  # {prompt}_{session}_{output}, one per row
     padding: Sequence[bool]  # rows that verl adds to fill a mini-batch
     fields: dict[str, Tensor]  # of Rollouts, by name
-    mask: Tensor | None = None  # the agent loop's [N, T], from which verl has not rejected tokens yet
     choice: settings.Choice | None = None  # of the trainer; None: parsed from the config of each call
+    mask: Tensor | None = None  # the agent loop's [N, T], from which verl has not rejected tokens yet
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -44,6 +46,11 @@ def step_context(step: StepContext) -> Iterator[StepContext]:
         yield step
     finally:
         _STEP.reset(token)
+
+
+def set_step(step: StepContext) -> None:
+    """Gives the step to the estimator that verl calls next in this context."""
+    _STEP.set(step)
 
 
 def compute_advantages(
@@ -70,7 +77,7 @@ def compute_advantages(
             f"{name} needs the prompts' uid, which this trainer does not pass on; use a V1 trainer"
         )
     step = _STEP.get() or StepContext((), [False] * len(response_mask), {})
-    choice = step.choice or _parse_choice(name, config)
+    choice = step.choice or _check_call(name, config, index)
     given = {"token_rewards": token_level_rewards}
     if not choice.reward_keys:
         given["rewards"] = token_level_rewards.sum(dim=-1)
@@ -78,7 +85,7 @@ def compute_advantages(
         given["baseline_rewards"] = reward_baselines
     given |= step.fields
     if "turns" in choice.estimator.required_fields:
-        given |= _place_turns(name, given, step.mask, response_mask, config)
+        given |= _place_turns(given, response_mask if step.mask is None else step.mask)
     rollouts = _make_rollouts(name, choice.estimator, response_mask, index, given)
     return _assign_credit(choice.estimator, rollouts, step)
 
@@ -121,26 +128,22 @@ def _warn_of_lost_rewards(name: str) -> None:
     )
 
 
-def _place_turns(
-    name: str, given: Mapping[str, Tensor], before: Tensor | None, mask: Tensor, config: Any
-) -> dict[str, Tensor]:
+def _place_turns(given: Mapping[str, Tensor], before: Tensor) -> dict[str, Tensor]:
     """The turns [N, T] of the mask before rejection, and the states at their ends if they are given."""
-    correction = (config or {}).get("rollout_correction") or {}
-    if before is None and correction.get("rollout_rs") and not correction.get("bypass_mode"):
-        raise ValueError(
-            f"{name} needs turns, and this trainer does not say what they were before rollout_correction."
-            "rollout_rs rejected tokens; use a V1 trainer (trainer.use_v1=True), or set "
-            "algorithm.rollout_correction.rollout_rs=null"
-        )
-    whole = (mask if before is None else before).bool()
-    states = given.get("extra.states")
-    found = {} if states is None else {"extra.states": turns.spread_ends(states, whole)}
-    return found | {"turns": credit.tokens.turns(whole)}
+    states, found = given.get("extra.states"), {"turns": credit.tokens.turns(before)}
+    return found if states is None else found | {"extra.states": turns.spread_ends(states, before.bool())}
 
 
-def _parse_choice(name: str, config: Any) -> settings.Choice:
-    own = {"adv_estimator": name, "credit": (config or {}).get("credit")}
-    return settings.parse_settings(own | rewards.list_options(config))
+def _check_call(name: str, config: Any, index: Any) -> settings.Choice:
+    """The estimator of a call from a trainer whose config nobody could check before."""
+    algorithm = {} if config is None else config
+    own = {"adv_estimator": name, "credit": algorithm.get("credit")}
+    choice = settings.parse_settings(own | {option: algorithm.get(option) for option in rewards.OPTIONS})
+    settings.refuse_without_effect(choice.estimator, algorithm)
+    rewards.refuse_rejection(choice.estimator, algorithm)
+    largest = int(np.unique(index, return_counts=True)[1].max())
+    rules.refuse_single_responses(FRAMEWORK, choice.estimator, largest)
+    return choice
 
 
 def _make_rollouts(

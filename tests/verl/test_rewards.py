@@ -31,9 +31,9 @@ def draw(seed, holes=True):
     return index, torch.from_numpy(mask).long(), torch.from_numpy(drawn)
 
 
-def call(name, rewards, mask, index, algorithm=None, mask_before=None, **fields):
+def call(name, rewards, mask, index, algorithm=None, **fields):
     """What an estimator of ours returns to verl's call, within a step of a V1 trainer that has the fields."""
-    step = rollouts.StepContext((), [False] * len(mask), fields, mask_before)
+    step = rollouts.StepContext((), [False] * len(mask), fields)
     function = core_algos.get_adv_estimator_fn(f"credit_{name}")
     given = {"token_level_rewards": rewards.clone(), "response_mask": mask, "index": index}
     with rollouts.step_context(step):
@@ -62,8 +62,10 @@ def test_with_kl_in_the_reward_returns_to_go_equal_verls_own(seed, gamma):
     )
     data, _ = apply_kl_penalty(data, core_algos.FixedKLController(0.05))
     found = {}
-    for name in ("reinforce_plus_plus", "credit_reinforce_plus_plus"):
-        config = OmegaConf.create({"gamma": gamma, "credit": {"gamma": gamma}})
+    settings_of = {"reinforce_plus_plus": {"gamma": gamma}}
+    settings_of["credit_reinforce_plus_plus"] = {"credit": {"gamma": gamma}}
+    for name, own in settings_of.items():
+        config = OmegaConf.create(own)
         result = compute_advantage(data.select(), name, gamma=gamma, config=config)
         found[name] = (result.batch["advantages"], result.batch["returns"])
     theirs, ours = found.values()
@@ -469,3 +471,12 @@ def test_parallel_calls_of_tools_are_refused():
     with pytest.raises(ValueError, match="max_parallel_calls=1, or let the agent loop give turn_scores"):
         rewards.refuse_parallel_calls("tool_rewards", SimpleNamespace(max_parallel_calls=2))
     rewards.refuse_parallel_calls("turn_scores", SimpleNamespace(max_parallel_calls=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("gae", "set .algorithm.credit.lam=0.9"), ("grpo", "no lambda; leave")]
+)
+def test_verls_lambda_is_refused_where_it_has_no_effect(name, message):
+    algorithm = {"gamma": 1.0, "lam": 0.9}
+    with pytest.raises(ValueError, match=f"lam=0.9 has no effect with credit_{name}, .*{message}"):
+        settings.refuse_without_effect(credit.get(name), algorithm)
