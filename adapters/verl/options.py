@@ -7,7 +7,7 @@ from verl.trainer.ppo import core_algos
 
 import credit
 from credit.adapters import loss_report, rules
-from credit.adapters.verl import settings, sources
+from credit.adapters.verl import rewards, settings, sources
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import Choice
 from credit.adapters.verl.sources import Mode
@@ -27,8 +27,9 @@ def refuse(choice: Choice, config: Any, mode: Mode) -> None:
     """Raises ValueError for options that cannot work with this estimator, before anything is loaded."""
     estimator, models = choice.estimator, config.actor_rollout_ref
     name = FRAMEWORK.name_of(estimator)
+    rewards.refuse_greedy_baseline(estimator)
+    rewards.refuse_parallel_calls(choice.token_rewards, models.rollout.multi_turn)
     rules.refuse_missing_fields(FRAMEWORK, estimator)
-    rules.refuse_several_rewards(FRAMEWORK, estimator, "their sum", "verl's own gdpo, or ")
     own_filter = "set algorithm.filter_groups.metric, such as acc"
     rules.refuse_filter_by(FRAMEWORK, estimator, "which filters groups by itself", own_filter)
     rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)

@@ -89,7 +89,7 @@ def build(configured):
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
         (
             ["algorithm.adv_estimator=credit_needs_baselines"],
-            "needs baseline_rewards, which verl does not provide",
+            "needs baseline_rewards, .* which verl samples for its own adv_estimator=remax alone, .* credit_rloo",
         ),
         (
             ["algorithm.adv_estimator=credit_needs_values"],
@@ -129,7 +129,7 @@ def build(configured):
         ),
         (
             ["algorithm.adv_estimator=credit_gdpo"],
-            "weighs several rewards, but verl passes on their sum; use verl's own gdpo, or",
+            "weighs several rewards, and none are named; .* .algorithm.gdpo_reward_keys=",
         ),
         (
             ["algorithm.adv_estimator=credit_dapo", "+algorithm.credit.filter_by=0"],
@@ -137,7 +137,7 @@ def build(configured):
         ),
         (
             [*SYNC, "+algorithm.credit.base={name:gdpo}"],
-            "weighs several rewards, but verl passes on their sum",
+            "weighs several rewards, and none are named",
         ),
         (["algorithm.adv_estimator=credit_grpo", SINGLE], "set actor_rollout_ref.rollout.n to 2 or more"),
         (
