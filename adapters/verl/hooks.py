@@ -37,6 +37,13 @@ TRAINER = {
     "verl.workers.utils.padding": {"response_from_nested": "tensor response_mask"},
 }
 
+LEGACY = {
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer": {
+        "_compute_old_log_prob": "self batch",
+        "_compute_ref_log_prob": "self batch",
+    },
+}
+
 WORKER = {
     "verl.workers.engine_workers:ActorRolloutRefWorker": {"compute_log_prob": "self data"},
     "verl.workers.engine_workers:TrainingWorker": {"set_loss_fn": "self loss_fn"},
@@ -46,4 +53,4 @@ WORKER = {
     },
 }
 
-FUNCTIONS = REGISTRY | TRAINER | WORKER
+FUNCTIONS = REGISTRY | TRAINER | LEGACY | WORKER

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 import credit
+from credit.adapters import rules
 from credit.adapters.fields import LOGGED, measure_logged
-from credit.adapters.verl import sessions, settings
+from credit.adapters.verl import options, sessions, settings
+from credit.adapters.verl.hooks import FRAMEWORK
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -41,6 +43,11 @@ def step_context(step: StepContext) -> Iterator[StepContext]:
         _STEP.reset(token)
 
 
+def set_step(step: StepContext) -> None:
+    """Gives the step to the estimator that verl calls next in this context."""
+    _STEP.set(step)
+
+
 def compute_advantages(
     name: str,
     token_level_rewards: Tensor,
@@ -63,7 +70,8 @@ def compute_advantages(
             f"{name} needs the prompts' uid, which this trainer does not pass on; use a V1 trainer"
         )
     step = _STEP.get() or StepContext((), [False] * len(response_mask), {})
-    estimator = (step.choice or _parse_choice(name, config)).estimator
+    choice = step.choice or _check_call(name, config, index)
+    estimator = choice.estimator
     rollouts = _make_rollouts(name, estimator, token_level_rewards, response_mask, index, step.fields)
     real = torch.tensor([row for row, padding in enumerate(step.padding) if not padding], dtype=torch.long)
     keys = [step.keys[row] for row in real] if step.keys else None
@@ -77,8 +85,14 @@ def compute_advantages(
     return advantages, advantages.clone() if returns is None else _place_rows(returns, real, response_mask)
 
 
-def _parse_choice(name: str, config: Any) -> settings.Choice:
-    return settings.parse_settings({"adv_estimator": name, "credit": (config or {}).get("credit")})
+def _check_call(name: str, config: Any, index: Any) -> settings.Choice:
+    """The estimator of a call from a trainer whose config nobody could check before."""
+    algorithm = {} if config is None else config
+    choice = settings.parse_settings({"adv_estimator": name, "credit": algorithm.get("credit")})
+    options.refuse_without_effect(choice.estimator, algorithm)
+    largest = int(np.unique(index, return_counts=True)[1].max())
+    rules.refuse_single_responses(FRAMEWORK, choice.estimator, largest)
+    return choice
 
 
 def _make_rollouts(

@@ -10,14 +10,16 @@ from credit.adapters.verl.hooks import FRAMEWORK
 PREFIX = FRAMEWORK.prefix
 Divergence = Literal["exact", "binary"]
 TokenRewards = Literal["token_level_rewards", "turn_scores"]
+Source = Literal["none", "workers", "passes"]
 
 
 class Choice(NamedTuple):
-    """An estimator, and where its deviation and its token_rewards come from."""
+    """An estimator, and where its deviation, its token_rewards and all its statistics come from."""
 
     estimator: credit.Estimator
     divergence: Divergence = "exact"
     token_rewards: TokenRewards = "token_level_rewards"
+    source: Source = "none"
 
     @property
     def statistics(self) -> tuple[str, ...]:
