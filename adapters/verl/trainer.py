@@ -45,6 +45,7 @@ class EstimatorMixin(Trainer):
     def __init__(self, config: Any, *positional: Any, **named: Any) -> None:
         mode = sources.find_v1_mode(config.trainer.v1.trainer_mode, self.computes_statistics)
         self.credit_choice = checks.check_config(config, mode)
+        checks.report(self.credit_choice, config)
         super().__init__(config, *positional, **named)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
