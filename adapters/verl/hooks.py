@@ -15,6 +15,7 @@ FRAMEWORK = Framework(
     "extra_info of the data set, or a column of it",
     prefix="credit_",  # verl keeps plain names such as grpo for itself
     group_size="actor_rollout_ref.rollout.n",
+    several_rewards=True,
     rollout_log_probs="actor_rollout_ref.rollout.calculate_log_probs=True",
     aggregations={
         "token-mean": "token_mean",

@@ -11,7 +11,7 @@ import torch
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, hooks, rollouts, settings, sources, statistics
+from credit.adapters.verl import checks, hooks, rewards, rollouts, settings, sources, statistics
 
 check_functions(hooks.FRAMEWORK, hooks.LEGACY)
 
@@ -30,6 +30,7 @@ class CheckedConfig:
             mode = sources.Mode(NAMES.get(kind, f"the {kind} of verl"), V1 + scoring)
             choice = checks.check_config(config, mode)
             _refuse_what_only_v1_gives(choice, mode)
+            rewards.refuse_rejection(choice.estimator, config.algorithm)
             _keep_passes(trainer, choice)
         trainer.__dict__["config"] = config
 
@@ -43,8 +44,10 @@ def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> N
     """Refuses arrays that these trainers have and do not hand to an estimator."""
     given = (*sources.OF_PASSES, "deviation", "token_rewards", "turns")
     missing = [name for name in choice.estimator.required_fields if name not in given]
-    if choice.token_rewards == "turn_scores":
-        missing.append("turn_scores")
+    if choice.token_rewards != "token_level_rewards":
+        missing.append(choice.token_rewards)
+    if choice.reward_keys:
+        missing.append("several rewards")
     if missing:
         name = hooks.FRAMEWORK.name_of(choice.estimator)
         raise ValueError(

@@ -6,10 +6,10 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo import core_algos
 
 import credit
-from credit.adapters import loss_report, rules, traits
-from credit.adapters.verl import sources
+from credit.adapters import loss_report, rules
+from credit.adapters.verl import rewards, settings, sources
 from credit.adapters.verl.hooks import FRAMEWORK
-from credit.adapters.verl.settings import PREFIX, Choice
+from credit.adapters.verl.settings import Choice
 from credit.adapters.verl.sources import Mode
 
 NO_DUAL_CLIP = 100.0  # a ratio never gets this large, so a clip_ratio_c from here on never acts
@@ -27,12 +27,13 @@ def refuse(choice: Choice, config: Any, mode: Mode) -> None:
     """Raises ValueError for options that cannot work with this estimator, before anything is loaded."""
     estimator, models = choice.estimator, config.actor_rollout_ref
     name = FRAMEWORK.name_of(estimator)
+    rewards.refuse_greedy_baseline(estimator)
+    rewards.refuse_parallel_calls(choice.token_rewards, models.rollout.multi_turn)
     rules.refuse_missing_fields(FRAMEWORK, estimator)
-    rules.refuse_several_rewards(FRAMEWORK, estimator, "their sum", "verl's own gdpo, or ")
     own_filter = "set algorithm.filter_groups.metric, such as acc"
     rules.refuse_filter_by(FRAMEWORK, estimator, "which filters groups by itself", own_filter)
     rules.refuse_single_responses(FRAMEWORK, estimator, models.rollout.n)
-    refuse_without_effect(estimator, config.algorithm)
+    settings.refuse_without_effect(estimator, config.algorithm)
     _refuse_loss_mode(estimator, models.actor.policy_loss.get("loss_mode", "vanilla"))
     _refuse_temperature(name, models.rollout.temperature)
     rules.refuse_unrecorded_log_probs(FRAMEWORK, estimator, models.rollout.calculate_log_probs)
@@ -42,26 +43,6 @@ def refuse(choice: Choice, config: Any, mode: Mode) -> None:
         )
     if mode.scores_tokens and sources.runs_reference(choice, config):
         _refuse_unbatched(name, models.ref)
-
-
-def refuse_without_effect(estimator: credit.Estimator, algorithm: Any) -> None:
-    """Refuses options of `algorithm` by which verl would change rewards and advantages itself."""
-    name = FRAMEWORK.name_of(estimator)
-    if not algorithm.get("norm_adv_by_std_in_grpo", True):
-        raise rules.no_effect_error(
-            "algorithm.norm_adv_by_std_in_grpo=False",
-            name,
-            "scales the rewards itself",
-            f"leave it out ({PREFIX}dr_grpo does not scale)",
-        )
-    gamma = algorithm.get("gamma", 1.0)
-    if gamma != 1:
-        parts = traits.list_parts(estimator)
-        own = any(hasattr(part.estimator, "gamma") for part in parts)
-        place = "+algorithm.credit.gamma" if hasattr(estimator, "gamma") else "a part's gamma"
-        way_out = f"set {place}={gamma:g} instead" if own else "leave it out"
-        reason = "has a discount of its own" if own else "does not discount"
-        raise rules.no_effect_error(f"algorithm.gamma={gamma:g}", name, reason, way_out)
 
 
 def _refuse_loss_mode(estimator: credit.Estimator, mode: str) -> None:

@@ -50,7 +50,9 @@ class EstimatorMixin(Trainer):
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         fields = self._collect_fields(batch)
         fields |= extra.collect_arrays(self.credit_choice.estimator, batch)
-        context = rollouts.StepContext(batch.keys, extra.list_padding(batch), fields, self.credit_choice)
+        mask = pad_nested(fetch_fields(batch, "response_mask")["response_mask"])
+        padding = extra.list_padding(batch)
+        context = rollouts.StepContext(batch.keys, padding, fields, self.credit_choice, mask)
         with rollouts.step_context(context) as step:
             batch = super()._compute_advantage(batch, metrics)
         metrics.update(step.metrics)
@@ -62,8 +64,11 @@ class EstimatorMixin(Trainer):
         if "rollout_log_probs" in self.credit_choice.estimator.required_fields:
             name = "rollout_log_probs"
             fields[name] = pad_nested(fetch_fields(batch, name)[name])
-        if self.credit_choice.token_rewards == "turn_scores":
-            fields["token_rewards"] = extra.collect_turn_scores(batch)
+        choice = self.credit_choice
+        if choice.token_rewards != "token_level_rewards":
+            fields["token_rewards"] = extra.collect_turn_scores(batch, choice.token_rewards)
+        if choice.reward_keys:
+            fields["rewards"] = extra.collect_rewards(choice.estimator, choice.reward_keys, batch)
         return fields | self._collect_from_passes(batch)
 
     def _collect_from_passes(self, batch: Any) -> dict[str, Tensor]:

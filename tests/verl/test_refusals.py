@@ -89,7 +89,7 @@ def build(configured):
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
         (
             ["algorithm.adv_estimator=credit_needs_baselines"],
-            "needs baseline_rewards, which verl does not provide",
+            "needs baseline_rewards, .* which verl samples for its own adv_estimator=remax alone, .* credit_rloo",
         ),
         (
             ["algorithm.adv_estimator=credit_needs_values"],
@@ -129,7 +129,7 @@ def build(configured):
         ),
         (
             ["algorithm.adv_estimator=credit_gdpo"],
-            "weighs several rewards, but verl passes on their sum; use verl's own gdpo, or",
+            "weighs several rewards, and none are named; .* .algorithm.gdpo_reward_keys=",
         ),
         (
             ["algorithm.adv_estimator=credit_dapo", "+algorithm.credit.filter_by=0"],
@@ -137,7 +137,7 @@ def build(configured):
         ),
         (
             [*SYNC, "+algorithm.credit.base={name:gdpo}"],
-            "weighs several rewards, but verl passes on their sum",
+            "weighs several rewards, and none are named",
         ),
         (["algorithm.adv_estimator=credit_grpo", SINGLE], "set actor_rollout_ref.rollout.n to 2 or more"),
         (
@@ -164,7 +164,10 @@ def build(configured):
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
         ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or use"),
-        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.fsdp_config.pad_to_length=False, or use"),
+        (
+            [*SYNC, "actor_rollout_ref.actor.pad_to_length=True"],
+            "actor.fsdp_config.pad_to_length=False, or use",
+        ),
         ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.fsdp_config.pad_to_length=False, or use"),
         ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
