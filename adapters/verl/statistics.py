@@ -24,6 +24,10 @@ def collect_statistics(
     `actor` and `reference` are verl's TrainingWorkers; if there is no reference, it is the actor's
     model without its LoRA adapter.
     """
+    if actor.engine.engine_config.strategy == "megatron":
+        from credit.adapters.verl import megatron_logits  # which needs megatron-core, as FSDP does not
+
+        return megatron_logits.collect_statistics(actor, reference, data, fields)
     return logits_hook.collect_statistics(actor, reference, data, fields)
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+import score_oracle
 import score_rank
-import tiny_model
 import torch
 from ranks import run
 from transformers import AutoModelForCausalLM
@@ -22,9 +22,7 @@ LAYOUTS = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    tokenizer = tiny_model.character_tokenizer()
-    tiny_model.small_qwen2(len(tokenizer), hidden_size=32, layers=2).save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    score_oracle.save_model(path)
     return path
 
 
@@ -57,28 +55,6 @@ def with_weights(path, weights):
     return model
 
 
-@torch.no_grad()
-def expected(policy, reference, ids):
-    """The statistics of each next token, by their definitions."""
-    lp, lq = (
-        (m(input_ids=ids[None]).logits[0, :-1] / score_rank.TEMPERATURE).log_softmax(-1)
-        for m in (policy, reference)
-    )
-    next_ids = ids[1:, None]
-    entropy = -(lp.exp() * lp).sum(-1)
-    return {
-        "log_probs": lp.gather(-1, next_ids)[:, 0],
-        "entropy": entropy,
-        "credit_log_probs": lp.gather(-1, next_ids)[:, 0],
-        "credit_reference_log_probs": lq.gather(-1, next_ids)[:, 0],
-        "credit_normalized_entropy": entropy / torch.tensor(lp.shape[-1]).log(),
-        "credit_deviation": ((lp / 2).exp() - (lq / 2).exp()).square().sum(-1) / 2,
-        "credit_extra.sum_squares": (2 * lp).exp().sum(-1),
-        "credit_extra.kl": (lp.exp() * (lp - lq)).sum(-1),
-        "credit_extra.reverse_kl": (lq.exp() * (lq - lp)).sum(-1),
-    }
-
-
 @pytest.mark.parametrize(
     ("ranks", "layouts"), [(1, ["packed", "padded", "lora"]), (2, ["packed", "ulysses"])]
 )
@@ -88,7 +64,7 @@ def test_statistics_equal_a_float64_forward(model, tmp_path, ranks, layouts):
         policy = with_weights(model, weights)
         largest = 0.0
         for pair, row in zip(score_rank.rows(), found, strict=True):
-            for field, values in expected(policy, reference, torch.cat(pair)).items():
+            for field, values in score_oracle.expected(policy, reference, torch.cat(pair)).items():
                 ours = torch.tensor(row[field], dtype=torch.float64)[:-1]
                 assert (ours - values).abs().max() < 5e-6, (name, field)
                 largest = max(largest, values.max().item() if field == "credit_deviation" else 0.0)
