@@ -22,7 +22,7 @@ import credit
 from credit.adapters.hooks import check_functions
 from credit.adapters.verl import extra, hooks, options, registry, rollouts, settings, statistics
 from credit.adapters.verl.extra import fetch_fields, pad_nested
-from credit.adapters.verl.worker import REQUEST, CreditWorker
+from credit.adapters.verl.worker import MEMORY, REQUEST, CreditWorker
 
 check_functions(hooks.FRAMEWORK, hooks.TRAINER)
 
@@ -89,19 +89,22 @@ class CreditMixin(EstimatorMixin):
         super()._init_resource_pool_mgr()
         (role,) = {Role.ActorRollout, Role.ActorRolloutRef} & set(self.role_worker_mapping)
         pool = self.mapping.pop(role)
-        del self.role_worker_mapping[role]
+        worker = self.role_worker_mapping.pop(role)
         if self.credit_choice.reference and not options.uses_lora(self.config.actor_rollout_ref):
             role = Role.ActorRolloutRef
-        self.role_worker_mapping[role] = ray.remote(CreditWorker)
+        exact = self.credit_choice.statistics and self.credit_choice.divergence == "exact"
+        self.role_worker_mapping[role] = ray.remote(CreditWorker) if exact else worker
         self.mapping[role] = pool
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.credit_choice.divergence == "binary" or not self.credit_choice.statistics:
             return super()._compute_old_log_prob(batch, metrics)
         batch.extra_info[REQUEST] = " ".join(self.credit_choice.scored)
+        batch.extra_info[MEMORY] = self.credit_choice.statistics_memory_mb
         result = super()._compute_old_log_prob(batch, metrics)
         for each in (batch, result):
-            each.extra_info.pop(REQUEST, None)
+            for key in (REQUEST, MEMORY):
+                each.extra_info.pop(key, None)
         return result
 
     def _collect_fields(self, batch: Any) -> dict[str, Tensor]:
