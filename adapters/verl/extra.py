@@ -9,7 +9,9 @@ from verl.protocol import KVBatchMeta
 
 import credit
 from credit.adapters import extra
+from credit.adapters.verl import turns
 from credit.adapters.verl.hooks import FRAMEWORK
+from credit.adapters.verl.rewards import KEYS
 from credit.fields import EXTRA
 
 Tensor = torch.Tensor
@@ -24,40 +26,38 @@ def collect_arrays(estimator: credit.Estimator, batch: KVBatchMeta) -> dict[str,
         found[name] = pad_nested(fetch_fields(batch, OWN[name])[OWN[name]])
     given = extra.list_given(FRAMEWORK, estimator)
     if given:
-        found |= _stack_given(estimator, given, batch)
+        found |= dict(zip(given, _collect_given(estimator, given, batch), strict=True))
     return found
 
 
-def collect_turn_scores(batch: KVBatchMeta) -> Tensor:
+def collect_turn_scores(batch: KVBatchMeta, name: str) -> Tensor:
     """Rewards of tokens [N, T]: the agent loop's score of each turn on the turn's last token.
+
+    Args:
+        name: turn_scores, or tool_rewards, which verl's tool agent has of each call of a tool.
 
     Raises:
         ValueError: no row has scores, or a row has others than one for each turn, the last one apart.
     """
     data = fetch_fields(batch, "extra_fields", "response_mask")
     pairs = zip(_list_rows(data["extra_fields"]), list_padding(batch), strict=True)
-    rows = [[] if padded else fields.get("turn_scores") or [] for fields, padded in pairs]
-    if not any(rows):
+    rows = [None if padded else fields.get(name) for fields, padded in pairs]
+    # A batch may do without tools, but not without turns; verl's own loops leave turn_scores empty.
+    if not any(rows) and (name == "turn_scores" or all(row is None for row in rows)):
         raise ValueError(
-            "algorithm.credit.token_rewards=turn_scores reads what an agent loop puts into extra_fields["
-            "'turn_scores'], which no row of this batch has; leave it out for verl's token_level_rewards"
+            f"algorithm.credit.token_rewards={name} reads what an agent loop puts into extra_fields["
+            f"{name!r}], which no row of this batch has; leave it out for verl's token_level_rewards"
         )
-    return place_turn_scores(rows, pad_nested(data["response_mask"]).bool())
+    return turns.place_scores(name, [row or [] for row in rows], pad_nested(data["response_mask"]).bool())
 
 
-def place_turn_scores(rows: Sequence[Sequence[float]], mask: Tensor) -> Tensor:
-    """Each row's scores, in the order of its turns, on the last tokens of the mask's runs; [N, T]."""
-    after = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
-    whole = torch.zeros(mask.shape, device=mask.device)
-    for row, (scores, ends) in enumerate(zip(rows, mask & ~after, strict=True)):
-        places = ends.nonzero()[:, 0]
-        if scores and not len(places) - 1 <= len(scores) <= len(places):
-            raise ValueError(
-                f"row {row} has {len(scores)} turn_scores for {len(places)} turns, and nothing says to which "
-                "they belong; let the agent loop score every turn (0 where nothing is earned)"
-            )
-        whole[row, places[: len(scores)]] = torch.as_tensor(scores, dtype=whole.dtype, device=whole.device)
-    return whole
+def collect_rewards(estimator: credit.Estimator, keys: Sequence[str], batch: KVBatchMeta) -> Tensor:
+    """The rewards [N, K] of those names, as float32; 0 in rows of padding."""
+    columns = _collect_given(estimator, keys, batch, f"algorithm.{KEYS}=")
+    for key, column in zip(keys, columns, strict=True):
+        if column.ndim > 1:
+            raise ValueError(f"the reward {key!r} has several numbers per response; expected one")
+    return torch.stack([column.float() for column in columns], dim=1)
 
 
 def list_padding(batch: KVBatchMeta) -> list[bool]:
@@ -75,7 +75,10 @@ def pad_nested(nested: Tensor) -> Tensor:
     return nested.to_padded_tensor(0) if nested.is_nested else nested
 
 
-def _stack_given(estimator: credit.Estimator, given: Sequence[str], batch: KVBatchMeta) -> dict[str, Tensor]:
+def _collect_given(
+    estimator: credit.Estimator, given: Sequence[str], batch: KVBatchMeta, prefix: str = ""
+) -> list[Tensor]:
+    """The arrays [N, ...] of those names, which errors of their rows call by the prefix and the name."""
     real = [row for row, padded in enumerate(list_padding(batch)) if not padded]
     data = fetch_fields(batch, *(name.removeprefix(EXTRA) for name in given), *DICTS, "responses")
     lengths = [len(row) for row in data["responses"].unbind()]
@@ -88,13 +91,13 @@ def _stack_given(estimator: credit.Estimator, given: Sequence[str], batch: KVBat
         # Only for the error's list of names, since the other fields are many and large.
         first = tq.kv_batch_get(keys=batch.keys[:1], partition_id=batch.partition_id)
         places["the batch"] |= dict.fromkeys(set(first.keys()) - columns)
-    found = {}
+    found = []
     for name in given:
         values = extra.find_values(FRAMEWORK, estimator, name, places)
-        array = extra.stack_rows(name, values, [lengths[row] for row in real], max(lengths))
+        array = extra.stack_rows(prefix + name, values, [lengths[row] for row in real], max(lengths))
         whole = torch.zeros((len(lengths), *array.shape[1:]), dtype=torch.from_numpy(array).dtype)
         whole[real] = torch.from_numpy(array)
-        found[name] = whole
+        found.append(whole)
     return found
 
 

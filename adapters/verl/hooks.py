@@ -15,6 +15,7 @@ FRAMEWORK = Framework(
     "extra_info of the data set, or a column of it",
     prefix="credit_",  # verl keeps plain names such as grpo for itself
     group_size="actor_rollout_ref.rollout.n",
+    several_rewards=True,
     rollout_log_probs="actor_rollout_ref.rollout.calculate_log_probs=True",
     aggregations={
         "token-mean": "token_mean",
@@ -37,6 +38,13 @@ TRAINER = {
     "verl.workers.utils.padding": {"response_from_nested": "tensor response_mask"},
 }
 
+LEGACY = {
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer": {
+        "_compute_old_log_prob": "self batch",
+        "_compute_ref_log_prob": "self batch",
+    },
+}
+
 WORKER = {
     "verl.workers.engine_workers:ActorRolloutRefWorker": {
         "init_model": "self",
@@ -51,4 +59,4 @@ WORKER = {
     },
 }
 
-FUNCTIONS = REGISTRY | TRAINER | WORKER
+FUNCTIONS = REGISTRY | TRAINER | LEGACY | WORKER

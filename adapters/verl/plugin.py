@@ -17,11 +17,13 @@ logger = logging.getLogger("credit")
 
 ESTIMATORS = "estimators (adv_estimator=credit_...)"
 TRAINERS = "trainers (trainer_mode=credit_sync, which credit_dgpo needs)"
+LEGACY = "checks of settings in verl's older trainers"
 
 # verl's module, the module of credit's that follows it, and what that module provides.
 PARTS = {
     "verl.trainer.ppo.core_algos": ("credit.adapters.verl.registry", ESTIMATORS),
     "verl.trainer.ppo.v1": ("credit.adapters.verl.trainer", TRAINERS),
+    "verl.trainer.ppo.ray_trainer": ("credit.adapters.verl.legacy", LEGACY),
 }
 
 

@@ -1,20 +1,26 @@
 """From verl's call of an advantage estimator to the rollouts of one of credit's, and back."""
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 import credit
+from credit.adapters import rules
 from credit.adapters.fields import LOGGED, measure_logged
-from credit.adapters.verl import sessions, settings
+from credit.adapters.verl import rewards, sessions, settings, turns
+from credit.adapters.verl.hooks import FRAMEWORK
 from credit.fields import replace_arrays
+from credit.several_rewards import find_scored_rows
 
 Tensor = torch.Tensor
+logger = logging.getLogger("credit")
 
 
 @dataclass
@@ -25,6 +31,7 @@ class StepContext:
     padding: Sequence[bool]  # rows that verl adds to fill a mini-batch
     fields: dict[str, Tensor]  # of Rollouts, by name
     choice: settings.Choice | None = None  # of the trainer; None: parsed from the config of each call
+    mask: Tensor | None = None  # the agent loop's [N, T], from which verl has not rejected tokens yet
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -41,70 +48,120 @@ def step_context(step: StepContext) -> Iterator[StepContext]:
         _STEP.reset(token)
 
 
+def set_step(step: StepContext) -> None:
+    """Gives the step to the estimator that verl calls next in this context."""
+    _STEP.set(step)
+
+
 def compute_advantages(
     name: str,
     token_level_rewards: Tensor,
     response_mask: Tensor,
     index: Any = None,
     config: Any = None,
+    reward_baselines: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns [N, T], as verl's registry of estimators asks for them.
 
-    The reward of a response is the sum of its token_level_rewards [N, T]; `index` [N] names its
-    prompt; `config` is verl's `algorithm` section. Rows keep their order, and padding rows get 0. An
-    estimator without returns of its own gives its advantages in their place, as verl's grpo does.
+    The reward of a response is the sum of its token_level_rewards [N, T], which are also its token_rewards;
+    `index` [N] names its prompt; `config` is verl's `algorithm` section; reward_baselines [N] are the
+    rewards of greedy responses. Rows keep their order, and padding rows get 0. An estimator without returns
+    of its own gives its advantages in their place, as verl's grpo does.
 
     Raises:
-        ValueError: wrong settings, or statistics that this trainer of verl does not provide.
+        ValueError: wrong settings, or something that this trainer of verl does not provide.
     """
     if index is None:
         raise ValueError(
             f"{name} needs the prompts' uid, which this trainer does not pass on; use a V1 trainer"
         )
     step = _STEP.get() or StepContext((), [False] * len(response_mask), {})
-    estimator = (step.choice or _parse_choice(name, config)).estimator
-    rollouts = _make_rollouts(name, estimator, token_level_rewards, response_mask, index, step.fields)
+    choice = step.choice or _check_call(name, config, index)
+    given = {"token_rewards": token_level_rewards}
+    if not choice.reward_keys:
+        given["rewards"] = token_level_rewards.sum(dim=-1)
+    if reward_baselines is not None:
+        given["baseline_rewards"] = reward_baselines
+    given |= step.fields
+    if "turns" in choice.estimator.required_fields:
+        given |= _place_turns(given, response_mask if step.mask is None else step.mask)
+    rollouts = _make_rollouts(name, choice.estimator, response_mask, index, given)
+    return _assign_credit(choice.estimator, rollouts, step)
+
+
+def _assign_credit(
+    estimator: credit.Estimator, rollouts: credit.Rollouts, step: StepContext
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns [N, T] of the rows that are no padding, and 0 in the others."""
     real = torch.tensor([row for row, padding in enumerate(step.padding) if not padding], dtype=torch.long)
     keys = [step.keys[row] for row in real] if step.keys else None
     chosen = sessions.select_rows(rollouts, real)
+    if chosen.token_rewards is not None:
+        before = (chosen.mask if step.mask is None else step.mask[real]).bool()
+        chosen = _count_rejected(estimator, chosen, before)
     result = sessions.assign_credit(estimator, chosen, keys)
-    seen = chosen.mask.bool() & chosen.rewards.isfinite()[:, None]
+    seen = chosen.mask.bool() & find_scored_rows(chosen.rewards)[:, None]
     logged = {name: array[real] for name, array in step.fields.items() if name in LOGGED}
     step.metrics |= _to_floats(result.metrics | measure_logged(logged, seen))
     returns = estimator.returns(chosen)
-    advantages = _place_rows(result.advantages, real, response_mask)
-    return advantages, advantages.clone() if returns is None else _place_rows(returns, real, response_mask)
+    advantages = _place_rows(result.advantages, real, rollouts.mask)
+    return advantages, advantages.clone() if returns is None else _place_rows(returns, real, rollouts.mask)
 
 
-def _parse_choice(name: str, config: Any) -> settings.Choice:
-    return settings.parse_settings({"adv_estimator": name, "credit": (config or {}).get("credit")})
+def _count_rejected(estimator: credit.Estimator, chosen: credit.Rollouts, before: Tensor) -> credit.Rollouts:
+    """The rollouts with the rewards of rejected tokens on tokens that were kept."""
+    given = chosen.token_rewards
+    if ((given != 0) & ~before).any():
+        _warn_of_lost_rewards(estimator.name)
+    moved = turns.move_rejected(given, before, chosen.mask.bool(), chosen.turns)
+    return chosen._replace(token_rewards=moved)
+
+
+@cache
+def _warn_of_lost_rewards(name: str) -> None:
+    logger.warning(
+        "some token_level_rewards lie outside the response_mask, as on the output of a tool, where %s does "
+        "not read them, nor does verl; let the agent loop end with a token of the policy, or, of an "
+        "estimator that has it, set +algorithm.credit.rewards_from=response",
+        name,
+    )
+
+
+def _place_turns(given: Mapping[str, Tensor], before: Tensor) -> dict[str, Tensor]:
+    """The turns [N, T] of the mask before rejection, and the states at their ends if they are given."""
+    states, found = given.get("extra.states"), {"turns": credit.tokens.turns(before)}
+    return found if states is None else found | {"extra.states": turns.spread_ends(states, before.bool())}
+
+
+def _check_call(name: str, config: Any, index: Any) -> settings.Choice:
+    """The estimator of a call from a trainer whose config nobody could check before."""
+    algorithm = {} if config is None else config
+    own = {"adv_estimator": name, "credit": algorithm.get("credit")}
+    choice = settings.parse_settings(own | {option: algorithm.get(option) for option in rewards.OPTIONS})
+    settings.refuse_without_effect(choice.estimator, algorithm)
+    rewards.refuse_rejection(choice.estimator, algorithm)
+    largest = int(np.unique(index, return_counts=True)[1].max())
+    rules.refuse_single_responses(FRAMEWORK, choice.estimator, largest)
+    return choice
 
 
 def _make_rollouts(
-    name: str,
-    estimator: credit.Estimator,
-    token_level_rewards: Tensor,
-    mask: Tensor,
-    index: Any,
-    given: dict[str, Tensor],
+    name: str, estimator: credit.Estimator, mask: Tensor, index: Any, given: Mapping[str, Tensor]
 ) -> credit.Rollouts:
     needs = estimator.required_fields
-    fields = {"token_rewards": token_level_rewards} | given
-    if "turns" in needs:
-        fields["turns"] = credit.tokens.turns(mask)
-    absent = [each for each in needs if each not in fields]
+    absent = [each for each in ("rewards", *needs) if each not in given]
     if absent:
         raise ValueError(
             f"{name} needs {', '.join(absent)} of the batch, which only a trainer of credit's "
             "provides: trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"
         )
     rollouts = credit.Rollouts(
-        rewards=token_level_rewards.sum(dim=-1),
+        rewards=given["rewards"],
         groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(mask.device),
         mask=mask,
     )
-    return replace_arrays(rollouts, {each: fields[each] for each in needs})
+    return replace_arrays(rollouts, {each: given[each] for each in needs})
 
 
 def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:

@@ -4,21 +4,25 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import credit
-from credit.adapters import fields
+from credit.adapters import fields, rules, traits
 from credit.adapters.memory import BUDGET_MB
+from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
+from credit.adapters.verl.rewards import TokenRewards
 
 PREFIX = FRAMEWORK.prefix
 Divergence = Literal["exact", "binary"]
-TokenRewards = Literal["token_level_rewards", "turn_scores"]
+Source = Literal["none", "workers", "passes"]
 
 
 class Choice(NamedTuple):
-    """An estimator, and where its deviation and its token_rewards come from."""
+    """An estimator, and where its deviation, its token_rewards, several rewards and statistics come from."""
 
     estimator: credit.Estimator
     divergence: Divergence = "exact"
     token_rewards: TokenRewards = "token_level_rewards"
+    reward_keys: tuple[str, ...] = ()
+    source: Source = "none"
     statistics_memory_mb: float = BUDGET_MB  # for tiles of logits
 
     @property
@@ -46,7 +50,8 @@ def parse_settings(algorithm: Any) -> Choice:
     """The estimator that verl's `algorithm` section names, with the settings under `algorithm.credit`.
 
     Raises:
-        ValueError: an unknown estimator or setting, or a wrong value; the known ones are listed.
+        ValueError: an unknown estimator or setting, or a wrong value, of which the known ones are listed; or
+            options about rewards that cannot go together.
     """
     settings = _read_settings(algorithm)
     divergence = _take(settings, "divergence", Divergence)
@@ -58,10 +63,11 @@ def parse_settings(algorithm: Any) -> Choice:
     estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
     if divergence == "binary" and "deviation" not in estimator.required_fields:
         raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")
-    if token_rewards == "turn_scores" and "token_rewards" not in estimator.required_fields:
-        setting = "algorithm.credit.token_rewards=turn_scores"
-        raise ValueError(f"{setting} has no effect with {name}; leave it out")
-    choice = Choice(estimator, divergence, token_rewards)
+    if token_rewards == "token_level_rewards":
+        estimator = rewards.read_tokens(estimator)
+    rewards.refuse_token_rewards(estimator, algorithm, token_rewards)
+    estimator, keys = rewards.name_rewards(estimator, algorithm)
+    choice = Choice(estimator, divergence, token_rewards, keys)
     return choice if memory_mb is None else _set_memory(choice, memory_mb)
 
 
@@ -88,6 +94,26 @@ def refuse_misplaced_settings(algorithm: Any, known: Mapping[str, Any]) -> None:
             f"algorithm.credit is set, but algorithm.adv_estimator={name} is not one of credit's; set "
             f"one of {list_names()}, or leave algorithm.credit out"
         )
+
+
+def refuse_without_effect(estimator: credit.Estimator, algorithm: Any) -> None:
+    """Refuses options of `algorithm` by which verl would change rewards and advantages itself."""
+    name = FRAMEWORK.name_of(estimator)
+    if not algorithm.get("norm_adv_by_std_in_grpo", True):
+        raise rules.no_effect_error(
+            "algorithm.norm_adv_by_std_in_grpo=False",
+            name,
+            "scales the rewards itself",
+            f"leave it out ({PREFIX}dr_grpo does not scale)",
+        )
+    for option, noun in {"gamma": "discount", "lam": "lambda"}.items():
+        value = algorithm.get(option, 1.0)
+        if value != 1:
+            own = any(hasattr(part.estimator, option) for part in traits.list_parts(estimator))
+            place = f"+algorithm.credit.{option}" if hasattr(estimator, option) else f"a part's {option}"
+            way_out = f"set {place}={value:g} instead" if own else "leave it out"
+            reason = f"has a {noun} of its own" if own else f"has no {noun}"
+            raise rules.no_effect_error(f"algorithm.{option}={value:g}", name, reason, way_out)
 
 
 def _take(settings: dict[str, Any], name: str, allowed: Any) -> Any:

@@ -1,11 +1,17 @@
-"""Token statistics in the pass for the old log-probs, by the way that fits the worker's engine."""
+"""Token statistics: exact ones in the pass for the old log-probs, or what verl's own passes leave behind."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
+
+import credit
 from credit.adapters.verl import hidden_states, logits_hook
 from credit.adapters.verl.whole_heads import find_plain_head, is_own_unit
+
+Tensor = torch.Tensor
 
 KEY = hidden_states.KEY
 """What precedes the name of a statistic in verl's batch."""
@@ -69,3 +75,28 @@ def _find_lost_by_fused_kernels(engine: Any) -> str | None:
     parts = {"bias": head.bias is not None, "scale": head.scale != 1.0, "soft cap": head.soft_cap is not None}
     lost = [name for name, there in parts.items() if there]
     return f"leave out the {' and the '.join(lost)} of this model's logits" if lost else None
+
+
+OF_PASSES = ("old_log_probs", "ref_log_prob", "entropy")
+"""verl's names of what its own passes give per token."""
+
+
+def derive_from_passes(
+    arrays: Mapping[str, Tensor], names: Sequence[str], vocabulary_size: int
+) -> dict[str, Tensor]:
+    """The statistics [N, T] of those names, as far as arrays named as in `OF_PASSES` give them.
+
+    The deviation is that of the sampled token against all others, a lower bound of the exact one.
+    """
+    found = dict[str, Tensor]()
+    policy, reference = arrays.get("old_log_probs"), arrays.get("ref_log_prob")
+    if policy is not None:
+        found["log_probs"] = policy
+    if reference is not None:
+        found["reference_log_probs"] = reference
+    if policy is not None and reference is not None:
+        found["deviation"] = credit.binary_deviation(policy, reference)
+    if "entropy" in arrays:
+        found["extra.entropy"] = arrays["entropy"]
+        found["normalized_entropy"] = (found["extra.entropy"] / math.log(vocabulary_size)).clamp(0.0, 1.0)
+    return {name: found[name] for name in names if name in found}

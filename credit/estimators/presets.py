@@ -13,6 +13,6 @@ GROUP_CONSTANTS = ("correction", "eps")
 """Those of GRPO's advantage; `Estimator.ignores_group_constants` says who does not read them."""
 PRESETS: dict[str, dict[str, Any]] = {
     "trl": {"correction": 1, "eps": 1e-4},
-    "verl": {"correction": 1, "eps": 1e-6, "scale_by": "nonzero_rewards"},
+    "verl": {"correction": 1, "eps": 1e-6, "scale_by": "nonzero_rewards", "over": "tokens"},
     "openrlhf": {"correction": 1, "eps": 1e-9, "whiten_correction": 0},
 }

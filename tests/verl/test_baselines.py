@@ -17,7 +17,7 @@ PAIRS = [
     ("pass_at_k", {"preset": "verl"}, "compute_grpo_passk_outcome_advantage"),
     ("reinforce_plus_plus", {"gamma": 0.9}, "compute_reinforce_plus_plus_outcome_advantage"),
     ("reinforce_plus_plus_baseline", {}, "compute_reinforce_plus_plus_baseline_outcome_advantage"),
-    ("gdpo", {"over": "tokens", "preset": "verl"}, "compute_gdpo_outcome_advantage"),
+    ("gdpo", {"preset": "verl"}, "compute_gdpo_outcome_advantage"),
     ("remax", {}, "compute_remax_outcome_advantage"),
 ]
 

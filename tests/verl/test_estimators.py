@@ -17,7 +17,7 @@ from verl.trainer.ppo.ray_trainer import compute_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 import credit
-from credit.adapters.verl import extra, registry, rollouts
+from credit.adapters.verl import extra, registry, rollouts, turns
 
 VERL = {"credit": {"preset": "verl"}}
 
@@ -151,10 +151,10 @@ def test_each_turn_keeps_its_own_credit():
     with step(keys, **fields):
         dgpo = run("credit_dgpo", keys, scores, mask, {"credit": {"tau": 0.1, "within": "turn"}})
         grpo = run("credit_grpo", keys, scores, mask)
-    turns = credit.tokens.turns(mask)
-    assert turns.max() > 1
-    for turn in range(int(turns.max()) + 1):
-        own = mask * (turns == turn)
+    numbers = credit.tokens.turns(mask)
+    assert numbers.max() > 1
+    for turn in range(int(numbers.max()) + 1):
+        own = mask * (numbers == turn)
         torch.testing.assert_close((dgpo * own).sum(-1), (grpo * own).sum(-1), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(dgpo, grpo, atol=1e-2)
 
@@ -201,7 +201,7 @@ def test_an_estimator_that_is_no_product_refuses_sessions_with_several_outputs()
         assert torch.equal(run("credit_whole", keys, scores, mask), run("credit_grpo", keys, scores, mask))
 
 
-@pytest.mark.parametrize("name", ["entropy_shaped", "gdpo", "reinforce_plus_plus"])
+@pytest.mark.parametrize("name", ["entropy_shaped", "reinforce_plus_plus_baseline", "reinforce_plus_plus"])
 def test_so_do_those_of_ours_that_are_no_product(name):
     keys, scores, mask = batch(5, outputs=3)
     with step(keys, **of_tokens(mask)), pytest.raises(ValueError, match="return one output per session"):
@@ -284,12 +284,12 @@ def test_scores_of_turns_stand_on_their_last_tokens():
     mask = torch.tensor(
         [[1, 1, 0, 1, 1, 0], [1, 0, 1, 0, 1, 0], [1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]]
     ).bool()
-    found = extra.place_turn_scores([[2.0, 3.0], [5.0, 7.0], [], []], mask)
+    found = turns.place_scores("turn_scores", [[2.0, 3.0], [5.0, 7.0], [], []], mask)
     assert found.tolist() == [[0, 2, 0, 0, 3, 0], [5, 0, 7, 0, 0, 0], [0] * 6, [0] * 6]
     with pytest.raises(
         ValueError, match="row 1 has 1 turn_scores for 3 turns, and nothing says to which they"
     ):
-        extra.place_turn_scores([[], [1.0], [], []], mask)
+        turns.place_scores("turn_scores", [[], [1.0], [], []], mask)
 
 
 class Queue:

@@ -20,6 +20,7 @@ SYNC = [*DGPO, "trainer.v1.trainer_mode=credit_sync", "actor_rollout_ref.ref.log
 BINARY = [*SYNC, "+algorithm.credit.divergence=binary"]
 SINGLE = "actor_rollout_ref.rollout.n=1"
 BYPASS = "algorithm.rollout_correction.bypass_mode=True"
+TOP_ENTROPY = "algorithm.adv_estimator=credit_top_entropy"
 
 
 class NeedsBaselines(credit.GRPO):
@@ -88,7 +89,7 @@ def build(configured):
         (["algorithm.adv_estimator=credit_grpo", "+algorithm.credit.divergence=binary"], "has no effect"),
         (
             ["algorithm.adv_estimator=credit_needs_baselines"],
-            "needs baseline_rewards, which verl does not provide",
+            "needs baseline_rewards, .* which verl samples for its own adv_estimator=remax alone, .* credit_rloo",
         ),
         (
             ["algorithm.adv_estimator=credit_needs_values"],
@@ -128,7 +129,7 @@ def build(configured):
         ),
         (
             ["algorithm.adv_estimator=credit_gdpo"],
-            "weighs several rewards, but verl passes on their sum; use verl's own gdpo, or",
+            "weighs several rewards, and none are named; .* .algorithm.gdpo_reward_keys=",
         ),
         (
             ["algorithm.adv_estimator=credit_dapo", "+algorithm.credit.filter_by=0"],
@@ -136,9 +137,18 @@ def build(configured):
         ),
         (
             [*SYNC, "+algorithm.credit.base={name:gdpo}"],
-            "weighs several rewards, but verl passes on their sum",
+            "weighs several rewards, and none are named",
         ),
         (["algorithm.adv_estimator=credit_grpo", SINGLE], "set actor_rollout_ref.rollout.n to 2 or more"),
+        (
+            ["algorithm.adv_estimator=credit_grpo", "actor_rollout_ref.rollout.temperature=0"],
+            "temperature is 0, at which all responses to a prompt are the same",
+        ),
+        (
+            ["algorithm.adv_estimator=credit_grpo", "actor_rollout_ref.actor.policy_loss.loss_mode=vanila"],
+            "loss_mode is 'vanila', which verl does not know; it knows .*vanilla",
+        ),
+        ([TOP_ENTROPY, BYPASS], "computes the entropy that credit_top_entropy needs; set .*=False$"),
         (
             [*SYNC, "actor_rollout_ref.actor.policy_loss.loss_mode=geo_mean"],
             "cancels the token weights of credit_dgpo; set .*loss_mode=vanilla",
@@ -154,8 +164,11 @@ def build(configured):
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
         ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or use"),
-        ([*SYNC, "actor_rollout_ref.actor.pad_to_length=True"], "actor.pad_to_length=False, or use"),
-        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.pad_to_length=False, or use"),
+        (
+            [*SYNC, "actor_rollout_ref.actor.pad_to_length=True"],
+            "actor.fsdp_config.pad_to_length=False, or use",
+        ),
+        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.fsdp_config.pad_to_length=False, or use"),
         ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
             [*SYNC, "actor_rollout_ref.ref.ulysses_sequence_parallel_size=2"],
@@ -174,23 +187,75 @@ def test_it_is_refused_when_the_trainer_is_built(build, overrides, message):
         build(overrides)
 
 
-@pytest.mark.parametrize(("stages", "reason"), [(2, "pipeline_model_parallel_size=2"), (1, "shards")])
-def test_megatron_is_refused(build, stages, reason):
-    overrides = [*SYNC, "model_engine=megatron"]
-    overrides += [f"actor_rollout_ref.actor.megatron.pipeline_model_parallel_size={stages}"]
-    with pytest.raises(ValueError, match=f"{reason}.*strategy=fsdp2, or use"):
+MEGATRON = [*SYNC, "model_engine=megatron"]
+OF_ACTOR = "actor_rollout_ref.actor.megatron"
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        (f"{OF_ACTOR}.pipeline_model_parallel_size=2", "within a stage of the policy's pipeline"),
+        (f"{OF_ACTOR}.virtual_pipeline_model_parallel_size=2", "has not been tried"),
+        (f"{OF_ACTOR}.router_replay.mode=R2", "the reference would replay the policy's"),
+        (f"{OF_ACTOR}.dynamic_context_parallel=True", "turns off verl's access to logits"),
+        (f"{OF_ACTOR}.pad_to_length=True", "turns off verl's access to logits"),
+        ("actor_rollout_ref.ref.megatron.router_replay.mode=R3", "the reference would replay the policy's"),
+        ("actor_rollout_ref.model.mtp.enable=True", "adds layers to the policy"),
+        ("actor_rollout_ref.model.use_fused_kernels=True", "does not compute the logits"),
+        ("actor_rollout_ref.ref.megatron.tensor_model_parallel_size=2", "ref.megatron.tensor_model_.* is 2"),
+        ("actor_rollout_ref.ref.megatron.dtype=float16", "set .*ref.megatron.dtype=bfloat16"),
+    ],
+)
+def test_megatron_is_refused_by_the_option_that_stands_against_it(build, option, reason):
+    with pytest.raises(ValueError, match=reason):
+        build([*MEGATRON, option])
+    assert build([*MEGATRON, option, *BINARY[-1:]]).credit_choice.source == "passes"
+
+
+@pytest.mark.parametrize("engine", ["torchtitan", "automodel"])
+def test_engines_that_show_no_logits_are_refused(build, engine):
+    overrides = [*SYNC, f"actor_rollout_ref.actor.strategy={engine}"]
+    with pytest.raises(ValueError, match=f"strategy={engine} does not; set actor and ref strategy=fsdp2, or"):
         build(overrides)
 
 
-@pytest.mark.parametrize("hybrid", [True, False])
-def test_separate_async_is_refused(build, hybrid):
-    overrides = [*DGPO, "trainer.v1.trainer_mode=separate_async", f"actor_rollout_ref.hybrid_engine={hybrid}"]
-    overrides += ["data.train_batch_size=1024", "actor_rollout_ref.actor.ppo_mini_batch_size=256"]
-    overrides += ["actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1"]
-    overrides += ["actor_rollout_ref.rollout.checkpoint_engine.backend=nccl"]
-    with pytest.raises(ValueError, match="trainer.v1.trainer_mode=credit_colocate_async") as error:
-        build(overrides)
-    assert ("hybrid_engine=False" in str(error.value)) is not hybrid
+SEPARATE = [
+    *("data.train_batch_size=1024", "actor_rollout_ref.actor.ppo_mini_batch_size=256"),
+    *("actor_rollout_ref.rollout.nnodes=1", "actor_rollout_ref.rollout.n_gpus_per_node=1"),
+    "actor_rollout_ref.rollout.checkpoint_engine.backend=nccl",
+]
+
+
+def test_verls_separate_async_names_the_trainer_that_takes_its_place(build):
+    with pytest.raises(ValueError, match="add trainer.v1.trainer_mode=credit_separate_async"):
+        build([*DGPO, "trainer.v1.trainer_mode=separate_async", *SEPARATE])
+
+
+def test_separate_async_compares_within_its_hybrid_workers_alone(build):
+    overrides = [*DGPO, *SYNC[2:], "trainer.v1.trainer_mode=credit_separate_async", *SEPARATE]
+    assert build(overrides).credit_choice.source == "workers"
+    apart = [*overrides, "actor_rollout_ref.hybrid_engine=False"]
+    with pytest.raises(ValueError, match="hybrid_engine=False of separate_async gives each of them its own"):
+        build(apart)
+    assert build([*apart, "+algorithm.credit.divergence=binary"]).credit_choice.source == "passes"
+    assert build([*apart, "actor_rollout_ref.model.lora_rank=8"]).credit_choice.source == "workers"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "source"),
+    [
+        ([], "passes"),
+        (["trainer.v1.trainer_mode=colocate_async"], "passes"),
+        (["trainer.v1.trainer_mode=separate_async", *SEPARATE], "passes"),
+        (["trainer.v1.trainer_mode=credit_sync"], "workers"),
+        (["model_engine=megatron", "trainer.v1.trainer_mode=credit_sync"], "workers"),
+        (["model_engine=veomni", "trainer.v1.trainer_mode=credit_sync"], "workers"),
+        (["model_engine=torchtitan", "trainer.v1.trainer_mode=credit_sync"], "passes"),
+        (["model_engine=megatron"], "passes"),
+    ],
+)
+def test_estimators_of_entropy_alone_work_on_every_engine_and_mode(build, overrides, source):
+    assert build([TOP_ENTROPY, *overrides]).credit_choice.source == source
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A rollout backend of verl's, hf_cpu: one Hugging Face model per replica in a Ray actor."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import ray
@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from verl.workers.rollout import base
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
+from verl.workers.rollout.utils import ensure_async_iterator
 
 
 class Server:
@@ -84,6 +85,10 @@ class ServerAdapter(base.BaseRollout):
 
     sleep_level = 2
 
+    def __init__(self, *positional: Any, replica_rank: int | None = None, **named: Any) -> None:
+        super().__init__(*positional, **named)
+        self.replica_rank = replica_rank  # of a server with GPUs of its own
+
     async def resume(self, tags: list[str]) -> None:
         """Nothing is put to sleep."""
 
@@ -91,11 +96,16 @@ class ServerAdapter(base.BaseRollout):
         """Nothing is held."""
 
     async def update_weights(
-        self, weights: Iterator, wire_format: str = "named_tensors", **named: Any
+        self, weights: Iterator | AsyncIterator, wire_format: str = "named_tensors", **named: Any
     ) -> None:
         # Every rank has to drain the generator: gathering a shard is collective.
-        whole = {name: tensor.detach().float().cpu().clone() for name, tensor in weights}
+        whole = {
+            name: tensor.detach().float().cpu().clone()
+            async for name, tensor in ensure_async_iterator(weights)
+        }
         replica, rest = divmod(int(os.environ["RANK"]), self.config.tensor_model_parallel_size)
+        if self.replica_rank is not None:
+            replica = self.replica_rank
         if rest == 0:
             server = ray.get_actor(server_name(replica))
             await server.load_weights.remote(whole, named.get("global_steps"))

@@ -1,0 +1,90 @@
+"""verl's trainers before V1: RayPPOTrainer, one_step_off_policy and fully_async_policy.
+
+They share no method that sees the config before a rollout: some do not call the constructor of their base.
+All of them set `self.config`, so RayPPOTrainer gets `config` as an attribute that is checked when it is set.
+"""
+
+from functools import wraps
+from typing import Any
+
+import torch
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+
+from credit.adapters.hooks import check_functions
+from credit.adapters.verl import checks, hooks, rewards, rollouts, settings, sources, statistics
+
+check_functions(hooks.FRAMEWORK, hooks.LEGACY)
+
+Tensor = torch.Tensor
+NAMES = {"RayPPOTrainer": "trainer.use_v1=False"}
+V1 = "trainer.use_v1=True trainer.v1.trainer_mode="
+
+
+class CheckedConfig:
+    """The attribute `config`: if it names an estimator of credit, it is checked when it is set."""
+
+    def __set__(self, trainer: Any, config: Any) -> None:
+        if checks.names_credit(config):
+            kind = type(trainer).__name__
+            scoring = "credit_sync" if kind in NAMES else "credit_separate_async"
+            mode = sources.Mode(NAMES.get(kind, f"the {kind} of verl"), V1 + scoring)
+            choice = checks.check_config(config, mode)
+            _refuse_what_only_v1_gives(choice, mode)
+            rewards.refuse_rejection(choice.estimator, config.algorithm)
+            _keep_passes(trainer, choice)
+        trainer.__dict__["config"] = config
+
+    def __get__(self, trainer: Any, kind: type[Any] | None = None) -> Any:
+        if trainer is None or "config" not in trainer.__dict__:
+            raise AttributeError("config")
+        return trainer.__dict__["config"]
+
+
+def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
+    """Refuses arrays that these trainers have and do not hand to an estimator."""
+    given = (*sources.OF_PASSES, "deviation", "token_rewards", "turns")
+    missing = [name for name in choice.estimator.required_fields if name not in given]
+    if choice.token_rewards != "token_level_rewards":
+        missing.append(choice.token_rewards)
+    if choice.reward_keys:
+        missing.append("several rewards")
+    if missing:
+        name = hooks.FRAMEWORK.name_of(choice.estimator)
+        raise ValueError(
+            f"{name} needs {', '.join(missing)}, which {mode.name} does not hand to estimators; "
+            f"set {mode.scoring}"
+        )
+
+
+def _keep_passes(trainer: Any, choice: settings.Choice) -> None:
+    """Gives the estimator what the passes before it compute; rows keep their order until it is called."""
+    if choice.source != "passes":
+        return
+    compute_old, compute_reference = trainer._compute_old_log_prob, trainer._compute_ref_log_prob
+    arrays = dict[str, Tensor]()
+
+    def hand_over() -> None:
+        size = sources.read_vocabulary_size(trainer.config)
+        fields = statistics.derive_from_passes(arrays, choice.statistics, size)
+        padding = [False] * len(arrays["old_log_probs"])
+        rollouts.set_step(rollouts.StepContext((), padding, fields, choice))
+
+    @wraps(compute_old)
+    def keep_old(batch: Any) -> Any:
+        result = compute_old(batch)
+        arrays.clear()
+        arrays.update(old_log_probs=result[0].batch["old_log_probs"], entropy=result[0].batch["entropys"])
+        hand_over()
+        return result
+
+    @wraps(compute_reference)
+    def keep_reference(batch: Any) -> Any:
+        result = compute_reference(batch)
+        arrays["ref_log_prob"] = result.batch["ref_log_prob"]
+        hand_over()
+        return result
+
+    trainer._compute_old_log_prob, trainer._compute_ref_log_prob = keep_old, keep_reference
+
+
+RayPPOTrainer.config = CheckedConfig()

@@ -1,0 +1,127 @@
+"""Where verl has the statistics that an estimator needs; what has no source is refused with the reason.
+
+There are two sources: the workers of credit's trainer modes, which compute exact statistics of both models;
+and verl's own passes, which leave the log-probs of sampled tokens and the policy's entropy behind on every
+engine.
+"""
+
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass
+
+from credit.adapters.verl import engines
+from credit.adapters.verl.engines import BINARY
+from credit.adapters.verl.hooks import FRAMEWORK
+from credit.adapters.verl.settings import Choice, Source
+
+OF_PASSES = ("log_probs", "reference_log_probs", "normalized_entropy", "extra.entropy")
+"""The statistics that verl's own passes give."""
+ENTROPY = ("normalized_entropy", "extra.entropy")
+
+
+class Mode(NamedTuple):
+    """A trainer of verl's, as its users choose it."""
+
+    name: str
+    """The option that chooses it, for messages."""
+    scoring: str
+    """The options that choose a trainer of credit's in its place; the same if it is one."""
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether its workers compute statistics."""
+        return self.name == self.scoring
+
+
+V1 = ("sync", "colocate_async", "separate_async")
+OURS = {f"credit_{base}": base for base in V1}
+"""credit's trainer modes, and those of verl that they extend."""
+
+
+def find_v1_mode(base: str, scores_tokens: bool) -> Mode:
+    """verl's trainer mode of that name, or credit's that extends it."""
+    ours = f"credit_{base}" if base in V1 else "credit_sync"
+    option = "trainer.v1.trainer_mode"
+    return Mode(f"{option}={ours if scores_tokens else base}", f"{option}={ours}")
+
+
+def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
+    """The source of the statistics that the estimator reads.
+
+    Raises:
+        ValueError: these options leave them without one.
+    """
+    if not choice.statistics:
+        return "none"
+    exact = choice.divergence == "exact"
+    obstacle = _find_obstacle(choice, config, mode) if exact else None
+    if exact and obstacle is None:
+        return "workers"
+    if obstacle and not set(choice.statistics) <= set(OF_PASSES):
+        raise ValueError(obstacle)
+    _refuse_unless_passes_give(choice, config, mode)
+    return "passes"
+
+
+def runs_reference(choice: Choice, config: Any) -> bool:
+    """Whether a model beside the actor has to be loaded for the estimator."""
+    return choice.reference and not uses_lora(config.actor_rollout_ref)
+
+
+def uses_lora(models: Any) -> bool:
+    """Whether the actor carries a LoRA adapter, so that the reference is the actor without it."""
+    rank = OmegaConf.select(models, "model.lora.rank", default=0) or models.model.get("lora_rank", 0)
+    return rank > 0 or models.model.get("lora_adapter_path") is not None
+
+
+def _refuse_unless_passes_give(choice: Choice, config: Any, mode: Mode) -> None:
+    name = FRAMEWORK.name_of(choice.estimator)
+    exact = [each for each in choice.statistics if each not in (*OF_PASSES, "deviation")]
+    if exact:
+        raise ValueError(
+            f"{name} needs {', '.join(exact)}, which log-probs of sampled tokens do not give; leave "
+            "algorithm.credit.divergence=binary out"
+        )
+    if skips_passes(config) and set(ENTROPY) & set(choice.statistics):
+        way_out = ", or +algorithm.credit.kappa=0" if "deviation" in choice.statistics else ""
+        raise ValueError(
+            "rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
+            f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False{way_out}"
+        )
+    if choice.reference and not (mode.scores_tokens or need_reference_policy(config)):
+        raise ValueError(
+            f"{name} needs log-probs of the reference, which {mode.name} does not run; add {mode.scoring}"
+        )
+
+
+def read_vocabulary_size(config: Any) -> int:
+    """V of the model in the config."""
+    model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
+    return int(model.hf_config.get_text_config().vocab_size)
+
+
+def skips_passes(config: Any) -> bool:
+    """Whether verl takes the rollout's log-probs for the old ones, and runs the policy for neither."""
+    return bool(OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode", default=False))
+
+
+def _find_obstacle(choice: Choice, config: Any, mode: Mode) -> str | None:
+    """Why no worker computes exact statistics, and the way out; None if one does."""
+    name, models = FRAMEWORK.name_of(choice.estimator), config.actor_rollout_ref
+    if not mode.scores_tokens:
+        return f"{name} needs token statistics, which {mode.name} does not compute; add {mode.scoring}"
+    if skips_passes(config):
+        return (
+            "rollout_correction.bypass_mode=True skips the policy's forward pass, in which the statistics "
+            f"for {name} are computed; set algorithm.rollout_correction.bypass_mode=False, {BINARY}"
+        )
+    two_models = runs_reference(choice, config)
+    if two_models and mode.name.endswith("separate_async") and not models.get("hybrid_engine", True):
+        return (
+            f"{name} compares policy and reference within one worker, but hybrid_engine=False of "
+            "separate_async gives each of them its own; leave actor_rollout_ref.hybrid_engine at True, "
+            f"{BINARY}"
+        )
+    return engines.find_obstacle(name, models, two_models)
