@@ -46,11 +46,16 @@ LEGACY = {
 }
 
 WORKER = {
-    "verl.workers.engine_workers:ActorRolloutRefWorker": {"compute_log_prob": "self data"},
+    "verl.workers.engine_workers:ActorRolloutRefWorker": {
+        "init_model": "self",
+        "compute_log_prob": "self data",
+    },
     "verl.workers.engine_workers:TrainingWorker": {"infer_batch": "self data", "set_loss_fn": "self loss_fn"},
     "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead": {
         "forward_step": "self micro_batch loss_function forward_only",
         "prepare_model_inputs": "self micro_batch",
+        "prepare_model_outputs": "self output output_args micro_batch logits_processor_func",
+        "_gather_and_unpad_packed": "self tensor pad_size",
     },
 }
 

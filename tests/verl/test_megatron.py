@@ -7,7 +7,7 @@ Engine need CUDA; megatron_models stands in for them.
 from pathlib import Path
 
 import pytest
-import score_oracle
+import scored_rows
 import score_rank
 import torch
 from ranks import run
@@ -50,7 +50,7 @@ ROWS = range(len(score_rank.rows()))
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("model")
-    score_oracle.save_model(path)
+    scored_rows.save_model(path)
     return path
 
 
@@ -78,7 +78,7 @@ def errors(found, models, policy):
     largest = dict.fromkeys(found[0], 0.0)
     for row, pair in enumerate(score_rank.rows()):
         values = found[row % len(found)]
-        for name, right in score_oracle.expected(policy, models[0], torch.cat(pair)).items():
+        for name, right in scored_rows.expected(policy, models[0], torch.cat(pair)).items():
             ours = torch.tensor(values[name][row // len(found)], dtype=torch.float64)[:-1]
             largest[name] = max(largest[name], (ours - right).abs().max().item())
     return largest

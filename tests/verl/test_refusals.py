@@ -163,18 +163,16 @@ def build(configured):
             "needs an estimator of credit",
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
-        ([*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"], "model.use_fused_kernels=False, or use"),
-        (
-            [*SYNC, "actor_rollout_ref.actor.pad_to_length=True"],
-            "actor.fsdp_config.pad_to_length=False, or use",
-        ),
-        ([*SYNC, "actor_rollout_ref.ref.pad_to_length=True"], "ref.fsdp_config.pad_to_length=False, or use"),
         ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
             [*SYNC, "actor_rollout_ref.ref.ulysses_sequence_parallel_size=2"],
             "set actor_rollout_ref.ref.ulysses_sequence_parallel_size=1",
         ),
         ([*SYNC, "actor_rollout_ref.ref.strategy=fsdp2"], "set actor_rollout_ref.ref.strategy=fsdp"),
+        (
+            [*SYNC, "actor_rollout_ref.ref.pad_to_length=True"],
+            "set actor_rollout_ref.ref.fsdp_config.pad_to_length=False",
+        ),
         ([*BINARY, BYPASS], "bypass_mode=False, or .algorithm.credit.kappa=0"),
         (
             [*BINARY, "algorithm.adv_estimator=credit_needs_kl"],
@@ -265,6 +263,9 @@ def test_estimators_of_entropy_alone_work_on_every_engine_and_mode(build, overri
         [*DGPO, *SYNC[2:], "trainer.v1.trainer_mode=credit_colocate_async"],
         [*SYNC, "+algorithm.credit.kappa=0", "+algorithm.credit.preset=verl"],
         [*BINARY, "actor_rollout_ref.model.use_fused_kernels=True"],
+        [*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"],
+        [*SYNC, "actor_rollout_ref.actor.pad_to_length=True", "actor_rollout_ref.ref.pad_to_length=True"],
+        [*SYNC, "+algorithm.credit.statistics_memory_mb=64"],
         [*BINARY, BYPASS, "+algorithm.credit.kappa=0"],
         [*SYNC[:2], "actor_rollout_ref.model.lora_rank=8"],
         ["algorithm.adv_estimator=credit_dapo"],
