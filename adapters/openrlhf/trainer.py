@@ -7,13 +7,14 @@ import ray
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, apply_length_penalties
-from openrlhf.utils.logging_utils import init_logger
 
+from credit.adapters.estimator_report import report_estimator
 from credit.adapters.hooks import check_functions
 from credit.adapters.openrlhf import hooks, rollouts
 
 check_functions(hooks.FRAMEWORK, hooks.EXPERIENCE_MAKER)
-logger = init_logger("credit")
+
+ACTORS = "the actor's"  # checkpoint, unless --credit.reference names another
 
 
 class CreditExperienceMaker(RemoteExperienceMaker):
@@ -21,7 +22,9 @@ class CreditExperienceMaker(RemoteExperienceMaker):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        logger.info(f"CreditExperienceMaker: the advantages are those of {self.args.credit.estimator!r}")
+        choice = self.args.credit
+        own = [("reference", choice.reference or ACTORS, ACTORS)] if choice.compares else []
+        report_estimator(hooks.FRAMEWORK, choice.estimator, own, "from the models' logits")
 
     @torch.no_grad()
     def make_experience(self, samples_list: list[Experience]) -> list[Experience]:

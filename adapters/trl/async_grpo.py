@@ -7,10 +7,11 @@ from typing import Any
 from trl.experimental.async_grpo import AsyncGRPOConfig, AsyncGRPOTrainer
 
 import credit
+from credit.adapters.estimator_report import report_estimator
 from credit.adapters.hooks import check_functions, check_version
 from credit.adapters.trl import async_options
 from credit.adapters.trl.async_scoring import make_loop
-from credit.adapters.trl.hooks import ASYNC_FRAMEWORK, ASYNC_FUNCTIONS
+from credit.adapters.trl.hooks import ASYNC_FRAMEWORK, ASYNC_FUNCTIONS, FRAMEWORK
 from credit.adapters.trl.settings import CreditGRPOConfig, read_estimator
 
 check_version(ASYNC_FRAMEWORK)
@@ -64,4 +65,5 @@ class CreditAsyncGRPOTrainer(AsyncGRPOTrainer):
         if self.credit_estimator is not None and self.accelerator.is_main_process:
             worker = self.rollout_worker
             worker._loop_cls = partial(make_loop, worker._loop_cls, self.credit_estimator)
+            report_estimator(FRAMEWORK, self.credit_estimator)
             async_options.report_differences(self.credit_estimator, self.args)

@@ -7,6 +7,7 @@ import torch
 from trl import GRPOTrainer
 
 import credit
+from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import needed_statistics
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.adapters.trl import (
@@ -29,7 +30,7 @@ from credit.adapters.trl import (
     statistics,
     token_rewards,
 )
-from credit.adapters.trl.hooks import INIT
+from credit.adapters.trl.hooks import FRAMEWORK, INIT
 from credit.adapters.trl.processes import own_rows
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
@@ -98,8 +99,8 @@ class CreditMixin(Trainer):
         rewards.refuse_missing_columns(find_filters(estimator), functions)
         if weighs_rewards(estimator):
             penalty = overlong.has_penalty(self.args)
-            weighed, self.reward_weights = rewards.settle_weights(estimator, self.reward_weights, penalty)
-            self.credit.estimator = weighed
+            estimator, self.reward_weights = rewards.settle_weights(estimator, self.reward_weights, penalty)
+            self.credit.estimator = estimator
         if needed_statistics(estimator):
             statistics.refuse_fsdp1(self)
             statistics.refuse_other_heads(self)
@@ -107,6 +108,7 @@ class CreditMixin(Trainer):
             size, seed = len(self.train_dataset), self.args.seed
             self.credit.prompts = PromptStream(size, seed, self.shuffle_dataset)
         if self.accelerator.is_main_process:
+            report_estimator(FRAMEWORK, estimator, source="from the models' hidden states")
             options.report_differences(estimator, self.args)
 
     def _calculate_rewards(self, *arguments: Any, **named: Any) -> Tensor:

@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import jax
 import numpy as np
 from tunix.rl import function_registry
 
 import credit
+from credit.adapters.estimator_report import report_estimator
+from credit.adapters.tunix.hooks import FRAMEWORK
 
 PREFIX = "credit/"
 LEARNER = "credit"  # the estimator by which CreditGRPOLearner receives the rewards from Tunix
@@ -40,7 +43,15 @@ def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) 
             "groups only (the agentic learner, those of one group); use CreditGRPOLearner with "
             f"CreditGRPOConfig(estimator={name!r})"
         )
+    _report_once(estimator)
     return _response_advantages(estimator, np.asarray(rewards), num_generations)
+
+
+@cache
+def _report_once(estimator: credit.Estimator) -> None:
+    """Says what trains at the first batch, since a registered function does not see its learner's start."""
+    if jax.process_index() == 0:
+        report_estimator(FRAMEWORK, estimator)
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tunix.rl.grpo.grpo_learner import GRPOLearner
 from tunix.rl.rl_cluster import Mode
 
+from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import needed_statistics
 from credit.adapters.tunix import extra, options, registry, rollouts
+from credit.adapters.tunix.hooks import FRAMEWORK
 from credit.adapters.tunix.settings import CreditGRPOConfig
 from credit.fields import replace_arrays
 
@@ -28,7 +31,9 @@ class CreditGRPOLearner(GRPOLearner):
             raise ValueError(f"algo_config is a {type(algo_config).__name__}; expected a CreditGRPOConfig")
         options.refuse(algo_config, rl_cluster, reward_fns)
         super().__init__(rl_cluster, algo_config, reward_fns, *positional, **named)
-        options.report_differences(algo_config)
+        if jax.process_index() == 0:
+            report_estimator(FRAMEWORK, algo_config.estimator, source="from the models' logits")
+            options.report_differences(algo_config)
         # global_steps when the sampler last got weights, and the updates that these had
         self._synchronized: tuple[int, int] | None = None
 

@@ -46,6 +46,18 @@ def alone(estimator, made, found, progress=0.25):
     return estimator(given), lengths
 
 
+def test_the_maker_says_once_what_trains(computed, caplog):
+    computed("dgpo", "--credit.tau", "0.1", "--credit.reference", "a/path")
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "credit" and r.levelname == "INFO"]
+    changed = """tau=0.1 (default 0.5), reference='a/path' (default "the actor's"), """
+    assert line.startswith(f"OpenRLHF trains with dgpo: {changed}correction=1, ")
+    assert line.endswith("; token statistics: deviation, normalized_entropy, from the models' logits")
+    caplog.clear()
+    computed("credit_dr_grpo")
+    (record,) = [r for r in caplog.records if r.name == "credit" and r.levelname == "INFO"]
+    assert record.getMessage() == "OpenRLHF trains with dr_grpo, which has no settings"
+
+
 @pytest.mark.parametrize("holes", [False, True])
 def test_dgpo_equals_the_core(computed, holes):
     made, found = computed("dgpo", "--credit.tau", "0.1", "--credit.kappa", "0.5", holes=holes)

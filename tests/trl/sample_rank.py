@@ -4,6 +4,7 @@ Started by test_two_processes.py. Writes what this process saw to OUT/rank_{0,1}
 """
 
 import json
+import logging
 import math
 import os
 import sys
@@ -88,6 +89,8 @@ def train(model, out, resume=None):
         disable_tqdm=True,
     )
     data = Dataset.from_dict({"prompt": [f"{number}>" for number in range(90)], "number": list(range(90))})
+    said = []
+    logging.getLogger("credit").addFilter(lambda record: not said.append(record.getMessage()))
     trainer = CreditGRPOTrainer(model, [third, second], args=args, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=resume)
@@ -97,6 +100,7 @@ def train(model, out, resume=None):
     assert math.isclose(log[-1]["credit/kl_mean"], Checked.kl[-1], rel_tol=1e-4)
     assert log[-1]["credit/kl_mean"] > 0
     return {
+        "said": [line for line in said if "TRL trains with" in line],
         "steps": [(entry["loss"], entry["grad_norm"], entry["credit/sampling_rounds"]) for entry in log],
         "dropped": [entry["credit/dropped_groups"] for entry in log],
         "prompts": trainer._tokenizer.batch_decode(ids, skip_special_tokens=True),

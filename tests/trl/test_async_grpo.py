@@ -145,7 +145,7 @@ class Watched(CreditAsyncGRPOTrainer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [None, "dr_grpo"])
-def test_training_with_trls_worker_process(make_args, tmp_path, monkeypatch, name):
+def test_training_with_trls_worker_process(make_args, tmp_path, monkeypatch, caplog, name):
     """TRL normalizes a group's advantages to a mean square of 1; dr_grpo's are below 1, as the rewards."""
     packing = pytest.importorskip("trl.experimental.async_grpo.packing", reason="TRL 1.16's attention")
     pytest.importorskip("aiohttp")
@@ -176,6 +176,8 @@ def test_training_with_trls_worker_process(make_args, tmp_path, monkeypatch, nam
         trainer = Watched(path, digits, args, prompts, weight_transfer=server)
         trainer.train()
     assert server.received >= 2
+    said = [r.getMessage() for r in caplog.records if r.name == "credit" and r.levelname == "INFO"]
+    assert said == ([] if name is None else ["TRL trains with dr_grpo, which has no settings"])
     assert all(math.isfinite(step["loss"]) for step in trainer.state.log_history if "loss" in step)
     largest = max(float(advantages.abs().max()) for advantages in trainer.seen)
     assert 0 < largest < 1 if name else largest >= 1

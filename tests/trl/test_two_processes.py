@@ -40,6 +40,13 @@ def test_a_resumed_run_takes_the_same_steps(ranks):
             assert resumed[name] == unbroken[name]
 
 
+def test_one_process_says_what_trains(ranks):
+    first, second, _ = ranks
+    (line,) = first["unbroken"]["said"]
+    assert "checked: tau=0.01 (default 0.5)" in line
+    assert second["unbroken"]["said"] == []
+
+
 def test_one_process_records_the_groups_of_both(ranks):
     first, _, lines = ranks
     assert [line.step for line in lines] == [step for step in (1, 2, 3, 4, 3, 4) for _ in range(12)]

@@ -10,7 +10,7 @@ from tunix.rl import function_registry
 from tunix.rl.rl_cluster import Role
 
 import credit
-from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, register
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, register, registry
 from credit.adapters.tunix.registry import compute_advantages
 
 DGPO = {"estimator": "dgpo"}
@@ -140,6 +140,22 @@ def test_another_tunix_is_refused_at_import(patch, message):
     assert message in result.stderr
 
 
+def test_each_learner_says_once_what_trains_it(make_cluster, low_digits, caplog):
+    config = CreditGRPOConfig(estimator={"name": "dgpo", "tau": 0.05})
+    CreditGRPOLearner(make_cluster(), config, low_digits)
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "credit" and r.levelname == "INFO"]
+    assert line.startswith("Tunix trains with dgpo: tau=0.05 (default 0.5), correction=1, eps=1e-06, ")
+    assert line.endswith("; token statistics: deviation, normalized_entropy, from the models' logits")
+
+
+def test_a_registered_estimator_says_once_that_it_trains(caplog):
+    registry._report_once.cache_clear()
+    for _ in range(2):
+        compute_advantages("grpo", rewards=np.array([0.0, 1.0]), num_generations=2)
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "credit"]
+    assert line == "Tunix trains with grpo: correction=1, eps=1e-06, leave_one_out=False"
+
+
 def test_differing_loss_options_are_reported_and_kept(make_cluster, low_digits, caplog):
     config = CreditGRPOConfig(estimator="dgpo", loss_agg_mode="token-mean", epsilon_c=3.0)
     with caplog.at_level(logging.WARNING, logger="credit"):
@@ -166,4 +182,4 @@ def test_what_tunix_has_no_option_for_is_named(make_cluster, low_digits, caplog)
 
 def test_the_preset_differs_in_nothing(make_cluster, low_digits, caplog):
     CreditGRPOLearner(make_cluster(), CreditGRPOConfig.dapo(overlong_cache=4), low_digits)
-    assert not [r for r in caplog.records if r.name == "credit"]
+    assert not [r for r in caplog.records if r.name == "credit" and r.levelname == "WARNING"]

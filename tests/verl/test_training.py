@@ -108,6 +108,30 @@ def test_dgpo_with_lora_and_partial_rollouts(train):
     starts_at_its_reference_and_leaves_it(log)
 
 
+def test_dgpo_with_rollouts_on_servers_of_their_own(train):
+    log, _ = train(
+        "dgpo",
+        "trainer.v1.trainer_mode=credit_separate_async",
+        "trainer.v1.separate_async.parameter_sync_step=2",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "actor_rollout_ref.rollout.checkpoint_engine.backend=ray_cpu",
+        "actor_rollout_ref.rollout.nnodes=1",
+        "++ray_kwargs.ray_init.num_gpus=2",
+    )
+    # The first step's second half is scored with the weights that it was sampled with, put aside till then.
+    starts_at_its_reference_and_leaves_it(log)
+
+
+@pytest.mark.slow
+def test_entropy_alone_on_verls_trainer_before_v1(train):
+    train(
+        "grpo",
+        "algorithm.adv_estimator=credit_top_entropy",
+        "trainer.use_v1=False",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    )
+
+
 @pytest.mark.slow
 def test_dgpo_from_sampled_log_probs_alone(train):
     log, _ = train(
