@@ -7,8 +7,8 @@ Engine need CUDA; megatron_models stands in for them.
 from pathlib import Path
 
 import pytest
-import scored_rows
 import score_rank
+import scored_rows
 import torch
 from ranks import run
 from transformers import AutoModelForCausalLM
