@@ -116,6 +116,8 @@ def test_an_editable_install_works_beside_the_checkout(beside_a_checkout, statem
     code = STARTED.format(
         folder=repr(folder), installed=repr(installed), packages=packages, statement=statement
     )
-    done = subprocess.run([sys.executable, "-E", "-S", "-c", code], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-E", "-S", "-c", code], cwd=folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
