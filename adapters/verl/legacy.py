@@ -32,6 +32,8 @@ class CheckedConfig:
             _refuse_what_only_v1_gives(choice, mode)
             rewards.refuse_rejection(choice.estimator, config.algorithm)
             _keep_passes(trainer, choice)
+            if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
+                checks.report(choice, config)
         trainer.__dict__["config"] = config
 
     def __get__(self, trainer: Any, kind: type[Any] | None = None) -> Any:
