@@ -11,6 +11,7 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -28,8 +29,6 @@ SETTINGS = {
     "add_qkv_bias": True,
     "hidden_dropout": 0.0,
     "attention_dropout": 0.0,
-    "pipeline_dtype": torch.float32,
-    "params_dtype": torch.float32,
     "use_cpu_initialization": True,
     "bias_activation_fusion": False,
     "apply_rope_fusion": False,
@@ -93,7 +92,9 @@ class Provider(types.SimpleNamespace):
 
     def provide_distributed_model(self, **_):
         hf = AutoConfig.from_pretrained(self.path)
-        config = TransformerConfig(**settings_of(hf), **SETTINGS, **self.settings())
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        precision = {"bf16": self.bf16, "params_dtype": dtype, "pipeline_dtype": dtype}
+        config = TransformerConfig(**settings_of(hf), **SETTINGS, **self.settings(), **precision)
         model = GPTModel(
             config=config,
             transformer_layer_spec=block_spec(config),
@@ -105,7 +106,7 @@ class Provider(types.SimpleNamespace):
             rotary_base=hf.rope_parameters["rope_theta"],
             share_embeddings_and_output_weights=hf.tie_word_embeddings,
         )
-        return [model]
+        return [Float16Module(config, model) if self.bf16 else model]
 
     def settings(self):
         """What verl's engine has set, and what Megatron-Bridge sets with context parallelism."""
@@ -180,6 +181,7 @@ make_value_model = freeze_moe_router = create_peft_hook = load_peft_adapter_chec
 @torch.no_grad()
 def load_weights(model, hf):
     """Gives this rank's part of the Hugging Face model's weights to the module; padding rows get others."""
+    model = getattr(model, "module", model)  # a model of 16 bits is wrapped
     weights, config = hf.state_dict(), hf.config
     rank = parallel_state.get_tensor_model_parallel_rank()
     ranks = parallel_state.get_tensor_model_parallel_world_size()

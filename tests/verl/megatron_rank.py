@@ -15,10 +15,11 @@ from hydra import compose, initialize_config_module
 from megatron.core import parallel_state
 from transformers import AutoModelForCausalLM
 
-from credit.adapters.verl import options
+from credit.adapters.verl import sources
 from credit.adapters.verl.worker import CreditWorker
 
 OF_FSDP = ("ray", "fsdp", "strategy")  # what the example's configuration has of no use here
+PRECISION = "+actor_rollout_ref.actor.megatron.override_transformer_config.bf16="
 NAMES = ["log_probs", "entropy", *("credit_" + name for name in score_rank.FIELDS.split())]
 
 
@@ -26,9 +27,11 @@ def make_worker(path, overrides):
     given = [f"{k}={v}" for k, v in train_on_cpu.ON_CPU.items() if not any(name in k for name in OF_FSDP)]
     given += ["model_engine=megatron", f"actor_rollout_ref.model.path={path}", *score_rank.BATCHING]
     given += ["actor_rollout_ref.actor.megatron.forward_only=True"]  # an optimizer would need CUDA
+    if PRECISION + "True" not in overrides:  # verl's engine knows 16 bits alone
+        given.append(PRECISION + "False")
     with initialize_config_module("verl.trainer.config", version_base=None):
         models = compose("ppo_trainer", overrides=[*given, *overrides]).actor_rollout_ref
-    worker = CreditWorker(models, "actor_rollout" if options.uses_lora(models) else "actor_rollout_ref")
+    worker = CreditWorker(models, "actor_rollout" if sources.uses_lora(models) else "actor_rollout_ref")
     worker.init_model()
     return worker
 

@@ -32,6 +32,7 @@ FIXED = (
 CHUNKED = f"{MODELS}.actor.entropy_from_logits_with_chunking=True"
 OFFLOADED = f"{MODELS}.ref.megatron.param_offload=True"
 LORA = f"{MODELS}.model.lora.rank=4"
+ROUNDED = f"+{MODELS}.actor.megatron.override_transformer_config.bf16=True"
 LAYOUTS = {
     2: [
         f"{TENSOR} {OFFLOADED}",
@@ -41,6 +42,8 @@ LAYOUTS = {
         f"{PIPELINE} {OFFLOADED}",
         f"{PIPELINE} {PADDED} {FIXED}",
         f"{PIPELINE} {LORA}",
+        f"{TENSOR} {ROUNDED}",
+        f"{PIPELINE} {ROUNDED}",
     ],
     4: [f"{TENSOR} {CONTEXT}", f"{TENSOR} {PIPELINE}", f"{CONTEXT} {PIPELINE}", f"{TENSOR}"],
 }
@@ -90,7 +93,8 @@ def test_statistics_equal_a_float64_forward(model, models, tmp_path, ranks):
         equal, moved = ([results[rank][place] for rank in sorted(results)] for place in (0, 1))
         for found, policy in ((equal, models[0]), (moved, models[1])):
             for name, error in errors(found, models, policy).items():
-                assert name in OWN or error < 5e-6, (layout, name, error)
+                limit = 0.02 if ROUNDED in layout else 5e-6
+                assert name in OWN or error < limit, (layout, name, error)
         for name, exact in (("credit_deviation", 0.0), ("credit_extra.kl", 0.0)):
             assert {value for part in equal for row in part[name] for value in row} == {exact}, layout
         assert max(max(row[:-1]) for part in moved for row in part["credit_deviation"]) > 1e-3, layout
