@@ -3,6 +3,7 @@
 import logging
 from types import SimpleNamespace
 
+import by_hand
 import numpy as np
 import pytest
 import torch
@@ -103,59 +104,13 @@ def test_rewards_of_tokens_give_verls_optimal_baselines(name, seed):
     assert_equal(call(name, drawn, mask, index, **fields), theirs, mask)
 
 
-def turns_by_hand(mask):
-    """The columns of each turn of each row."""
-    found = []
-    for row in mask.tolist():
-        runs, last = [], None
-        for column, there in enumerate(row):
-            if there and last != column - 1:
-                runs.append([])
-            if there:
-                runs[-1].append(column)
-                last = column
-        found.append(runs)
-    return found
-
-
-def standardize(values):
-    values = np.asarray(values)
-    spread = values.std(ddof=1) if len(values) > 1 else 1.0
-    return (values - values.mean()) / (spread + 1e-6)
-
-
-def mt_grpo_by_hand(rewards, mask, index):
-    result, of_rows = np.zeros(mask.shape), turns_by_hand(mask)
-    for group in set(index):
-        rows = np.flatnonzero(index == group)
-        for row, outcome in zip(rows, standardize(rewards[rows].sum(axis=1)), strict=True):
-            result[row] += outcome * np.asarray(mask[row])
-        for k in range(max(len(of_rows[row]) for row in rows)):
-            having = [row for row in rows if len(of_rows[row]) > k]
-            own = standardize([rewards[row, of_rows[row][k]].sum() for row in having])
-            for row, value in zip(having, own, strict=True):
-                result[row, of_rows[row][k]] += value
-    return result
-
-
-def process_grpo_by_hand(rewards, mask, index):
-    result, of_rows = np.zeros(mask.shape), turns_by_hand(mask)
-    for group in set(index):
-        steps = [(row, k) for row in np.flatnonzero(index == group) for k in range(len(of_rows[row]))]
-        own = standardize([rewards[row, of_rows[row][k]].sum() for row, k in steps])
-        for (row, k), value in zip(steps, own, strict=True):
-            for before in range(k + 1):
-                result[row, of_rows[row][before]] += value
-    return result
-
-
-@pytest.mark.parametrize("by_hand", [mt_grpo_by_hand, process_grpo_by_hand])
+@pytest.mark.parametrize("name", ["mt_grpo", "process_grpo"])
 @pytest.mark.parametrize("seed", range(5))
-def test_turns_have_the_rewards_of_their_tokens(by_hand, seed):
+def test_turns_have_the_rewards_of_their_tokens(name, seed):
     index, mask, drawn = draw(seed)
     rewards = drawn * mask
-    ours, _ = call(by_hand.__name__.removesuffix("_by_hand"), rewards, mask, index)
-    expected = by_hand(rewards.double().numpy(), mask, index)
+    ours, _ = call(name, rewards, mask, index)
+    expected = getattr(by_hand, name)(rewards.double().numpy(), mask, index)
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-4)
 
