@@ -61,8 +61,8 @@ def _refuse_temperature(name: str, temperature: float) -> None:
     if not temperature > 0:
         raise ValueError(
             f"actor_rollout_ref.rollout.temperature is {temperature:g}, with which {name} has nothing to "
-            "learn from, since all responses to a prompt are the same; set it to a number above 0 (validation "
-            "has its own, actor_rollout_ref.rollout.val_kwargs.temperature)"
+            "learn from, since all responses to a prompt are the same; set it to a number above 0 (that of "
+            "validation is actor_rollout_ref.rollout.val_kwargs.temperature)"
         )
 
 
