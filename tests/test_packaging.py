@@ -1,8 +1,12 @@
 """The folders, the links and the list of packages describe one tree; the pins serve the extras."""
 
 import os
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
@@ -42,15 +46,84 @@ def test_every_python_file_is_in_a_package():
             assert (path.parent / "__init__.py").exists(), path
 
 
-@pytest.mark.parametrize("name", LINKED)
-def test_a_link_is_relative_and_leads_to_the_folder(name):
-    link = ROOT / "credit" / name
-    assert os.readlink(link) == f"../{name}"
-    assert link.resolve() == (ROOT / name).resolve()
+@pytest.mark.parametrize("place", ["src/credit", *(f"credit/{name}" for name in LINKED)])
+def test_a_link_is_relative_and_leads_to_the_folder(place):
+    link = ROOT / place
+    assert os.readlink(link) == f"../{link.name}"
+    assert link.resolve() == (ROOT / link.name).resolve()
 
 
-def test_the_package_folders_are_mapped_as_they_are_linked():
-    assert SETUPTOOLS["package-dir"] == {"credit": "credit"} | {f"credit.{name}": name for name in LINKED}
+def test_all_packages_lie_in_the_folder_of_links():
+    assert SETUPTOOLS["package-dir"] == {"": "src"}
+    assert [each for each in os.listdir(ROOT / "src") if not each.endswith(".egg-info")] == ["credit"]
+    for name in SETUPTOOLS["packages"]:
+        assert (ROOT / "src").joinpath(*name.split("."), "__init__.py").exists(), name
+
+
+@pytest.fixture(scope="module")
+def beside_a_checkout(tmp_path_factory):
+    """A folder with a checkout named credit, and what pip puts into an environment for `pip install -e credit`."""
+    (needed,) = map(Requirement, PYPROJECT["build-system"]["requires"])
+    hooks = PYPROJECT["build-system"]["build-backend"]
+    (lowest,) = needed.specifier
+    pytest.importorskip(needed.name, minversion=lowest.version, reason="it makes the editable install")
+    folder = tmp_path_factory.mktemp("beside")
+    checkout, installed = folder / "credit", folder / "installed"
+    checkout.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, checkout)
+    for name in ("credit", "src", *LINKED):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, checkout / name, symlinks=True, ignore=ignored)
+    build = f"import sys, {hooks} as hooks; hooks.build_editable(sys.argv[1])"
+    made = [sys.executable, "-c", build, str(folder)]
+    done = subprocess.run(made, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with ZipFile(*folder.glob("*.whl")) as wheel:
+        wheel.extractall(installed)
+    return folder
+
+
+# As a new environment starts, with the packages of this one but without what its .pth files add.
+STARTED = """
+import site, sys
+assert sys.path[0] == ""
+sys.path += {packages}
+site.addsitedir({installed})
+import credit
+assert credit.__file__ and credit.__file__.startswith({folder}), credit.__path__
+{statement}
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "printed"),
+    [
+        ("import credit; print(credit.DGPO().name)", "dgpo"),
+        (
+            "import credit.adapters.rules, credit.backends; print(credit.adapters.rules.__name__)",
+            "credit.adapters",
+        ),
+        ("import runpy; runpy.run_module('credit.table', run_name='__main__')", "| `dgpo` |"),
+        (
+            "from importlib.metadata import entry_points; from importlib.util import find_spec\n"
+            "(plugin,) = entry_points(group='verl.plugins', name='credit'); print(find_spec(plugin.module).origin)",
+            "plugin.py",
+        ),
+        ("import pickle, credit; print(pickle.loads(pickle.dumps(credit.DGPO(tau=0.1))).tau)", "0.1"),
+    ],
+)
+def test_an_editable_install_works_beside_the_checkout(beside_a_checkout, statement, printed):
+    packages = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    folder, installed = str(beside_a_checkout), str(beside_a_checkout / "installed")
+    code = STARTED.format(
+        folder=repr(folder), installed=repr(installed), packages=packages, statement=statement
+    )
+    done = subprocess.run(
+        [sys.executable, "-E", "-S", "-c", code], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout
 
 
 def test_the_types_are_shipped():

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from credit.adapters import memory
+
 Tensor = torch.Tensor
-CHUNK = 8192  # vocabulary entries per tile of logits
 STATES = 8  # arrays of hidden size alive at once: residual, norm, attention inputs and output, both last ones
 
 
@@ -51,6 +52,5 @@ def rows_per_forward(config: Any, width: int, item_size: int, budget_mb: float) 
     """
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     inner = max(inner) if isinstance(inner, (list, tuple)) else inner
-    tile = 2 * 4 * min(CHUNK, config.vocab_size)
-    per_token = item_size * (STATES * config.hidden_size + 3 * inner) + tile
-    return max(1, int(budget_mb * 1e6 / (per_token * width)))
+    per_token = item_size * (STATES * config.hidden_size + 3 * inner) + memory.tile_bytes(config.vocab_size)
+    return memory.count_within(budget_mb, per_token * width)

@@ -6,6 +6,7 @@ from typing import Any
 from trl import GRPOConfig
 
 import credit
+from credit.adapters.memory import BUDGET_MB
 from credit.adapters.trl import recipes
 
 SAMPLING = ("none", "filter", "resample")
@@ -98,7 +99,7 @@ class CreditGRPOConfig(GRPOConfig):
         metadata={"help": "The file for them, JSON lines. Not set: credit.jsonl in output_dir."},
     )
     statistics_memory_mb: float = field(
-        default=256.0,
+        default=BUDGET_MB,
         metadata={
             "help": "Megabytes (10^6 bytes) that scoring sampled tokens may take beside the models: sets how "
             "many rows policy and reference are run on at a time, at least one."

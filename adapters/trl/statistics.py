@@ -12,9 +12,11 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
 from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name, needs_reference
+from credit.adapters.heads import Head, find_head
+from credit.adapters.memory import CHUNK
 from credit.adapters.trl import images
-from credit.adapters.trl.forward import Head, compute_hidden_states, find_base, find_head
-from credit.adapters.trl.micro_batches import CHUNK, micro_batches
+from credit.adapters.trl.forward import compute_hidden_states, find_base
+from credit.adapters.trl.micro_batches import micro_batches
 
 Tensor = torch.Tensor
 

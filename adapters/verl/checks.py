@@ -6,7 +6,9 @@ from omegaconf import DictConfig
 from verl.trainer.ppo import core_algos
 from verl.utils.import_utils import import_external_libs
 
-from credit.adapters.verl import options, registry, settings, sources
+from credit.adapters.estimator_report import report_estimator
+from credit.adapters.loss_report import Option
+from credit.adapters.verl import hooks, misplaced, options, registry, settings, sources
 
 
 def names_credit(config: Any) -> bool:
@@ -38,10 +40,18 @@ def check_config(config: Any, mode: sources.Mode) -> settings.Choice:
             f"{algorithm.adv_estimator} is not one; set it to one of {settings.list_names()}"
         )
     choice = settings.parse_settings(algorithm)
+    misplaced.refuse_misplaced(config, choice.estimator)
     options.refuse(choice, config, mode)
-    choice = choice._replace(source=sources.find_source(choice, config, mode))
+    return choice._replace(source=sources.find_source(choice, config, mode))
+
+
+def report(choice: settings.Choice, config: Any) -> None:
+    """Logs the estimator in force with its settings, and loss options that differ from its paper's."""
+    own: list[Option] = [("divergence", choice.divergence, "exact")] if choice.reference else []
+    if "token_rewards" in choice.estimator.required_fields:
+        own.append(("token_rewards", choice.token_rewards, "token_level_rewards"))
+    report_estimator(hooks.FRAMEWORK, choice.estimator, own, sources.describe(choice.source))
     options.report_differences(choice, config)
-    return choice
 
 
 def _import_users_code(config: Any) -> None:

@@ -45,24 +45,30 @@ MEGATRON = (
     Limit("{role}.megatron.pad_to_length", "turns off verl's access to logits"),
     Limit("model.mtp.enable", "adds layers to the policy that the reference has not, and has not been tried"),
 )
-FSDP = (*FUSED, Limit("{role}.fsdp_config.pad_to_length", "turns off verl's access to logits"))
+TURBO = (*FUSED, Limit("{role}.fsdp_config.pad_to_length", "turns off verl's access to logits"))
 LIMITS: dict[str, tuple[Limit, ...]] = {
-    "fsdp": FSDP,
-    "fsdp2": FSDP,
-    "fsdp_turbo": FSDP,
+    "fsdp": (),  # whose hidden states are read; a worker refuses models that do not allow it
+    "fsdp2": (),
+    "fsdp_turbo": TURBO,
     "veomni": (*FUSED, Limit("{role}.veomni.pad_to_length", "turns off verl's access to logits")),
     "megatron": MEGATRON,
 }
-"""The engines that show the logits of a micro-batch to a function, and what turns that off."""
+"""The engines that show logits or hidden states of a micro-batch to a function, and what turns that off."""
 
+OF_FSDP = (
+    "ulysses_sequence_parallel_size",
+    *("fsdp_config.pad_to_length", "fsdp_config.pad_to_length_bucket"),
+)
 LAYOUT = {
+    "fsdp": OF_FSDP,
+    "fsdp2": OF_FSDP,
     "megatron": tuple(
         f"megatron.{option}"
         for option in (
             *("tensor_model_parallel_size", "context_parallel_size", "expert_model_parallel_size"),
             *("expert_tensor_parallel_size", "sequence_parallel", "dtype"),
         )
-    )
+    ),
 }
 """By engine, the options in which policy and reference must agree; for others, the size of Ulysses groups."""
 
@@ -78,7 +84,7 @@ def find_obstacle(name: str, models: Any, two_models: bool) -> str | None:
     strategy = models.actor.strategy
     if strategy not in LIMITS:
         return (
-            f"{name} takes exact statistics where an engine of verl's shows its logits to a function, which "
+            f"{name} takes exact statistics from engines of verl's that show their logits, which "
             f"strategy={strategy} does not; set actor and ref strategy=fsdp2, {BINARY}"
         )
     obstacles = _list_limits(name, models, strategy, ("actor", "ref") if two_models else ("actor",))

@@ -46,12 +46,31 @@ LEGACY = {
 }
 
 WORKER = {
-    "verl.workers.engine_workers:ActorRolloutRefWorker": {"compute_log_prob": "self data"},
-    "verl.workers.engine_workers:TrainingWorker": {"set_loss_fn": "self loss_fn"},
+    "verl.workers.engine_workers:ActorRolloutRefWorker": {
+        "init_model": "self",
+        "compute_log_prob": "self data",
+    },
+    "verl.workers.engine_workers:TrainingWorker": {"infer_batch": "self data", "set_loss_fn": "self loss_fn"},
     "verl.workers.engine.fsdp.transformer_impl:FSDPEngineWithLMHead": {
         "forward_step": "self micro_batch loss_function forward_only",
         "prepare_model_inputs": "self micro_batch",
+        "prepare_model_outputs": "self output output_args micro_batch logits_processor_func",
+        "_gather_and_unpad_packed": "self tensor pad_size",
     },
+}
+
+MEGATRON = {  # which can be imported where megatron-core is installed
+    "verl.workers.engine.megatron.transformer_impl:MegatronEngineWithLMHead": {
+        "disable_adapter": "self",
+        "forward_step": "self batch_iter model logits_processor_func postprocess_micro_batch_func",
+        "_get_context_parallel_layout": "unwrapped_model",
+    },
+    "verl.models.mcore.util": {
+        "preprocess_thd_engine": "input_ids pre_process need_roll use_fp8_padding local_cp_size "
+        "min_local_rows pad_to_length_bucket cp_layout",
+        "preprocess_bshd_engine": "input_ids pre_process need_roll use_fp8_padding forced_max_seqlen",
+    },
+    "verl.utils.megatron_utils": {"unwrap_model": "model module_instances"},
 }
 
 FUNCTIONS = REGISTRY | TRAINER | LEGACY | WORKER

@@ -18,15 +18,28 @@ KEY = "credit_"  # of the statistics in verl's batch
 def collect_statistics(actor: Any, reference: Any, data: Any, fields: Sequence[str]) -> Iterator[None]:
     """As `statistics.collect_statistics`.
 
+    The reference's forward runs within the policy's.
+    """
+    score = _make_scorer(actor.engine, reference and reference.engine, fields)
+    with (
+        pass_logits(actor, data, score),
+        nullcontext() if reference is None else reference.engine.eval_mode(),
+    ):
+        yield
+
+
+@contextmanager
+def pass_logits(actor: Any, data: Any, score: Callable[..., Any]) -> Iterator[None]:
+    """Lets `score` see the logits of the actor's next `infer_batch(data)`, and add to its results.
+
     With `distillation_use_topk` set on the batch, an engine passes its logits to the loss function, and
     gathers, unpads and nests what that returns.
     """
     tu.assign_non_tensor(data, distillation_use_topk=True, compute_loss=True)
     loss_function = actor.loss_fn
-    actor.set_loss_fn(_make_scorer(actor.engine, reference and reference.engine, fields))
+    actor.set_loss_fn(score)
     try:
-        with nullcontext() if reference is None else reference.engine.eval_mode():
-            yield
+        yield
     finally:
         actor.set_loss_fn(loss_function)
 
@@ -36,7 +49,7 @@ def _make_scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[
 
     def score(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
         if student_logits is None:  # the engine calls a second time, for the loss
-            return _zero_loss(data)
+            return zero_loss(data)
         logits = student_logits[0]
         other = _reference_logits(actor, reference, data) if compare else logits
         # The ids of the next tokens, packed as the logits are and on this rank's shard of the sequence.
@@ -53,7 +66,7 @@ def _reference_logits(actor: Any, reference: Any, data: Any) -> Tensor:
 
     def capture(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
         if student_logits is None:
-            return _zero_loss(data)
+            return zero_loss(data)
         captured.append(student_logits[0])
         return {}
 
@@ -64,5 +77,6 @@ def _reference_logits(actor: Any, reference: Any, data: Any) -> Tensor:
     return captured[0]
 
 
-def _zero_loss(data: Any) -> tuple[Tensor, dict[str, Any]]:
+def zero_loss(data: Any) -> tuple[Tensor, dict[str, Any]]:
+    """What an engine takes for a loss and its metrics, where none is wanted."""
     return torch.zeros((), device=data["input_ids"].device), {}

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import credit
 from credit.adapters import fields, rules, traits
+from credit.adapters.memory import BUDGET_MB
 from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.rewards import TokenRewards
@@ -22,6 +23,7 @@ class Choice(NamedTuple):
     token_rewards: TokenRewards = "token_level_rewards"
     reward_keys: tuple[str, ...] = ()
     source: Source = "none"
+    statistics_memory_mb: float = BUDGET_MB  # for tiles of logits
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -54,6 +56,7 @@ def parse_settings(algorithm: Any) -> Choice:
     settings = _read_settings(algorithm)
     divergence = _take(settings, "divergence", Divergence)
     token_rewards = _take(settings, "token_rewards", TokenRewards)
+    memory_mb = settings.pop("statistics_memory_mb", None)
     if "name" in settings:
         raise ValueError("algorithm.credit.name is not used; the name goes to algorithm.adv_estimator")
     name = str(algorithm.get("adv_estimator"))
@@ -64,7 +67,8 @@ def parse_settings(algorithm: Any) -> Choice:
         estimator = rewards.read_tokens(estimator)
     rewards.refuse_token_rewards(estimator, algorithm, token_rewards)
     estimator, keys = rewards.name_rewards(estimator, algorithm)
-    return Choice(estimator, divergence, token_rewards, keys)
+    choice = Choice(estimator, divergence, token_rewards, keys)
+    return choice if memory_mb is None else _set_memory(choice, memory_mb)
 
 
 def list_names() -> str:
@@ -119,6 +123,16 @@ def _take(settings: dict[str, Any], name: str, allowed: Any) -> Any:
     if value not in words:
         raise ValueError(f"algorithm.credit.{name} is {value!r}; expected {' or '.join(words)}")
     return value
+
+
+def _set_memory(choice: Choice, value: Any) -> Choice:
+    """The choice with that many megabytes, a positive number, if tiles of logits are made at all."""
+    setting = f"algorithm.credit.statistics_memory_mb={value}"
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{setting}; expected a positive number")
+    if choice.divergence == "binary" or not choice.statistics:
+        raise ValueError(f"{setting} has no effect, since no logits are compared; leave it out")
+    return choice._replace(statistics_memory_mb=float(value))
 
 
 def _read_settings(algorithm: Any) -> dict[str, Any]:

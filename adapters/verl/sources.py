@@ -65,6 +65,15 @@ def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
     return "passes"
 
 
+def describe(source: Source) -> str:
+    """Where statistics come from, for a line of log."""
+    return {
+        "none": "",
+        "workers": "exact, in the pass for the old log-probs",
+        "passes": "from verl's own log-probs of sampled tokens and entropy",
+    }[source]
+
+
 def runs_reference(choice: Choice, config: Any) -> bool:
     """Whether a model beside the actor has to be loaded for the estimator."""
     return choice.reference and not uses_lora(config.actor_rollout_ref)

@@ -24,7 +24,7 @@ from verl.workers.utils import padding
 from credit.adapters.hooks import check_functions
 from credit.adapters.verl import checks, extra, hooks, rollouts, sources, statistics
 from credit.adapters.verl.extra import fetch_fields, pad_nested
-from credit.adapters.verl.worker import REQUEST, CreditDetachWorker, CreditWorker
+from credit.adapters.verl.worker import MEMORY, REQUEST, CreditDetachWorker, CreditWorker
 
 check_functions(hooks.FRAMEWORK, hooks.TRAINER)
 
@@ -45,6 +45,7 @@ class EstimatorMixin(Trainer):
     def __init__(self, config: Any, *positional: Any, **named: Any) -> None:
         mode = sources.find_v1_mode(config.trainer.v1.trainer_mode, self.computes_statistics)
         self.credit_choice = checks.check_config(config, mode)
+        checks.report(self.credit_choice, config)
         super().__init__(config, *positional, **named)
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
@@ -111,26 +112,25 @@ class CreditMixin(EstimatorMixin):
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         (role,) = {Role.Actor, Role.ActorRollout, Role.ActorRolloutRef} & set(self.role_worker_mapping)
-        pool = self.mapping.pop(role)
-        del self.role_worker_mapping[role]
+        pool, worker = self.mapping.pop(role), self.role_worker_mapping.pop(role)
+        if self.credit_choice.source == "workers":
+            worker = ray.remote(self.worker)
+        roles = [role]
         if sources.runs_reference(self.credit_choice, self.config):
-            if role == Role.Actor:  # separate_async without its hybrid engine
-                self._add_worker(Role.RefPolicy, pool)
-            else:
-                role = Role.ActorRolloutRef
-        self._add_worker(role, pool)
-
-    def _add_worker(self, role: Role, pool: str) -> None:
-        self.role_worker_mapping[role] = ray.remote(self.worker)
-        self.mapping[role] = pool
+            # Without its hybrid engine separate_async has a worker for each model.
+            roles = [Role.Actor, Role.RefPolicy] if role == Role.Actor else [Role.ActorRolloutRef]
+        self.role_worker_mapping |= dict.fromkeys(roles, worker)
+        self.mapping |= dict.fromkeys(roles, pool)
 
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.credit_choice.source != "workers":
             return super()._compute_old_log_prob(batch, metrics)
         batch.extra_info[REQUEST] = " ".join(self.credit_choice.scored)
+        batch.extra_info[MEMORY] = self.credit_choice.statistics_memory_mb
         result = super()._compute_old_log_prob(batch, metrics)
         for each in (batch, result):
-            each.extra_info.pop(REQUEST, None)
+            for key in (REQUEST, MEMORY):
+                each.extra_info.pop(key, None)
         return result
 
     def _collect_fields(self, batch: Any) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import torch
 from transformers import Qwen2Config
 
-from credit.adapters.trl.micro_batches import CHUNK, micro_batches, rows_per_forward
+from credit.adapters.memory import CHUNK
+from credit.adapters.trl.micro_batches import micro_batches, rows_per_forward
 
 QWEN_05B = Qwen2Config(vocab_size=151_936, hidden_size=896, intermediate_size=4864)
 

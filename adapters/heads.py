@@ -1,0 +1,89 @@
+"""What lies between a transformers model's last hidden states and its logits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.utils import is_peft_model
+from torch.distributed.tensor import DTensor
+
+Tensor = torch.Tensor
+PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class Head(NamedTuple):
+    """What turns hidden states into logits."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    soft_cap: float | None
+
+
+def find_base(model: Any) -> Any:
+    """The model of transformers within what PEFT puts around it."""
+    return model.get_base_model() if is_peft_model(model) else model
+
+
+@contextmanager
+def on_hidden_states(model: Any, receive: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Within it a forward of the base model calls receive([B, L, D]) with the hidden states before its head.
+
+    What `receive` returns goes on to the head in their place, unless it is None.
+    """
+
+    def hook(module: Any, arguments: Any, output: Any) -> Any:
+        given = receive(output.last_hidden_state)
+        if given is not None:
+            output.last_hidden_state = given
+        return output
+
+    # Before transformers 5, a model with images is its own base_model, and its backbone is called model.
+    backbone = model.base_model if model.base_model is not model else model.model
+    handle = backbone.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def find_head(model: Any) -> Head:
+    """The base model's lm_head with the scale and cap of its architecture, by the rules of TRL's own head.
+
+    Raises:
+        ValueError: the head is more than a weight and a bias, or they are quantized.
+    """
+    layer = _find_trained_layer(model.get_output_embeddings())
+    _refuse_other_heads(layer)
+    config = model.config.get_text_config()
+    scale = None
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        scale = getattr(config, name, None) if scale is None else scale
+    scaling = getattr(config, "logits_scaling", None)
+    if scale is None and scaling is not None:
+        scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
+    soft_cap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, layer.bias, 1.0 if scale is None else scale, soft_cap)
+
+
+def _find_trained_layer(layer: Any) -> Any:
+    """The layer that runs, of the two that PEFT's modules_to_save keeps."""
+    if not hasattr(layer, "modules_to_save"):
+        return layer
+    off = layer.disable_adapters or not layer.active_adapters
+    return layer.original_module if off else layer.modules_to_save[layer.active_adapters[0]]
+
+
+def _refuse_other_heads(layer: Any) -> None:
+    """Raises ValueError unless the layer's output is its weight times its input, plus a bias."""
+    plain = isinstance(layer, torch.nn.Linear) and type(layer).forward is torch.nn.Linear.forward
+    weight: Any = getattr(layer, "weight", None)
+    kept = isinstance(weight, DTensor) or type(weight) in (torch.nn.Parameter, Tensor)
+    if not (plain and kept and weight.dtype in PLAIN_DTYPES):
+        kind = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        raise ValueError(
+            f"the model's lm_head is a {kind} with a weight of type {type(weight).__name__}, and token "
+            "statistics are computed from a plain weight; leave lm_head, and tokens tied to it, out of the "
+            "adapter and of quantization"
+        )

@@ -1,0 +1,70 @@
+"""The tokens of a micro-batch as verl's FSDP engines lay them out: packed or padded, on one rank or more."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+import credit
+from credit.adapters import memory
+from credit.adapters.fields import compute_by_name
+from credit.adapters.heads import Head
+
+Tensor = torch.Tensor
+
+
+class Tokens(NamedTuple):
+    """What the hidden states of a micro-batch predict on this rank, and where they stand."""
+
+    ids: Tensor  # [M]
+    temperature: Tensor  # [M]
+    mask: Tensor | None  # [B, L] of padded rows; None: the rows are packed
+    padding: int  # behind the packed rows of all ranks
+
+
+def read_tokens(engine: Any, micro_batch: Any) -> Tokens:
+    """The tokens as the engine lays them out for its model."""
+    _, given = engine.prepare_model_inputs(micro_batch)
+    ids = given["input_ids_rmpad_rolled"]
+    if "temperature_rmpad" in given:
+        return Tokens(ids, given["temperature_rmpad"], None, given["pad_size"])
+    lengths = micro_batch["input_ids"].offsets().diff()
+    mask = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    return Tokens(ids, given["temperature"].repeat_interleave(lengths), mask, 0)
+
+
+def compute(
+    names: Sequence[str],
+    tokens: Tokens,
+    hidden: tuple[Tensor, Tensor],
+    heads: tuple[Head, Head],
+    memory_mb: float,
+) -> dict[str, Tensor]:
+    """The statistics [M] of policy and reference, from their hidden states [B, L, D]."""
+    policy, reference = heads
+    size = memory.count_within(memory_mb, memory.tile_bytes(len(policy.weight)))
+    rows = (x[0] if tokens.mask is None else x[tokens.mask] for x in hidden)
+    parts = zip(*(x.split(size) for x in (*rows, tokens.ids, tokens.temperature)), strict=True)
+    found = [
+        compute_by_name(
+            credit.token_statistics_from_hidden,
+            names,
+            *(ours, policy.weight, theirs, reference.weight, ids),
+            temperature=temperature,
+            policy_bias=policy.bias,
+            reference_bias=reference.bias,
+            scale=policy.scale,
+            soft_cap=policy.soft_cap,
+            chunk=memory.CHUNK,
+        )
+        for ours, theirs, ids, temperature in parts
+    ]
+    return {name: torch.cat([part[name] for part in found]) for name in names}
+
+
+def nest(engine: Any, micro_batch: Any, tokens: Tokens, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The statistics [M] of this rank as verl's nested rows, those of a shared sequence from all ranks."""
+    offsets = micro_batch["input_ids"].offsets()
+    if tokens.mask is None:
+        found = {n: engine._gather_and_unpad_packed(x, tokens.padding) for n, x in found.items()}
+    return {name: torch.nested.nested_tensor_from_jagged(x, offsets) for name, x in found.items()}
