@@ -9,6 +9,8 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -61,9 +63,10 @@ def test_all_packages_lie_in_the_folder_of_links():
 @pytest.fixture(scope="module")
 def beside_a_checkout(tmp_path_factory):
     """A folder with a checkout named credit, and what pip puts into an environment for `pip install -e credit`."""
-    hooks = pytest.importorskip(
-        "setuptools.build_meta", reason="setuptools makes the editable install"
-    ).__name__
+    (needed,) = map(Requirement, PYPROJECT["build-system"]["requires"])
+    hooks = PYPROJECT["build-system"]["build-backend"]
+    (lowest,) = needed.specifier
+    pytest.importorskip(needed.name, minversion=lowest.version, reason="it makes the editable install")
     folder = tmp_path_factory.mktemp("beside")
     checkout, installed = folder / "credit", folder / "installed"
     checkout.mkdir()
@@ -121,3 +124,42 @@ def test_an_editable_install_works_beside_the_checkout(beside_a_checkout, statem
     )
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
+
+
+def test_the_types_are_shipped():
+    assert (ROOT / "credit" / "py.typed").exists()
+    assert "py.typed" in SETUPTOOLS["package-data"]["credit"]
+
+
+def test_the_files_of_the_page_are_shipped():
+    folder = ROOT / "credit" / "lens"
+    shipped = {path for pattern in SETUPTOOLS["package-data"]["credit.lens"] for path in folder.glob(pattern)}
+    others = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert shipped == others != set()
+
+
+def test_nothing_is_importable_under_a_folders_bare_name():
+    assert not {name.split(".")[0] for name in SETUPTOOLS["packages"]} & set(LINKED)
+
+
+# What each environment of noxfile.py has to hold; OpenRLHF's and Tunix's leave some of what those ask for out.
+ENVIRONMENTS = {
+    "core": ("test", "torch", "jax"),
+    "trl": ("trl", "demo", "study"),
+    "verl": ("verl",),
+    "openrlhf": ("openrlhf",),
+    "tunix": ("tunix",),
+}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_pins_are_releases_that_the_extras_ask_for(environment):
+    lines = (ROOT / "constraints" / f"{environment}.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {canonicalize_name(name): release for name, release in pins.items()}
+    asked = [*PROJECT["dependencies"], "pytest"]
+    asked += [text for extra in ENVIRONMENTS[environment] for text in PROJECT["optional-dependencies"][extra]]
+    for requirement in map(Requirement, asked):
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"constraints/{environment}.txt lacks {requirement}"
+        assert requirement.specifier.contains(pins[name]), f"{name}=={pins[name]} is not {requirement}"

@@ -26,10 +26,9 @@ class CheckedConfig:
     def __set__(self, trainer: Any, config: Any) -> None:
         if checks.names_credit(config):
             kind = type(trainer).__name__
-            scoring = "credit_sync" if kind in NAMES else "credit_separate_async"
-            mode = sources.Mode(NAMES.get(kind, f"the {kind} of verl"), V1 + scoring)
+            mode = find_mode(kind)
             choice = checks.check_config(config, mode)
-            _refuse_what_only_v1_gives(choice, mode)
+            refuse_what_only_v1_gives(choice, mode)
             rewards.refuse_rejection(choice.estimator, config.algorithm)
             _keep_passes(trainer, choice)
             if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
@@ -42,7 +41,13 @@ class CheckedConfig:
         return trainer.__dict__["config"]
 
 
-def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
+def find_mode(kind: str) -> sources.Mode:
+    """The trainer whose class has that name."""
+    scoring = "credit_sync" if kind in NAMES else "credit_separate_async"
+    return sources.Mode(NAMES.get(kind, f"the {kind} of verl"), V1 + scoring)
+
+
+def refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
     """Refuses arrays that these trainers have and do not hand to an estimator."""
     given = (*sources.OF_PASSES, "deviation", "token_rewards", "turns")
     missing = [name for name in choice.estimator.required_fields if name not in given]

@@ -31,31 +31,42 @@ def read_tokens(estimator: credit.Estimator) -> credit.Estimator:
 
 def refuse_token_rewards(estimator: credit.Estimator, algorithm: Any, source: TokenRewards) -> None:
     """Raises ValueError where rewards of tokens would not be read, be read twice or be moved."""
-    name, setting = FRAMEWORK.name_of(estimator), f"algorithm.credit.token_rewards={source}"
+    parts = [part.estimator for part in traits.list_parts(estimator)]
+    adders = [part for part in parts if isinstance(part, TokenRewarded)]
     if source != "token_level_rewards" and "token_rewards" not in estimator.required_fields:
-        kinds = [part.estimator for part in traits.list_parts(estimator)]
-        way_out = "leave it out"
-        if any(isinstance(kind, TokenRewarded) for kind in kinds):
-            way_out = "set rewards_from=both to add them to the reward of the response, or leave it out"
-        raise ValueError(f"{setting} has no effect with {name}; {way_out}")
-    for part, rewards_from in _list_sources(estimator).items():
-        if rewards_from == "both" and source == "token_level_rewards":
+        both = "set rewards_from=both to add them to the reward of the response, or " if adders else ""
+        raise ValueError(
+            f"algorithm.credit.token_rewards={source} has no effect with {FRAMEWORK.name_of(estimator)}; "
+            f"{both}leave it out"
+        )
+    for part in adders:
+        if part.rewards_from == "both" and source == "token_level_rewards":
             raise ValueError(
-                f"rewards_from=both of {part} adds verl's token_level_rewards to their own sum; set "
+                f"rewards_from=both of {part.name} adds verl's token_level_rewards to their own sum; set "
                 "rewards_from=tokens, or +algorithm.credit.token_rewards=turn_scores or tool_rewards"
             )
-        if rewards_from != "tokens" and algorithm.get("use_kl_in_reward"):
-            raise ValueError(
-                f"rewards_from={rewards_from} of {part} moves the sum of verl's token_level_rewards to the "
-                "last token, and with it the KL penalty of use_kl_in_reward=True on each token; set "
-                "rewards_from=tokens, or algorithm.use_kl_in_reward=False"
-            )
+        if algorithm.get("use_kl_in_reward"):
+            _refuse_kl(part, source)
 
 
-def _list_sources(estimator: credit.Estimator) -> dict[str, str]:
-    """What `rewards_from` is in each part that adds rewards of tokens up, by the part's name."""
-    parts = [part.estimator for part in traits.list_parts(estimator)]
-    return {part.name: part.rewards_from for part in parts if isinstance(part, TokenRewarded)}
+def _refuse_kl(part: TokenRewarded, source: TokenRewards) -> None:
+    """Raises ValueError unless the part reads verl's KL penalty on each token, and subtracts none itself."""
+    option, rewards_from = "algorithm.use_kl_in_reward=True", part.rewards_from
+    if rewards_from != "tokens":
+        raise ValueError(
+            f"rewards_from={rewards_from} of {part.name} moves the sum of verl's token_level_rewards to the "
+            f"last token, and with it the KL penalty of {option} on each token; set rewards_from=tokens, or "
+            "algorithm.use_kl_in_reward=False"
+        )
+    if source != "token_level_rewards":
+        raise ValueError(
+            f"{option} has no effect with {part.name}, which reads the rewards of "
+            f"algorithm.credit.token_rewards={source} alone; leave one of them out"
+        )
+    if getattr(part, "kl_coefficient", 0.0):
+        raise ValueError(
+            f"{option} and kl_coefficient of {part.name} both subtract a KL penalty; leave one of them out"
+        )
 
 
 def name_rewards(estimator: credit.Estimator, algorithm: Any) -> tuple[credit.Estimator, tuple[str, ...]]:

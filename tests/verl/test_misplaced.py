@@ -11,7 +11,7 @@ from omegaconf import open_dict
 import credit
 from credit.adapters.verl import misplaced
 from credit.adapters.verl.misplaced import refuse_misplaced
-from credit.adapters.verl.settings import parse_settings
+from credit.adapters.verl.settings import Choice, parse_settings
 
 VERL = Path(verl.__file__).parent
 OTHERS = sorted(set(credit.names()) - {"mix"})  # which has no defaults
@@ -148,7 +148,7 @@ def test_a_setting_of_a_part_goes_to_the_part(configured):
         ["+actor_rollout_ref.actor.policy_loss.tau=1", "+data.tau=1"],
         ["+credit={score_column:rating}", "+trainer.eta=1", "+alpha=16"],
         ["+algorithm.pf_ppo={reweight_method:pow}", "++algorithm.filter_groups.enable=True"],
-        ["algorithm.use_pf_ppo=True", "+algorithm.gdpo_reward_weights=[1.0]"],
+        ["algorithm.use_pf_ppo=True"],
     ],
     ids=str,
 )
@@ -201,7 +201,10 @@ def test_a_setting_of_the_users_own_estimator_is_found(configured, own_registry)
 
 def test_what_the_adapter_takes_beside_settings_is_known():
     """parse_settings takes each of them, and says of any other key that it is unknown."""
-    values = {"divergence": "exact", "token_rewards": "token_level_rewards", "preset": "verl"}
+    found = {"source", "reward_keys"}  # of a Choice, found out from other options
+    values = {"divergence": "exact", "token_rewards": "token_level_rewards", "statistics_memory_mb": 64}
+    assert set(values) == set(Choice._fields) - {"estimator"} - found
+    values["preset"] = "verl"
     assert set(values) == misplaced.ADAPTERS
     for setting, value in values.items():
         parse_settings({"adv_estimator": "credit_dgpo", "credit": {setting: value}})

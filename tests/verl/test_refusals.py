@@ -17,6 +17,7 @@ from credit.adapters.verl import hooks
 DGPO = ["algorithm.adv_estimator=credit_dgpo"]
 NO_LOG_PROBS = "actor_rollout_ref.rollout.calculate_log_probs=False"
 SYNC = [*DGPO, "trainer.v1.trainer_mode=credit_sync", "actor_rollout_ref.ref.log_prob_use_dynamic_bsz=True"]
+VEOMNI = [*SYNC, "model_engine=veomni"]
 BINARY = [*SYNC, "+algorithm.credit.divergence=binary"]
 SINGLE = "actor_rollout_ref.rollout.n=1"
 BYPASS = "algorithm.rollout_correction.bypass_mode=True"
@@ -163,6 +164,14 @@ def build(configured):
             "needs an estimator of credit",
         ),
         ([*SYNC[:2]], "whose batch size is not set; set actor_rollout_ref.ref.log_prob_micro"),
+        (
+            [*VEOMNI, "actor_rollout_ref.model.use_fused_kernels=True"],
+            "model.use_fused_kernels=False, or use",
+        ),
+        (
+            [*VEOMNI, "actor_rollout_ref.ref.veomni.pad_to_length=True"],
+            "set actor_rollout_ref.ref.veomni.pad_to_length=False, or use",
+        ),
         ([*SYNC, BYPASS], "bypass_mode=False, or use .algorithm.credit.divergence=binary"),
         (
             [*SYNC, "actor_rollout_ref.ref.ulysses_sequence_parallel_size=2"],
@@ -263,6 +272,7 @@ def test_estimators_of_entropy_alone_work_on_every_engine_and_mode(build, overri
         [*DGPO, *SYNC[2:], "trainer.v1.trainer_mode=credit_colocate_async"],
         [*SYNC, "+algorithm.credit.kappa=0", "+algorithm.credit.preset=verl"],
         [*BINARY, "actor_rollout_ref.model.use_fused_kernels=True"],
+        VEOMNI,
         [*SYNC, "actor_rollout_ref.model.use_fused_kernels=True"],
         [*SYNC, "actor_rollout_ref.actor.pad_to_length=True", "actor_rollout_ref.ref.pad_to_length=True"],
         [*SYNC, "+algorithm.credit.statistics_memory_mb=64"],

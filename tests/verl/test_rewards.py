@@ -3,6 +3,7 @@
 import logging
 from types import SimpleNamespace
 
+import by_hand
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,7 @@ from omegaconf import OmegaConf
 from tensordict import NonTensorStack, TensorDict
 from verl.protocol import DataProto
 from verl.trainer.ppo import core_algos
-from verl.trainer.ppo.ray_trainer import apply_kl_penalty, compute_advantage
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer, apply_kl_penalty, compute_advantage
 from verl.trainer.ppo.v1 import PPOTrainerSync, trainer_base
 
 import credit
@@ -103,59 +104,13 @@ def test_rewards_of_tokens_give_verls_optimal_baselines(name, seed):
     assert_equal(call(name, drawn, mask, index, **fields), theirs, mask)
 
 
-def turns_by_hand(mask):
-    """The columns of each turn of each row."""
-    found = []
-    for row in mask.tolist():
-        runs, last = [], None
-        for column, there in enumerate(row):
-            if there and last != column - 1:
-                runs.append([])
-            if there:
-                runs[-1].append(column)
-                last = column
-        found.append(runs)
-    return found
-
-
-def standardize(values):
-    values = np.asarray(values)
-    spread = values.std(ddof=1) if len(values) > 1 else 1.0
-    return (values - values.mean()) / (spread + 1e-6)
-
-
-def mt_grpo_by_hand(rewards, mask, index):
-    result, of_rows = np.zeros(mask.shape), turns_by_hand(mask)
-    for group in set(index):
-        rows = np.flatnonzero(index == group)
-        for row, outcome in zip(rows, standardize(rewards[rows].sum(axis=1)), strict=True):
-            result[row] += outcome * np.asarray(mask[row])
-        for k in range(max(len(of_rows[row]) for row in rows)):
-            having = [row for row in rows if len(of_rows[row]) > k]
-            own = standardize([rewards[row, of_rows[row][k]].sum() for row in having])
-            for row, value in zip(having, own, strict=True):
-                result[row, of_rows[row][k]] += value
-    return result
-
-
-def process_grpo_by_hand(rewards, mask, index):
-    result, of_rows = np.zeros(mask.shape), turns_by_hand(mask)
-    for group in set(index):
-        steps = [(row, k) for row in np.flatnonzero(index == group) for k in range(len(of_rows[row]))]
-        own = standardize([rewards[row, of_rows[row][k]].sum() for row, k in steps])
-        for (row, k), value in zip(steps, own, strict=True):
-            for before in range(k + 1):
-                result[row, of_rows[row][before]] += value
-    return result
-
-
-@pytest.mark.parametrize("by_hand", [mt_grpo_by_hand, process_grpo_by_hand])
+@pytest.mark.parametrize("name", ["mt_grpo", "process_grpo"])
 @pytest.mark.parametrize("seed", range(5))
-def test_turns_have_the_rewards_of_their_tokens(by_hand, seed):
+def test_turns_have_the_rewards_of_their_tokens(name, seed):
     index, mask, drawn = draw(seed)
     rewards = drawn * mask
-    ours, _ = call(by_hand.__name__.removesuffix("_by_hand"), rewards, mask, index)
-    expected = by_hand(rewards.double().numpy(), mask, index)
+    ours, _ = call(name, rewards, mask, index)
+    expected = getattr(by_hand, name)(rewards.double().numpy(), mask, index)
     assert np.abs(expected).max() > 1
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-4)
 
@@ -272,6 +227,7 @@ def scores_of(rows):
 LAST = scores_of(
     [[0.0] * (len(row) - 1) + [reward] for row, reward in zip(MASKS, (1.0, 0, 0, 2), strict=True)]
 )
+NAMED = "+algorithm.gdpo_reward_keys=[right,format]"
 MT_GRPO = ["algorithm.adv_estimator=credit_mt_grpo", *REJECTS]
 
 
@@ -334,6 +290,18 @@ def test_batches_without_calls_of_tools_have_no_rewards_of_them(monkeypatch, con
         )
 
 
+def test_states_are_those_at_the_ends_of_turns_before_rejection(monkeypatch, configured):
+    states = [[0, 0, 7, 0, 0, 8], [0, 7, 0, 0, 0, 9], [0, 0, 0, 7], [7, 0, 0, 8]]
+    columns = {**LAST, "extra_fields": NonTensorStack(*[{"states": row} for row in states])}
+    given = ["algorithm.adv_estimator=credit_gigpo", *REJECTS]
+    found, _ = train_step(monkeypatch, configured, MASKS, [(0, 2)], dict(columns), *given)
+    plain, _ = train_step(monkeypatch, configured, MASKS, [], dict(columns), *given)
+    plain[0][2] = 0.0
+    for own, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(own, other)
+    assert plain[0][0] != plain[0][5]
+
+
 def test_outside_of_v1_turns_after_rejection_are_refused():
     index, mask, drawn = draw(1)
     data = DataProto.from_dict(
@@ -345,9 +313,22 @@ def test_outside_of_v1_turns_after_rejection_are_refused():
     compute_advantage(data, "credit_mt_grpo", config=OmegaConf.create({"rollout_correction": {}}))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (MT_GRPO, "credit_mt_grpo needs turns, .* use a V1 trainer"),
+        (["algorithm.adv_estimator=credit_gdpo", NAMED], "credit_gdpo needs several rewards, which .*use_v1"),
+        ([*MT_GRPO, "+algorithm.credit.token_rewards=tool_rewards"], "credit_mt_grpo needs tool_rewards"),
+    ],
+)
+def test_trainers_before_v1_refuse_what_they_do_not_hand_over(configured, overrides, message):
+    trainer = object.__new__(RayPPOTrainer)
+    with pytest.raises(ValueError, match=message):
+        trainer.config = configured(*overrides)
+
+
 # --- several rewards by name, and the rewards of greedy responses ----------------------------------------
 
-NAMED = "+algorithm.gdpo_reward_keys=[right,format]"
 GDPO = ["algorithm.adv_estimator=credit_gdpo", "+algorithm.credit.preset=verl", NAMED]
 
 
@@ -433,6 +414,14 @@ KEYS = {"gdpo_reward_keys": ["a", "b"]}
         (
             {"name": "gae", "use_kl_in_reward": True, "credit": {"rewards_from": "response"}},
             "rewards_from=response of gae moves .* last token, and with it the KL penalty",
+        ),
+        (
+            {"name": "process_grpo", "use_kl_in_reward": True, "credit": {"token_rewards": "turn_scores"}},
+            "use_kl_in_reward=True has no effect with process_grpo, .*token_rewards=turn_scores alone",
+        ),
+        (
+            {"name": "reinforce_plus_plus", "use_kl_in_reward": True, "credit": {"kl_coefficient": 0.1}},
+            "both subtract a KL penalty",
         ),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import train_on_cpu
+import turn_witness
 
 STEPS = 3
 TIMEOUT = 3600  # seconds; a run takes about 60 on two free cores, and any time on busy ones
@@ -95,6 +96,32 @@ def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(tr
         for array in ("tokens", "responses", "turns"):
             assert entry[f"credit/error_of_{array}"] < 1e-5
     assert "training/filter_groups/evicted_samples" in set().union(*log)
+
+
+def test_rewards_of_tokens_in_three_turns_with_kl_and_rejection(train, tmp_path):
+    loop = tmp_path / "loop.yaml"
+    loop.write_text("- {name: turns, _target_: turns_loop.TurnsLoop}")
+    log, _ = train(
+        "grpo",
+        "algorithm.adv_estimator=credit_turn_witness",
+        f"+algorithm.credit.gamma={turn_witness.GAMMA}",
+        "algorithm.use_kl_in_reward=True",
+        f"algorithm.kl_ctrl.kl_coef={turn_witness.COEFFICIENT}",
+        "algorithm.rollout_correction.rollout_rs=token_k1",
+        "algorithm.rollout_correction.rollout_rs_threshold=0.1_10.0",
+        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loop}",
+        "actor_rollout_ref.rollout.agent.default_agent_loop=turns",
+        "actor_rollout_ref.model.external_lib=turn_witness",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    )
+    for entry in log:
+        assert entry["credit/rejected"] > 0
+        assert entry["credit/turns_max"] == 3
+        assert entry["credit/holes"] == 2 * 16
+        assert entry["credit/error_of_mask"] == entry["credit/error_of_turns"] == 0
+        for of in ("rewards", "returns", "advantages"):
+            assert entry[f"credit/error_of_{of}"] < 2e-5
+    assert max(entry["credit/penalty_max"] for entry in log) > 1e-3
 
 
 def test_dgpo_with_lora_and_partial_rollouts(train):
