@@ -11,7 +11,7 @@ import torch
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, hooks, rewards, rollouts, settings, sources, statistics
+from credit.adapters.verl import checks, hooks, passes, rewards, rollouts, settings, sources
 
 check_functions(hooks.FRAMEWORK, hooks.LEGACY)
 
@@ -26,10 +26,7 @@ class CheckedConfig:
     def __set__(self, trainer: Any, config: Any) -> None:
         if checks.names_credit(config):
             kind = type(trainer).__name__
-            mode = find_mode(kind)
-            choice = checks.check_config(config, mode)
-            refuse_what_only_v1_gives(choice, mode)
-            rewards.refuse_rejection(choice.estimator, config.algorithm)
+            choice = check_config(config, find_mode(kind))
             _keep_passes(trainer, choice)
             if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
                 checks.report(choice, config)
@@ -47,9 +44,17 @@ def find_mode(kind: str) -> sources.Mode:
     return sources.Mode(NAMES.get(kind, f"the {kind} of verl"), V1 + scoring)
 
 
-def refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
+def check_config(config: Any, mode: sources.Mode) -> settings.Choice:
+    """As `checks.check_config`, which holds for V1, with what these trainers do not give."""
+    choice = checks.check_config(config, mode)
+    _refuse_what_only_v1_gives(choice, mode)
+    rewards.refuse_rejection(choice.estimator, config.algorithm)
+    return choice
+
+
+def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
     """Refuses arrays that these trainers have and do not hand to an estimator."""
-    given = (*sources.OF_PASSES, "deviation", "token_rewards", "turns")
+    given = (*passes.STATISTICS, "deviation", "token_rewards", "turns")
     missing = [name for name in choice.estimator.required_fields if name not in given]
     if choice.token_rewards != "token_level_rewards":
         missing.append(choice.token_rewards)
@@ -71,8 +76,8 @@ def _keep_passes(trainer: Any, choice: settings.Choice) -> None:
     arrays = dict[str, Tensor]()
 
     def hand_over() -> None:
-        size = sources.read_vocabulary_size(trainer.config)
-        fields = statistics.derive_from_passes(arrays, choice.statistics, size)
+        size = passes.read_vocabulary_size(trainer.config)
+        fields = passes.derive_statistics(arrays, choice.statistics, size)
         padding = [False] * len(arrays["old_log_probs"])
         rollouts.set_step(rollouts.StepContext((), padding, fields, choice))
 

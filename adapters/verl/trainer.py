@@ -22,7 +22,7 @@ from verl.trainer.ppo.v1 import (
 from verl.workers.utils import padding
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, extra, hooks, rollouts, sources, statistics
+from credit.adapters.verl import checks, extra, hooks, passes, rollouts, sources, statistics
 from credit.adapters.verl.extra import fetch_fields, pad_nested
 from credit.adapters.verl.worker import MEMORY, REQUEST, CreditDetachWorker, CreditWorker
 
@@ -75,18 +75,18 @@ class EstimatorMixin(Trainer):
     def _collect_from_passes(self, batch: Any) -> dict[str, Tensor]:
         """What verl's own passes computed [N, T]: the entropy, and the statistics that follow from them."""
         from_passes = self.credit_choice.source == "passes"
-        names = statistics.OF_PASSES if from_passes else ("entropy",)
+        names = passes.FIELDS if from_passes else ("entropy",)
         arrays = {name: pad_nested(array).float() for name, array in fetch_fields(batch, *names).items()}
         # verl's bypass mode computes no entropy.
         fields = {"extra.entropy": arrays["entropy"]} if "entropy" in arrays else {}
         if from_passes:
             needs, size = self.credit_choice.statistics, self._vocabulary_size
-            fields |= statistics.derive_from_passes(arrays, needs, size)
+            fields |= passes.derive_statistics(arrays, needs, size)
         return fields
 
     @cached_property
     def _vocabulary_size(self) -> int:
-        return sources.read_vocabulary_size(self.config)
+        return passes.read_vocabulary_size(self.config)
 
 
 class CreditMixin(EstimatorMixin):
