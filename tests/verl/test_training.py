@@ -124,9 +124,12 @@ def test_rewards_of_tokens_in_three_turns_with_kl_and_rejection(train, tmp_path)
     assert max(entry["credit/penalty_max"] for entry in log) > 1e-3
 
 
-def test_dgpo_with_lora_and_partial_rollouts(train):
+def test_dgpo_with_lora_and_partial_rollouts_on_two_rewards_by_name(train):
     log, _ = train(
         "dgpo",
+        "+algorithm.credit.base={name:gdpo}",
+        "+algorithm.gdpo_reward_keys=[score,doubled]",
+        "+algorithm.gdpo_reward_weights=[1.0,0.5]",
         "trainer.v1.trainer_mode=credit_colocate_async",
         "actor_rollout_ref.model.lora_rank=8",
         "actor_rollout_ref.model.lora.merge=True",
