@@ -37,7 +37,8 @@ def check_config(config: Any, mode: sources.Mode) -> settings.Choice:
         settings.refuse_misplaced_settings(algorithm, core_algos.ADV_ESTIMATOR_REGISTRY)
         raise ValueError(
             f"{mode.name} needs an estimator of credit, and algorithm.adv_estimator="
-            f"{algorithm.adv_estimator} is not one; set it to one of {settings.list_names()}"
+            f"{algorithm.adv_estimator} is not one; set it to one of {settings.list_names()}, or take verl's "
+            "own trainer"
         )
     choice = settings.parse_settings(algorithm)
     misplaced.refuse_misplaced(config, choice.estimator)
@@ -50,7 +51,7 @@ def report(choice: settings.Choice, config: Any) -> None:
     own: list[Option] = [("divergence", choice.divergence, "exact")] if choice.reference else []
     if "token_rewards" in choice.estimator.required_fields:
         own.append(("token_rewards", choice.token_rewards, "token_level_rewards"))
-    report_estimator(hooks.FRAMEWORK, choice.estimator, own, sources.describe(choice.source))
+    report_estimator(hooks.FRAMEWORK, choice.estimator, own, sources.describe(choice))
     options.report_differences(choice, config)
 
 

@@ -7,9 +7,6 @@ from omegaconf import OmegaConf
 
 OFF = (None, False, 0, 1, "disabled")
 """Values with which an option changes nothing."""
-BINARY = (
-    "or use +algorithm.credit.divergence=binary (a weaker signal, from the log-probs of sampled tokens alone)"
-)
 
 
 class Limit(NamedTuple):
@@ -26,11 +23,6 @@ FUSED = tuple(
 )
 MEGATRON = (
     *FUSED,
-    Limit(
-        "{role}.megatron.pipeline_model_parallel_size",
-        "leaves no place for the reference's forward within a stage of the policy's pipeline",
-        "1",
-    ),
     Limit(
         "{role}.megatron.virtual_pipeline_model_parallel_size",
         "splits the model of a rank into several, and has not been tried",
@@ -65,8 +57,8 @@ LAYOUT = {
     "megatron": tuple(
         f"megatron.{option}"
         for option in (
-            *("tensor_model_parallel_size", "context_parallel_size", "expert_model_parallel_size"),
-            *("expert_tensor_parallel_size", "sequence_parallel", "dtype"),
+            *("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size"),
+            *("expert_model_parallel_size", "expert_tensor_parallel_size", "sequence_parallel", "dtype"),
         )
     ),
 }
@@ -85,7 +77,7 @@ def find_obstacle(name: str, models: Any, two_models: bool) -> str | None:
     if strategy not in LIMITS:
         return (
             f"{name} takes exact statistics from engines of verl's that show their logits, which "
-            f"strategy={strategy} does not; set actor and ref strategy=fsdp2, {BINARY}"
+            f"strategy={strategy} does not; set actor_rollout_ref.actor.strategy=fsdp2"
         )
     obstacles = _list_limits(name, models, strategy, ("actor", "ref") if two_models else ("actor",))
     return next(obstacles, None) or (_find_other_layout(name, models, strategy) if two_models else None)
@@ -98,7 +90,7 @@ def _list_limits(name: str, models: Any, strategy: str, roles: tuple[str, ...]) 
             if value is True or value not in OFF:  # True equals 1
                 yield (
                     f"actor_rollout_ref.{option}={value} {limit.reason}, and {name} needs exact statistics; "
-                    f"set actor_rollout_ref.{option}={limit.off}, {BINARY}"
+                    f"set actor_rollout_ref.{option}={limit.off}"
                 )
 
 
@@ -107,7 +99,7 @@ def _find_other_layout(name: str, models: Any, strategy: str) -> str | None:
         ours, theirs = (OmegaConf.select(models, f"{role}.{option}") for role in ("actor", "ref"))
         if ours != theirs:
             return (
-                f"{name} compares policy and reference shard by shard, but actor.{option} is {ours} and "
-                f"ref.{option} is {theirs}; set actor_rollout_ref.ref.{option}={ours}"
+                f"{name} compares policy and reference in one layout, but actor_rollout_ref.actor.{option} "
+                f"is {ours} and actor_rollout_ref.ref.{option} is {theirs}; set the latter to {ours}"
             )
     return None

@@ -23,7 +23,7 @@ FRAMEWORK = Framework(
         "seq-mean-token-sum": "sequence_sum",
         "seq-mean-token-sum-norm": "fixed_horizon",
     },
-    loss_hint="clip_ratio_c: None is no dual clip, a large number",
+    loss_hint="clip_ratio_c=None is no dual clip, which a large number gives",
 )
 
 REGISTRY = {"verl.trainer.ppo.core_algos": {"register_adv_est": "name_or_enum"}}

@@ -49,7 +49,10 @@ def _refuse_loss_mode(estimator: credit.Estimator, mode: str) -> None:
     option = "actor_rollout_ref.actor.policy_loss.loss_mode"
     if mode not in core_algos.POLICY_LOSS_REGISTRY:
         known = ", ".join(sorted(core_algos.POLICY_LOSS_REGISTRY))
-        raise ValueError(f"{option} is {mode!r}, which verl does not know; it knows {known}")
+        raise ValueError(
+            f"{option} is {mode!r}, which verl does not know; it knows {known}, and a loss of your "
+            "own if actor_rollout_ref.model.external_lib imports it"
+        )
     if mode == "geo_mean":
         rules.refuse_one_ratio(FRAMEWORK, estimator, f"{option}=geo_mean", f"set {option}=vanilla")
 
@@ -57,9 +60,9 @@ def _refuse_loss_mode(estimator: credit.Estimator, mode: str) -> None:
 def _refuse_temperature(name: str, temperature: float) -> None:
     if not temperature > 0:
         raise ValueError(
-            f"actor_rollout_ref.rollout.temperature is {temperature:g}, at which all responses to a prompt "
-            f"are the same, verl divides logits by 0, and {name} has nothing to learn from; set it to a "
-            "number above 0 (validation has a temperature of its own, rollout.val_kwargs.temperature)"
+            f"actor_rollout_ref.rollout.temperature is {temperature:g}, with which {name} has nothing to "
+            "learn from, since all responses to a prompt are the same; set it to a number above 0 (that of "
+            "validation is actor_rollout_ref.rollout.val_kwargs.temperature)"
         )
 
 
@@ -69,7 +72,7 @@ def _refuse_unbatched(name: str, ref: Any) -> None:
     if not ref.log_prob_use_dynamic_bsz and all(ref.get(size) is None for size in sizes):
         raise ValueError(
             f"{name} runs the reference model, whose batch size is not set; set actor_rollout_ref.ref."
-            "log_prob_micro_batch_size_per_gpu, or use_dynamic_bsz=True for actor, rollout and ref"
+            "log_prob_micro_batch_size_per_gpu, or actor_rollout_ref.actor.use_dynamic_bsz=True"
         )
 
 

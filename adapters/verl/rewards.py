@@ -123,7 +123,7 @@ def refuse_greedy_baseline(estimator: credit.Estimator) -> None:
     if "baseline_rewards" in estimator.required_fields:
         raise ValueError(
             f"{FRAMEWORK.name_of(estimator)} needs baseline_rewards, those of greedy responses, which verl "
-            "samples for its own adv_estimator=remax alone, in its legacy trainers; use that, or another "
+            "samples for its own adv_estimator=remax alone, with trainer.use_v1=False; use that, or another "
             f"estimator, such as {FRAMEWORK.prefix}rloo"
         )
 

@@ -74,7 +74,7 @@ def compute_advantages(
     """
     if index is None:
         raise ValueError(
-            f"{name} needs the prompts' uid, which this trainer does not pass on; use a V1 trainer"
+            f"{name} needs the prompts' uid, which this trainer does not pass on; set trainer.use_v1=True"
         )
     step = _STEP.get() or StepContext((), [False] * len(response_mask), {})
     choice = step.choice or _check_call(name, config, index)
@@ -153,8 +153,8 @@ def _make_rollouts(
     absent = [each for each in ("rewards", *needs) if each not in given]
     if absent:
         raise ValueError(
-            f"{name} needs {', '.join(absent)} of the batch, which only a trainer of credit's "
-            "provides: trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"
+            f"{name} needs {', '.join(absent)}, which this trainer does not hand to estimators; verl's V1 "
+            "trainers do, and statistics of tokens come with trainer.v1.trainer_mode=credit_sync"
         )
     rollouts = credit.Rollouts(
         rewards=given["rewards"],

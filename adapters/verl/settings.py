@@ -60,6 +60,8 @@ def parse_settings(algorithm: Any) -> Choice:
     if "name" in settings:
         raise ValueError("algorithm.credit.name is not used; the name goes to algorithm.adv_estimator")
     name = str(algorithm.get("adv_estimator"))
+    if name.removeprefix(PREFIX) not in credit.names():
+        raise ValueError(f"unknown estimator {name!r}; known: {list_names()}")
     estimator = credit.parse({"name": name.removeprefix(PREFIX), **settings})
     if divergence == "binary" and "deviation" not in estimator.required_fields:
         raise ValueError(f"algorithm.credit.divergence=binary has no effect with {name}; leave it out")

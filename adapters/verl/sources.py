@@ -11,14 +11,22 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass
 
+from credit.adapters.memory import BUDGET_MB
 from credit.adapters.verl import engines
-from credit.adapters.verl.engines import BINARY
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import Choice, Source
 
 OF_PASSES = ("log_probs", "reference_log_probs", "normalized_entropy", "extra.entropy")
 """The statistics that verl's own passes give."""
 ENTROPY = ("normalized_entropy", "extra.entropy")
+
+
+HIDDEN_STATES = ("fsdp", "fsdp2")
+"""Engines whose hidden states are compared, in tiles of a budget; those of others are whole logits."""
+BINARY = (
+    ", or use +algorithm.credit.divergence=binary (a weaker signal, from the log-probs of sampled tokens "
+    "alone)"
+)
 
 
 class Mode(NamedTuple):
@@ -58,20 +66,29 @@ def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
     exact = choice.divergence == "exact"
     obstacle = _find_obstacle(choice, config, mode) if exact else None
     if exact and obstacle is None:
+        _refuse_idle_budget(choice, config.actor_rollout_ref.actor.strategy)
         return "workers"
     if obstacle and not set(choice.statistics) <= set(OF_PASSES):
-        raise ValueError(obstacle)
+        raise ValueError(obstacle + (BINARY if set(choice.statistics) <= {*OF_PASSES, "deviation"} else ""))
     _refuse_unless_passes_give(choice, config, mode)
     return "passes"
 
 
-def describe(source: Source) -> str:
+def _refuse_idle_budget(choice: Choice, strategy: str) -> None:
+    if choice.statistics_memory_mb != BUDGET_MB and strategy not in HIDDEN_STATES:
+        budget = f"algorithm.credit.statistics_memory_mb={choice.statistics_memory_mb:g}"
+        reason = f"which compares whole logits with strategy={strategy}"
+        raise ValueError(
+            f"{budget} has no effect with {FRAMEWORK.name_of(choice.estimator)}, {reason}; leave it out"
+        )
+
+
+def describe(choice: Choice) -> str:
     """Where statistics come from, for a line of log."""
-    return {
-        "none": "",
-        "workers": "exact, in the pass for the old log-probs",
-        "passes": "from verl's own log-probs of sampled tokens and entropy",
-    }[source]
+    if choice.source == "workers":
+        return "exact, in the pass for the old log-probs"
+    sampled = "log-probs of sampled tokens, and " if choice.reference else ""
+    return f"from verl's own {sampled}entropy" if choice.source == "passes" else ""
 
 
 def runs_reference(choice: Choice, config: Any) -> bool:
@@ -96,7 +113,7 @@ def _refuse_unless_passes_give(choice: Choice, config: Any, mode: Mode) -> None:
     if skips_passes(config) and set(ENTROPY) & set(choice.statistics):
         way_out = ", or +algorithm.credit.kappa=0" if "deviation" in choice.statistics else ""
         raise ValueError(
-            "rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
+            "algorithm.rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
             f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False{way_out}"
         )
     if choice.reference and not (mode.scores_tokens or need_reference_policy(config)):
@@ -123,14 +140,13 @@ def _find_obstacle(choice: Choice, config: Any, mode: Mode) -> str | None:
         return f"{name} needs token statistics, which {mode.name} does not compute; add {mode.scoring}"
     if skips_passes(config):
         return (
-            "rollout_correction.bypass_mode=True skips the policy's forward pass, in which the statistics "
-            f"for {name} are computed; set algorithm.rollout_correction.bypass_mode=False, {BINARY}"
+            "algorithm.rollout_correction.bypass_mode=True skips the policy's forward pass, in which the "
+            f"statistics for {name} are computed; set algorithm.rollout_correction.bypass_mode=False"
         )
     two_models = runs_reference(choice, config)
     if two_models and mode.name.endswith("separate_async") and not models.get("hybrid_engine", True):
         return (
             f"{name} compares policy and reference within one worker, but hybrid_engine=False of "
-            "separate_async gives each of them its own; leave actor_rollout_ref.hybrid_engine at True, "
-            f"{BINARY}"
+            "separate_async gives each of them its own; leave actor_rollout_ref.hybrid_engine at True"
         )
     return engines.find_obstacle(name, models, two_models)

@@ -9,13 +9,13 @@ import torch
 
 import credit
 from credit.adapters.verl import hidden_states, logits_hook
+from credit.adapters.verl.sources import HIDDEN_STATES
 from credit.adapters.verl.whole_heads import find_plain_head, is_own_unit
 
 Tensor = torch.Tensor
 
 KEY = hidden_states.KEY
 """What precedes the name of a statistic in verl's batch."""
-STRATEGIES = ("fsdp", "fsdp2")  # of the engines whose hidden states are read
 
 
 def collect_statistics(
@@ -45,7 +45,7 @@ def refuse_without_logits(actor: Any, reference: Any) -> None:
     ):
         obstacle = _find_obstacle(actor, reference) if chosen else None
         if obstacle:
-            way_out = f"or set actor_rollout_ref.{place}.{option}=False"
+            way_out = f"set actor_rollout_ref.{place}.{option}=False"
             raise ValueError(f"{option}=True leaves no logits to compare, and {obstacle}; {way_out}")
     lost = _find_lost_by_fused_kernels(engine) if fused else None
     if lost:
@@ -59,8 +59,8 @@ def _find_obstacle(actor: Any, reference: Any) -> str | None:
         if worker is None:
             continue
         strategy = worker.engine.engine_config.strategy
-        if strategy not in STRATEGIES:
-            return f"hidden states are read with strategy={' or '.join(STRATEGIES)}, not with {strategy}"
+        if strategy not in HIDDEN_STATES:
+            return f"hidden states are read with strategy={' or '.join(HIDDEN_STATES)}, not with {strategy}"
         try:
             find_plain_head(worker.engine)
         except ValueError as error:
@@ -73,7 +73,7 @@ def _find_lost_by_fused_kernels(engine: Any) -> str | None:
     if is_own_unit(engine):
         return (
             "read the weight of lm_head, of which strategy=fsdp2 leaves a shard unless it is tied to the "
-            "embeddings; set actor_rollout_ref.actor.strategy=fsdp, and ref.strategy"
+            "embeddings; set actor_rollout_ref.actor.strategy=fsdp and actor_rollout_ref.ref.strategy=fsdp"
         )
     head = find_plain_head(engine)
     parts = {"bias": head.bias is not None, "scale": head.scale != 1.0, "soft cap": head.soft_cap is not None}

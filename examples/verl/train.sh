@@ -20,8 +20,6 @@ estimator=${1:?one of dgpo, dapo, grpo, dr_grpo, rloo}
 shift
 : "${MODEL:?path or hub name of the model}" "${TRAIN:?parquet file to train on}" "${VAL:?parquet file to validate on}"
 
-# With exact statistics the logits of policy and reference are held at once in the log-prob pass, so
-# log_prob_max_token_len_per_gpu is half of what GRPO would take.
 exec python -m verl.trainer.main_ppo --config-dir "$here/config" --config-name "$estimator" \
     actor_rollout_ref.model.path="$MODEL" \
     data.train_files="$TRAIN" data.val_files="$VAL" \

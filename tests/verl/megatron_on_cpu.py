@@ -37,6 +37,7 @@ def nothing(*_, **__):
 
 torch.cuda.current_device = lambda: "cpu"
 torch.cuda.synchronize = nothing
+torch.Tensor.cuda = lambda tensor, *_, **__: tensor
 tensor_parallel.model_parallel_cuda_manual_seed = nothing
 CudaRNGStatesTracker.fork = lambda *_: nullcontext()
 OnCPU().__enter__()

@@ -50,7 +50,7 @@ MORE = {"role_worker_mapping": {}, "resource_pool_manager": None}
         ([GRPO, "actor_rollout_ref.rollout.n=1"], "set actor_rollout_ref.rollout.n to 2 or more"),
         ([GRPO, "actor_rollout_ref.rollout.temperature=0"], "temperature is 0"),
         ([GRPO, "+algorithm.credit.tau=1"], "unknown setting 'tau'"),
-        (["algorithm.adv_estimator=credit_dgop"], "unknown estimator 'dgop'"),
+        (["algorithm.adv_estimator=credit_dgop"], "unknown estimator 'credit_dgop'"),
         ([DGPO], "needs token statistics, which .* does not compute; add trainer.use_v1=True trainer.v1"),
         (BINARY, "needs log-probs of the reference, which .* does not run"),
         (
