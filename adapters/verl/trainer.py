@@ -68,6 +68,8 @@ class EstimatorMixin(Trainer):
         choice = self.credit_choice
         if choice.token_rewards != "token_level_rewards":
             fields["token_rewards"] = extra.collect_turn_scores(batch, choice.token_rewards)
+        elif {"token_rewards", "turns"} <= set(choice.estimator.required_fields):
+            extra.report_unread_scores(choice.estimator, batch)
         if choice.reward_keys:
             fields["rewards"] = extra.collect_rewards(choice.estimator, choice.reward_keys, batch)
         return fields | self._collect_from_passes(batch)

@@ -51,9 +51,7 @@ def with_bias():
 def test_a_head_that_is_not_plain_is_refused_where_there_are_no_logits(option):
     other = worker(with_lora_on_its_head(), **{option: True})
     name = {"fused": "use_fused_kernels", "to_length": "pad_to_length"}[option]
-    with pytest.raises(
-        ValueError, match=rf"{name}=True leaves no logits .*lm_head is a .*; or set .*{name}=F"
-    ):
+    with pytest.raises(ValueError, match=rf"{name}=True leaves no logits .*lm_head is a .*; set .*{name}=F"):
         statistics.refuse_without_logits(other, None)
     with pytest.raises(ValueError, match="lm_head is a"):
         statistics.refuse_without_logits(worker(small(), **{option: True}), worker(with_lora_on_its_head()))
@@ -93,3 +91,10 @@ def test_fused_kernels_on_a_shard_of_the_head_are_refused_by_the_worker(tmp_path
             *(score_rank.__file__, 1, str(tmp_path / "model"), str(tmp_path)),
             "actor_rollout_ref.model.use_fused_kernels=True",
         )
+
+
+def test_log_probs_that_are_not_the_models_are_an_error():
+    own = torch.nested.nested_tensor_from_jagged(torch.linspace(-9, -1, 8), torch.tensor([0, 3, 8]))
+    hidden_states.refuse_other_logits(own.bfloat16(), own)
+    with pytest.raises(ValueError, match="2 nats off verl's own, so its logits are made in another way"):
+        hidden_states.refuse_other_logits(own - 2.0, own)

@@ -272,6 +272,19 @@ def test_scores_of_an_agent_loop_are_read_by_name(monkeypatch, configured, sourc
         )
 
 
+def test_scores_that_an_estimator_of_turns_does_not_read_are_reported(monkeypatch, configured, caplog):
+    extra._report_unread.cache_clear()
+    columns = {**LAST, "extra_fields": NonTensorStack(*[{"tool_rewards": [1.0], "turn_scores": []}] * 4)}
+    with caplog.at_level(logging.WARNING, "credit"):
+        for _ in range(2):
+            train_step(monkeypatch, configured, MASKS, [], dict(columns), *MT_GRPO)
+        given = ["algorithm.adv_estimator=credit_reinforce_plus_plus"]
+        train_step(monkeypatch, configured, MASKS, [], dict(columns), *given)
+    (message,) = [record.getMessage() for record in caplog.records if "agent loop" in record.getMessage()]
+    assert "credit_mt_grpo reads" in message
+    assert "token_rewards=tool_rewards" in message
+
+
 def test_batches_without_calls_of_tools_have_no_rewards_of_them(monkeypatch, configured):
     columns = {**LAST, "extra_fields": NonTensorStack(*[{"tool_rewards": []}] * 4)}
     given = [*MT_GRPO, "+algorithm.credit.token_rewards=tool_rewards"]
