@@ -22,6 +22,7 @@ ENGINES = (
     ("the same with fused kernels", (FUSED,)),
     ("`veomni`", ("model_engine=veomni",)),
     ("the same with fused kernels", ("model_engine=veomni", FUSED)),
+    ("`fsdp_turbo`", tuple(f"actor_rollout_ref.{role}.strategy=fsdp_turbo" for role in ("actor", "ref"))),
     (
         "`megatron`, tensor and context parallel",
         (
@@ -35,7 +36,7 @@ ENGINES = (
         ("model_engine=megatron", f"{OF_MEGATRON}.pipeline_model_parallel_size=2"),
     ),
     ("`megatron` with fused kernels", ("model_engine=megatron", FUSED)),
-    ("`torchtitan`", ("model_engine=torchtitan",)),
+    ("`torchtitan` and all others", ("model_engine=torchtitan",)),
     ("any, with `bypass_mode`", ("algorithm.rollout_correction.bypass_mode=True",)),
     ("any, with `hybrid_engine=False`", ("actor_rollout_ref.hybrid_engine=False",)),
 )
