@@ -41,14 +41,17 @@ ENGINES = (
     ("any, with `hybrid_engine=False`", ("actor_rollout_ref.hybrid_engine=False",)),
 )
 TRAINERS = {
-    "verl's V1 modes": (checks.check_config, sources.find_v1_mode("separate_async", scores_tokens=False)),
+    "verl's V1 modes": (
+        checks.check_config,
+        sources.find_v1_mode("separate_async", computes_statistics=False),
+    ),
     "`credit_sync`, `credit_colocate_async`": (
         checks.check_config,
-        sources.find_v1_mode("sync", scores_tokens=True),
+        sources.find_v1_mode("sync", computes_statistics=True),
     ),
     "`credit_separate_async`": (
         checks.check_config,
-        sources.find_v1_mode("separate_async", scores_tokens=True),
+        sources.find_v1_mode("separate_async", computes_statistics=True),
     ),
     "before V1": (legacy.check_config, legacy.find_mode("RayPPOTrainer")),
 }

@@ -12,10 +12,10 @@ from verl.utils.device import get_device_id
 from credit.adapters.fields import REFERENCE_FIELDS
 from credit.adapters.heads import on_hidden_states
 from credit.adapters.verl import layout
+from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.whole_heads import find_model, whole_heads
 
 Tensor = torch.Tensor
-KEY = "credit_"  # of the statistics in verl's batch
 ROUNDING = 0.25  # nats: of 16-bit logits below 64, of which verl takes log-probs
 
 

@@ -34,16 +34,16 @@ class Mode(NamedTuple):
     """The options that choose a trainer of credit's in its place; the same if it is one."""
 
     @property
-    def scores_tokens(self) -> bool:
+    def computes_statistics(self) -> bool:
         """Whether its workers compute statistics."""
         return self.name == self.scoring
 
 
-def find_v1_mode(base: str, scores_tokens: bool) -> Mode:
+def find_v1_mode(base: str, computes_statistics: bool) -> Mode:
     """verl's trainer mode of that name, or credit's that extends it."""
     ours = f"credit_{base}" if base in V1 else "credit_sync"
     option = "trainer.v1.trainer_mode"
-    return Mode(f"{option}={ours if scores_tokens else base}", f"{option}={ours}")
+    return Mode(f"{option}={ours if computes_statistics else base}", f"{option}={ours}")
 
 
 def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
@@ -108,7 +108,7 @@ def _refuse_unless_passes_give(choice: Choice, config: Any, mode: Mode) -> None:
             "algorithm.rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
             f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False{way_out}"
         )
-    if choice.reference and not (mode.scores_tokens or need_reference_policy(config)):
+    if choice.reference and not (mode.computes_statistics or need_reference_policy(config)):
         raise ValueError(
             f"{name} needs log-probs of the reference, which {mode.name} does not run; add {mode.scoring}"
         )
@@ -117,7 +117,7 @@ def _refuse_unless_passes_give(choice: Choice, config: Any, mode: Mode) -> None:
 def _find_obstacle(choice: Choice, config: Any, mode: Mode) -> str | None:
     """Why no worker computes exact statistics, and the way out; None if one does."""
     name, models = FRAMEWORK.name_of(choice.estimator), config.actor_rollout_ref
-    if not mode.scores_tokens:
+    if not mode.computes_statistics:
         return f"{name} needs token statistics, which {mode.name} does not compute; add {mode.scoring}"
     if passes.are_skipped(config):
         return (

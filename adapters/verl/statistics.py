@@ -8,9 +8,6 @@ from credit.adapters.verl import hidden_states, logits_hook
 from credit.adapters.verl.sources import HIDDEN_STATES
 from credit.adapters.verl.whole_heads import find_plain_head, is_own_unit
 
-KEY = hidden_states.KEY
-"""What precedes the name of a statistic in verl's batch."""
-
 
 def collect_statistics(
     actor: Any, reference: Any, data: Any, fields: Sequence[str], memory_mb: float

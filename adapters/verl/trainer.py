@@ -22,8 +22,9 @@ from verl.trainer.ppo.v1 import (
 from verl.workers.utils import padding
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, extra, hooks, passes, rollouts, sources, statistics
+from credit.adapters.verl import checks, extra, hooks, passes, rollouts, sources
 from credit.adapters.verl.extra import fetch_fields, pad_nested
+from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.worker import MEMORY, REQUEST, CreditDetachWorker, CreditWorker
 
 check_functions(hooks.FRAMEWORK, hooks.TRAINER)
@@ -139,7 +140,7 @@ class CreditMixin(EstimatorMixin):
         fields = super()._collect_fields(batch)
         if self.credit_choice.source != "workers":
             return fields
-        names = {statistics.KEY + name: name for name in self.credit_choice.scored}
+        names = {KEY + name: name for name in self.credit_choice.scored}
         data = fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
         return fields | {
