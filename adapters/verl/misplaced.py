@@ -153,7 +153,10 @@ def _write(value: Any) -> str:
 def _is_verls(config: Mapping[Any, Any], place: str, key: Any) -> bool:
     """Whether the dataclass of that section has the key, or a configuration that verl ships."""
     target = _select(config, place).get("_target_")
-    fields = getattr(resolve_name(target), "__dataclass_fields__", {}) if target else {}
+    try:
+        fields = getattr(resolve_name(target), "__dataclass_fields__", {}) if target else {}
+    except (ImportError, AttributeError, ValueError):  # verl's own error will name it
+        fields = {}
     return key in fields or any(key in _select(shipped, place) for shipped in _read_shipped())
 
 

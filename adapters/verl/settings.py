@@ -33,7 +33,8 @@ class Choice(NamedTuple):
     @property
     def scored(self) -> tuple[str, ...]:
         """What the workers compute: also what is logged, but for the entropy, which verl has itself."""
-        return tuple(name for name in fields.add_logged(self.statistics) if name != "extra.entropy")
+        logged = (name for name in fields.add_logged(self.statistics) if name != "extra.entropy")
+        return tuple(dict.fromkeys((*self.statistics, *logged)))
 
     @property
     def reference(self) -> bool:
