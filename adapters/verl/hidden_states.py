@@ -12,6 +12,7 @@ from verl.utils.device import get_device_id
 from credit.adapters.fields import REFERENCE_FIELDS
 from credit.adapters.heads import on_hidden_states
 from credit.adapters.verl import layout
+from credit.adapters.verl.head_check import first_logits, refuse_other_logits
 from credit.adapters.verl.whole_heads import find_model, whole_heads
 
 Tensor = torch.Tensor
@@ -45,17 +46,28 @@ def collect_statistics(
 def _forward_step(scored: Pass, step: Any, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
     """The engine's own step, with the statistics among its outputs."""
     micro_batch, found = micro_batch.to(get_device_id()), dict[str, Tensor]()
+    expected: list[Tensor] = []
     tokens = layout.read_tokens(scored.policy, micro_batch)
 
     def score(hidden: Tensor, other: Tensor) -> None:
         with whole_heads(scored.policy, scored.reference, scored.compares) as heads:
             found.update(layout.compute(scored.fields, tokens, (hidden, other), heads, scored.memory_mb))
+            expected.append(first_logits(heads[0], hidden))
 
-    with on_hidden_states(find_model(scored.policy), _make_receiver(scored, step, micro_batch, score)):
+    prepare = partial(_prepare_checked, scored.policy, expected, scored.policy.prepare_model_outputs)
+    receiver = _make_receiver(scored, step, micro_batch, score)
+    model = find_model(scored.policy)
+    with on_hidden_states(model, receiver), _replaced(scored.policy, "prepare_model_outputs", prepare):
         loss, output = step(micro_batch, loss_function=loss_function, forward_only=forward_only)
     nested = layout.nest(scored.policy, micro_batch, tokens, found)
     output["model_output"] |= {KEY + name: values for name, values in nested.items()}
     return loss, output
+
+
+def _prepare_checked(engine: Any, expected: list[Tensor], prepare: Any, output: Any, **given: Any) -> Any:
+    """The engine's own function, if the output's logits are those that the head gives."""
+    refuse_other_logits(find_model(engine), output, expected[0])
+    return prepare(output=output, **given)
 
 
 def _make_receiver(scored: Pass, step: Any, micro_batch: Any, score: Any) -> Callable[[Tensor], None]:
