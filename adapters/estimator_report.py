@@ -38,7 +38,7 @@ def report_estimator(
 
 
 def _list_settings(estimator: Estimator) -> Iterator[Option]:
-    """Name, value and default of each setting; one that has no default of its own is its own default."""
+    """Name, value and default of each setting; the value is its own default where a setting has none."""
     for name, field in type(estimator).model_fields.items():
         value = getattr(estimator, name)
         if name in ("name", "loss"):

@@ -1,12 +1,16 @@
-"""What lies between a transformers model's last hidden states and its logits."""
+"""What lies between a transformers model's last hidden states and its logits, and statistics through it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import is_peft_model
 from torch.distributed.tensor import DTensor
+
+import credit
+from credit.adapters.fields import compute_by_name
+from credit.adapters.memory import CHUNK
 
 Tensor = torch.Tensor
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -65,6 +69,31 @@ def find_head(model: Any) -> Head:
         scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
     soft_cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
     return Head(layer.weight, layer.bias, 1.0 if scale is None else scale, soft_cap)
+
+
+def compute_statistics(
+    names: Sequence[str],
+    hidden: tuple[Tensor, Tensor],
+    heads: tuple[Head, Head],
+    ids: Tensor,
+    temperature: float | Tensor,
+) -> dict[str, Tensor]:
+    """The statistics [M] of those names of the ids [M], from policy's and reference's hidden states [M, D].
+
+    The weights are whole; the reference's scale and soft cap are the policy's.
+    """
+    policy, reference = heads
+    return compute_by_name(
+        credit.token_statistics_from_hidden,
+        names,
+        *(hidden[0], policy.weight, hidden[1], reference.weight, ids),
+        temperature=temperature,
+        policy_bias=policy.bias,
+        reference_bias=reference.bias,
+        scale=policy.scale,
+        soft_cap=policy.soft_cap,
+        chunk=CHUNK,
+    )
 
 
 def _find_trained_layer(layer: Any) -> Any:

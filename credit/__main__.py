@@ -12,6 +12,7 @@ COMMANDS = {
     "credit.lens": "show the credit of each token of completions, as a page or in the terminal",
     "credit.table": "print the table of estimators as Markdown",
     "credit.adapters.table": "print which estimator each framework can feed as Markdown",
+    "credit.adapters.verl.coverage": "print what works with verl's engines and trainers (needs verl)",
     "credit.adapters.trl": "train with TRL's GRPO script and an estimator",
     "credit.adapters.openrlhf": "train with OpenRLHF's command and an estimator",
 }
@@ -19,7 +20,7 @@ COMMANDS = {
 
 def write_overview() -> str:
     """The commands, the estimators with a line about each, and where to read on."""
-    commands = [f"  python -m {name:26}{text}" for name, text in COMMANDS.items()]
+    commands = [f"  python -m {name:31}{text}" for name, text in COMMANDS.items()]
     estimators = [
         f"  {name:30}{(getdoc(kind) or '').partition(chr(10))[0]}"
         for name, kind in sorted(estimator_classes().items())

@@ -238,6 +238,12 @@ def test_the_table_of_estimators_and_frameworks_is_the_codes():
     )
 
 
+def test_the_readme_names_every_shared_file_and_every_file_of_verls():
+    text, folder = (ROOT / "adapters/README.md").read_text(), ROOT / "adapters"
+    names = {path.name for path in (*folder.glob("*.py"), *(folder / "verl").glob("*.py"))} - {"__init__.py"}
+    assert not [name for name in sorted(names) if f"`{name}`" not in text]
+
+
 def test_rules_that_try_the_estimator():
     pytest.importorskip("torch")
     with pytest.raises(ValueError, match="single response every advantage is 0; set samples to 2 or more"):

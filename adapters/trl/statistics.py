@@ -11,9 +11,9 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
 
 import credit
-from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name, needs_reference
+from credit.adapters import heads
+from credit.adapters.fields import REFERENCE_FIELDS, needs_reference
 from credit.adapters.heads import Head, find_head
-from credit.adapters.memory import CHUNK
 from credit.adapters.trl import images
 from credit.adapters.trl.forward import compute_hidden_states, find_base
 from credit.adapters.trl.micro_batches import micro_batches
@@ -97,20 +97,12 @@ def _score_rows(
         with _reference_model(trainer) as model:
             reference_hidden, reference = _hidden_states(trainer, model, inputs, mask)
     with _gather_parameters(policy.weight, policy.bias, reference.weight, reference.bias):
-        chosen = compute_by_name(
-            credit.token_statistics_from_hidden,
+        chosen = heads.compute_statistics(
             names,
-            policy_hidden,
-            _full_tensor(policy.weight),
-            reference_hidden,
-            _full_tensor(reference.weight),
+            (policy_hidden, reference_hidden),
+            (_gather_shards(policy), _gather_shards(reference)),
             inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
-            temperature=trainer.temperature,
-            policy_bias=_full_tensor(policy.bias),
-            reference_bias=_full_tensor(reference.bias),
-            scale=policy.scale,
-            soft_cap=policy.soft_cap,
-            chunk=CHUNK,
+            trainer.temperature,
         )
     return {name: _scatter(field, mask) for name, field in chosen.items()}
 
@@ -156,8 +148,13 @@ def _gather_parameters(*parameters: Any) -> Iterator[None]:
         yield
 
 
-def _full_tensor(parameter: Any) -> Any:
-    return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+def _gather_shards(head: Head) -> Head:
+    """The head with its weight and bias whole, which are FSDP 2's shards."""
+
+    def gather(parameter: Any) -> Any:
+        return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+    return head._replace(weight=gather(head.weight), bias=gather(head.bias))
 
 
 def _scatter(values: Tensor, mask: Tensor) -> Tensor:

@@ -6,62 +6,71 @@ Every cell is found by the checks that a trainer makes at its start, on verl's o
 import argparse
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from omegaconf import open_dict
 
 from credit.adapters.verl import checks, legacy, sources
 
-ENGINES = {
-    "`fsdp`, `fsdp2`": (),
-    "the same with fused kernels": ("actor_rollout_ref.model.use_fused_kernels=True",),
-    "`veomni`": ("model_engine=veomni",),
-    "the same with fused kernels ": (
-        "model_engine=veomni",
-        "actor_rollout_ref.model.use_fused_kernels=True",
+FUSED = "actor_rollout_ref.model.use_fused_kernels=True"
+OF_MEGATRON = "actor_rollout_ref.actor.megatron"
+ENGINES = (
+    ("`fsdp`, `fsdp2`", ()),
+    ("the same with fused kernels", (FUSED,)),
+    ("`veomni`", ("model_engine=veomni",)),
+    ("the same with fused kernels", ("model_engine=veomni", FUSED)),
+    ("`fsdp_turbo`", tuple(f"actor_rollout_ref.{role}.strategy=fsdp_turbo" for role in ("actor", "ref"))),
+    (
+        "`megatron`, tensor and context parallel",
+        (
+            "model_engine=megatron",
+            f"{OF_MEGATRON}.tensor_model_parallel_size=2",
+            f"{OF_MEGATRON}.context_parallel_size=2",
+        ),
     ),
-    "`megatron`, tensor and context parallel": (
-        "model_engine=megatron",
-        "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2",
-        "actor_rollout_ref.actor.megatron.context_parallel_size=2",
+    (
+        "the same with several pipeline stages",
+        ("model_engine=megatron", f"{OF_MEGATRON}.pipeline_model_parallel_size=2"),
     ),
-    "the same with several pipeline stages": (
-        "model_engine=megatron",
-        "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=2",
+    ("`megatron` with fused kernels", ("model_engine=megatron", FUSED)),
+    ("`torchtitan` and all others", ("model_engine=torchtitan",)),
+    ("any, with `bypass_mode`", ("algorithm.rollout_correction.bypass_mode=True",)),
+    ("any, with `hybrid_engine=False`", ("actor_rollout_ref.hybrid_engine=False",)),
+)
+TRAINERS = {
+    "verl's V1 modes": (
+        checks.check_config,
+        sources.find_v1_mode("separate_async", computes_statistics=False),
     ),
-    "`megatron` with fused kernels": (
-        "model_engine=megatron",
-        "actor_rollout_ref.model.use_fused_kernels=True",
+    "`credit_sync`, `credit_colocate_async`": (
+        checks.check_config,
+        sources.find_v1_mode("sync", computes_statistics=True),
     ),
-    "`torchtitan`": ("model_engine=torchtitan",),
-    "any, with `bypass_mode`": ("algorithm.rollout_correction.bypass_mode=True",),
-    "any, with `hybrid_engine=False`": ("actor_rollout_ref.hybrid_engine=False",),
+    "`credit_separate_async`": (
+        checks.check_config,
+        sources.find_v1_mode("separate_async", computes_statistics=True),
+    ),
+    "before V1": (legacy.check_config, legacy.find_mode("RayPPOTrainer")),
 }
-MODES = {
-    "verl's V1 modes": sources.find_v1_mode("separate_async", scores_tokens=False),
-    "`credit_sync`, `credit_colocate_async`": sources.find_v1_mode("sync", scores_tokens=True),
-    "`credit_separate_async`": sources.find_v1_mode("separate_async", scores_tokens=True),
-    "before V1": legacy.find_mode("RayPPOTrainer"),
-}
-KINDS = {
-    "rewards": ("algorithm.adv_estimator=credit_grpo",),
-    "entropy": ("algorithm.adv_estimator=credit_top_entropy",),
-    "sampled": ("algorithm.adv_estimator=credit_dgpo", "+algorithm.credit.divergence=binary"),
-    "exact": ("algorithm.adv_estimator=credit_dgpo",),
+KINDS: dict[str, tuple[str, dict[str, str]]] = {  # an estimator of each, and its settings
+    "rewards": ("credit_grpo", {}),
+    "entropy": ("credit_top_entropy", {}),
+    "sampled": ("credit_dgpo", {"divergence": "binary"}),
+    "exact": ("credit_dgpo", {}),
 }
 USUAL = ("actor_rollout_ref.rollout.n=8", "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=1")
 
 
 def write_markdown() -> str:
     """The table: a row per engine, a column per trainer."""
-    rows = [f"| engine | {' | '.join(MODES)} |", "|---" * (len(MODES) + 1) + "|"]
-    for name, options in ENGINES.items():
-        configs = {kind: _compose(*USUAL, *options, *estimator) for kind, estimator in KINDS.items()}
-        cells = [
-            ", ".join(kind for kind, config in configs.items() if _works(config, mode))
-            for mode in MODES.values()
-        ]
-        rows.append(f"| {name.strip()} | {' | '.join(cells)} |")
+    rows = [f"| engine | {' | '.join(TRAINERS)} |", "|---" * (len(TRAINERS) + 1) + "|"]
+    for name, options in ENGINES:
+        config = _compose(*USUAL, *options)
+        cells = [", ".join(_list_kinds(config, *trainer)) for trainer in TRAINERS.values()]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
@@ -70,14 +79,14 @@ def _compose(*overrides: str) -> Any:
         return compose("ppo_trainer", overrides=list(overrides))
 
 
-def _works(config: Any, mode: sources.Mode) -> bool:
-    try:
-        choice = checks.check_config(config, mode)
-        if mode == MODES["before V1"]:
-            legacy.refuse_what_only_v1_gives(choice, mode)
-    except ValueError:
-        return False
-    return True
+def _list_kinds(config: Any, check: Callable[..., Any], mode: sources.Mode) -> Iterator[str]:
+    """The kinds of estimators that the trainer's check lets pass."""
+    for kind, (estimator, settings) in KINDS.items():
+        with open_dict(config):
+            config.algorithm.update(adv_estimator=estimator, credit=settings)
+        with suppress(ValueError):
+            check(config, mode)
+            yield kind
 
 
 def main(arguments: list[str] | None = None) -> int:

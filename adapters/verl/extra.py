@@ -1,7 +1,9 @@
 """Arrays by name from the rows of verl's TransferQueue: the user's own, and what verl has beside rewards."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, get_args
 
 import torch
 import transfer_queue as tq
@@ -11,10 +13,11 @@ import credit
 from credit.adapters import extra
 from credit.adapters.verl import turns
 from credit.adapters.verl.hooks import FRAMEWORK
-from credit.adapters.verl.rewards import KEYS
+from credit.adapters.verl.rewards import KEYS, TokenRewards
 from credit.fields import EXTRA
 
 Tensor = torch.Tensor
+logger = logging.getLogger("credit")
 OWN = {"extra.token_ids": "responses", "extra.values": "values"}  # verl's names of what it has itself
 DICTS = ("extra_fields", "extra_info")  # what an agent loop adds to a row, and the data set's own
 
@@ -49,6 +52,24 @@ def collect_turn_scores(batch: KVBatchMeta, name: str) -> Tensor:
             f"{name!r}], which no row of this batch has; leave it out for verl's token_level_rewards"
         )
     return turns.place_scores(name, [row or [] for row in rows], pad_nested(data["response_mask"]).bool())
+
+
+def report_unread_scores(estimator: credit.Estimator, batch: KVBatchMeta) -> None:
+    """Logs once that an agent loop scores turns, and the estimator reads other rewards of them."""
+    data = fetch_fields(batch, "extra_fields")
+    rows = _list_rows(data["extra_fields"]) if "extra_fields" in data else []
+    for name in get_args(TokenRewards)[1:]:
+        if any(fields.get(name) for fields in rows):
+            _report_unread(FRAMEWORK.name_of(estimator), name)
+
+
+@cache
+def _report_unread(estimator: str, name: str) -> None:
+    logger.warning(
+        "%s reads the rewards of turns in verl's token_level_rewards, and not the %s of the agent loop; set "
+        "+algorithm.credit.token_rewards=%s to read those instead",
+        *(estimator, name, name),
+    )
 
 
 def collect_rewards(estimator: credit.Estimator, keys: Sequence[str], batch: KVBatchMeta) -> Tensor:

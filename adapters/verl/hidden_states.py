@@ -12,11 +12,11 @@ from verl.utils.device import get_device_id
 from credit.adapters.fields import REFERENCE_FIELDS
 from credit.adapters.heads import on_hidden_states
 from credit.adapters.verl import layout
-from credit.adapters.verl.head_check import first_logits, refuse_other_logits
+from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.whole_heads import find_model, whole_heads
 
 Tensor = torch.Tensor
-KEY = "credit_"  # of the statistics in verl's batch
+ROUNDING = 0.25  # nats: of 16-bit logits below 64, of which verl takes log-probs
 
 
 class Pass(NamedTuple):
@@ -46,28 +46,33 @@ def collect_statistics(
 def _forward_step(scored: Pass, step: Any, micro_batch: Any, loss_function: Any, forward_only: bool) -> Any:
     """The engine's own step, with the statistics among its outputs."""
     micro_batch, found = micro_batch.to(get_device_id()), dict[str, Tensor]()
-    expected: list[Tensor] = []
     tokens = layout.read_tokens(scored.policy, micro_batch)
+    names = tuple(dict.fromkeys((*scored.fields, "log_probs")))
 
     def score(hidden: Tensor, other: Tensor) -> None:
         with whole_heads(scored.policy, scored.reference, scored.compares) as heads:
-            found.update(layout.compute(scored.fields, tokens, (hidden, other), heads, scored.memory_mb))
-            expected.append(first_logits(heads[0], hidden))
+            found.update(layout.compute(names, tokens, (hidden, other), heads, scored.memory_mb))
 
-    prepare = partial(_prepare_checked, scored.policy, expected, scored.policy.prepare_model_outputs)
-    receiver = _make_receiver(scored, step, micro_batch, score)
-    model = find_model(scored.policy)
-    with on_hidden_states(model, receiver), _replaced(scored.policy, "prepare_model_outputs", prepare):
+    with on_hidden_states(find_model(scored.policy), _make_receiver(scored, step, micro_batch, score)):
         loss, output = step(micro_batch, loss_function=loss_function, forward_only=forward_only)
     nested = layout.nest(scored.policy, micro_batch, tokens, found)
-    output["model_output"] |= {KEY + name: values for name, values in nested.items()}
+    refuse_other_logits(output["model_output"]["log_probs"], nested["log_probs"])
+    output["model_output"] |= {KEY + name: nested[name] for name in scored.fields}
     return loss, output
 
 
-def _prepare_checked(engine: Any, expected: list[Tensor], prepare: Any, output: Any, **given: Any) -> Any:
-    """The engine's own function, if the output's logits are those that the head gives."""
-    refuse_other_logits(find_model(engine), output, expected[0])
-    return prepare(output=output, **given)
+def refuse_other_logits(theirs: Tensor, ours: Tensor) -> None:
+    """Raises ValueError if the model's log-probs are not those of its hidden states and head.
+
+    A model can do more between the two than `heads.find_head` knows of.
+    """
+    gaps = (theirs.values().float() - ours.values()).abs()
+    gap = gaps[gaps.isfinite()].mean()
+    if gap > ROUNDING:
+        raise ValueError(
+            f"log-probs from the model's hidden states and lm_head are {gap:.3g} nats off verl's own, so its "
+            "logits are made in another way; use +algorithm.credit.divergence=binary, or report the model"
+        )
 
 
 def _make_receiver(scored: Pass, step: Any, micro_batch: Any, score: Any) -> Callable[[Tensor], None]:

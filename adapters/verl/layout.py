@@ -5,10 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-import credit
 from credit.adapters import memory
-from credit.adapters.fields import compute_by_name
-from credit.adapters.heads import Head
+from credit.adapters.heads import Head, compute_statistics
 
 Tensor = torch.Tensor
 
@@ -41,22 +39,11 @@ def compute(
     memory_mb: float,
 ) -> dict[str, Tensor]:
     """The statistics [M] of policy and reference, from their hidden states [B, L, D]."""
-    policy, reference = heads
-    size = memory.count_within(memory_mb, memory.tile_bytes(len(policy.weight)))
+    size = memory.count_within(memory_mb, memory.tile_bytes(len(heads[0].weight)))
     rows = (x[0] if tokens.mask is None else x[tokens.mask] for x in hidden)
     parts = zip(*(x.split(size) for x in (*rows, tokens.ids, tokens.temperature)), strict=True)
     found = [
-        compute_by_name(
-            credit.token_statistics_from_hidden,
-            names,
-            *(ours, policy.weight, theirs, reference.weight, ids),
-            temperature=temperature,
-            policy_bias=policy.bias,
-            reference_bias=reference.bias,
-            scale=policy.scale,
-            soft_cap=policy.soft_cap,
-            chunk=memory.CHUNK,
-        )
+        compute_statistics(names, (ours, theirs), heads, ids, temperature)
         for ours, theirs, ids, temperature in parts
     ]
     return {name: torch.cat([part[name] for part in found]) for name in names}

@@ -11,7 +11,7 @@ import torch
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, hooks, rewards, rollouts, settings, sources, statistics
+from credit.adapters.verl import checks, hooks, passes, rewards, rollouts, settings, sources
 
 check_functions(hooks.FRAMEWORK, hooks.LEGACY)
 
@@ -28,10 +28,7 @@ class CheckedConfig:
         _forget_passes(trainer)
         if checks.names_credit(config):
             kind = find_verls(type(trainer)).__name__
-            mode = find_mode(kind)
-            choice = checks.check_config(config, mode)
-            refuse_what_only_v1_gives(choice, mode)
-            rewards.refuse_rejection(choice.estimator, config.algorithm)
+            choice = check_config(config, find_mode(kind))
             _keep_passes(trainer, choice, config)
             if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
                 checks.report(choice, config)
@@ -54,9 +51,17 @@ def find_mode(kind: str) -> sources.Mode:
     return sources.Mode(NAMES.get(kind, f"the {kind} of verl"), V1 + scoring)
 
 
-def refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
+def check_config(config: Any, mode: sources.Mode) -> settings.Choice:
+    """As `checks.check_config`, which holds for V1, with what these trainers do not give."""
+    choice = checks.check_config(config, mode)
+    _refuse_what_only_v1_gives(choice, mode)
+    rewards.refuse_rejection(choice.estimator, config.algorithm)
+    return choice
+
+
+def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> None:
     """Refuses arrays that these trainers have and do not hand to an estimator."""
-    given = (*sources.OF_PASSES, "deviation", "token_rewards", "turns")
+    given = (*passes.STATISTICS, "deviation", "token_rewards", "turns")
     missing = [name for name in choice.estimator.required_fields if name not in given]
     if choice.token_rewards != "token_level_rewards":
         missing.append(choice.token_rewards)
@@ -75,12 +80,12 @@ def _keep_passes(trainer: Any, choice: settings.Choice, config: Any) -> None:
     if choice.source != "passes":
         return
     compute_old, compute_reference = trainer._compute_old_log_prob, trainer._compute_ref_log_prob
-    arrays, bypasses = dict[str, Tensor](), sources.skips_passes(config)
-    read_size = cache(partial(sources.read_vocabulary_size, config))
+    arrays, bypasses = dict[str, Tensor](), passes.are_skipped(config)
+    read_size = cache(partial(passes.read_vocabulary_size, config))
 
     def hand_over() -> None:
         size = read_size() if "entropy" in arrays else 0
-        fields = statistics.derive_from_passes(arrays, choice.statistics, size)
+        fields = passes.derive_statistics(arrays, choice.statistics, size)
         padding = [False] * len(arrays["old_log_probs"])
         rollouts.set_step(rollouts.StepContext((), padding, fields, choice, once=True))
 

@@ -11,7 +11,7 @@ import credit
 from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name
 
 Tensor = torch.Tensor
-KEY = "credit_"  # of the statistics in verl's batch
+KEY = "credit_"  # precedes the name of a statistic in verl's batch
 
 
 @contextmanager

@@ -74,10 +74,10 @@ def _describe_vocabulary(engine: Any) -> dict[str, Any]:
 def _lay_out_next_ids(engine: Any, data: Any, data_format: str) -> Tensor:
     """The ids of the next tokens in the layout of the logits, this rank's part of each sequence."""
     model = unwrap_model(engine.module[0])
-    lay_out = preprocess_thd_engine if data_format == "thd" else preprocess_bshd_engine
     if data_format == "thd":
-        options = {"cp_layout": engine._get_context_parallel_layout(model)}
+        lay_out, options = preprocess_thd_engine, {"cp_layout": engine._get_context_parallel_layout(model)}
     else:
-        options = {"forced_max_seqlen": tu.get_non_tensor_data(data, key="forced_max_seqlen", default=None)}
+        length = tu.get_non_tensor_data(data, key="forced_max_seqlen", default=None)
+        lay_out, options = preprocess_bshd_engine, {"forced_max_seqlen": length}
     fp8 = model.config.fp8 in ("e4m3", "hybrid")
     return lay_out(data["input_ids"], need_roll=True, use_fp8_padding=fp8, **options)[0]

@@ -8,8 +8,7 @@ logits of that micro-batch are there.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from verl.utils import tensordict_utils as tu
@@ -22,28 +21,33 @@ Tensor = torch.Tensor
 LOGITS_ALONE = {"calculate_entropy": False, "calculate_sum_pi_squared": False, "distillation_only": True}
 
 
-@dataclass
-class Kept:
-    """What the last stage keeps of a micro-batch: the call of the head, with the states in host memory."""
+class HeadCall(NamedTuple):
+    """A call of the model's head on the last stage, with the states in the host's memory."""
 
-    input_ids: Tensor  # nested
     hidden: Tensor
     device: torch.device
     options: dict[str, Any]
 
 
-class Head:
+class Kept(NamedTuple):
+    """What the last stage keeps of a micro-batch."""
+
+    input_ids: Tensor  # nested
+    call: HeadCall
+
+
+class HeadAlone:
     """Stands for a model whose layers have run: a call gives the logits of the kept states."""
 
-    def __init__(self, model: Any, kept: Kept) -> None:
-        self.model, self.kept = model, kept
+    def __init__(self, model: Any, call: HeadCall) -> None:
+        self.model, self.call = model, call
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
     def __call__(self, **_: Any) -> Tensor:
-        hidden = self.kept.hidden.to(self.kept.device)
-        logits, _bias = _find_head(self.model)(hidden, **self.kept.options)
+        hidden = self.call.hidden.to(self.call.device)
+        logits, _bias = _find_head(self.model)(hidden, **self.call.options)
         return logits.transpose(0, 1).contiguous().float()  # as megatron-core's models return them
 
 
@@ -58,10 +62,10 @@ def run_before(actor: Any, reference: Any, data: Any) -> Callable[[Any], Tensor]
     """Runs the reference; the function gives the logits of each micro-batch, in the order of the policy's."""
     worker = reference or actor
     model = unwrap_model(worker.engine.module[0])
-    kept: list[Kept] = []
+    calls, kept = list[HeadCall](), list[Kept]()
     own = _copy_for(actor, data)
     tu.assign_non_tensor(own, no_lora_adapter=reference is None, **LOGITS_ALONE)
-    with _keep_states(model, kept), pass_logits(worker, own, _make_noter(kept)):
+    with _record_calls(model, calls), pass_logits(worker, own, _make_keeper(calls, kept)):
         worker.infer_batch(own)
 
     def find(data: Any) -> Tensor:
@@ -69,7 +73,7 @@ def run_before(actor: Any, reference: Any, data: Any) -> Callable[[Any], Tensor]
         if not torch.equal(first.input_ids.values(), data["input_ids"].values()):
             raise RuntimeError("verl split the batch into other micro-batches for policy than for reference")
         with _without_adapter(actor, reference):
-            return _forward_logits(worker.engine, Head(model, first), data)
+            return _forward_logits(worker.engine, HeadAlone(model, first.call), data)
 
     return find
 
@@ -106,32 +110,32 @@ def _copy_for(actor: Any, data: Any) -> Any:
 
 
 @contextmanager
-def _keep_states(model: Any, kept: list[Kept]) -> Iterator[None]:
+def _record_calls(model: Any, calls: list[HeadCall]) -> Iterator[None]:
     """Appends each call of the model's head; only the last stage has one."""
     if not model.post_process:
         yield
         return
 
-    def keep(_: Any, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> None:
-        kept.append(Kept(torch.empty(0), arrays[0].cpu(), arrays[0].device, options))
+    def record(_: Any, arrays: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+        calls.append(HeadCall(arrays[0].cpu(), arrays[0].device, options))
 
-    handle = _find_head(model).register_forward_pre_hook(keep, with_kwargs=True)
+    handle = _find_head(model).register_forward_pre_hook(record, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _make_noter(kept: list[Kept]) -> Callable[..., Any]:
-    """A loss function that notes to which micro-batch the states belong that were kept last."""
+def _make_keeper(calls: list[HeadCall], kept: list[Kept]) -> Callable[..., Any]:
+    """A loss function that keeps the last call of the head with the ids of its micro-batch."""
 
-    def note(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
+    def keep(*, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
         if student_logits is None:
             return zero_loss(data)
-        kept[-1].input_ids = data["input_ids"]
+        kept.append(Kept(data["input_ids"], calls.pop()))
         return {}
 
-    return note
+    return keep
 
 
 def _find_head(model: Any) -> Any:

@@ -57,20 +57,24 @@ def _find_misplaced(config: Mapping[Any, Any], estimator: credit.Estimator) -> I
             path = f"{place}.{key}".removeprefix(".")
             if path in (*PLACES, "algorithm.credit") or (key in given and place != "algorithm"):
                 continue
-            found = list(_find_in_key(path, str(key), value, estimator))
+            found = _find_in_key(path, str(key), value, estimator)
             if found and not _is_verls(config, place, key):
                 yield from found
 
 
-def _find_in_key(path: str, key: str, value: Any, estimator: credit.Estimator) -> Iterator[Misplaced]:
-    in_algorithm, alike = path == f"algorithm.{key}", _resembles_credit(key)
-    wide, own = in_algorithm or alike, _own_settings(estimator)
+def _find_in_key(path: str, key: str, value: Any, estimator: credit.Estimator) -> list[Misplaced]:
+    """What is misplaced in a key of the user's own: itself, or what a section of that name holds."""
+    in_algorithm, own = path == f"algorithm.{key}", _own_settings(estimator)
+    # Of all settings `loss` alone is a word that users have for much else.
     taken = key in own and key != "loss" and _accepts(estimator, key, value)
     if taken or (in_algorithm and key in _all_settings()):
-        yield Misplaced(path, key, value)
-    elif isinstance(value, Mapping) and (alike or _names_ours(key, estimator, in_algorithm)):
-        inner = list(_find_settings(path, value, _all_settings() | {"name"} if wide else own))
-        yield from inner or ([Misplaced(path, "", value)] if in_algorithm and alike else [])
+        return [Misplaced(path, key, value)]
+    alike = _resembles_credit(key)
+    if not (isinstance(value, Mapping) and (alike or _names_ours(key, estimator, in_algorithm))):
+        return []
+    known = _all_settings() | {"name"} if in_algorithm or alike else own
+    unknown = [Misplaced(path, "", value)] if in_algorithm and alike else []
+    return list(_find_settings(path, value, known)) or unknown
 
 
 def _find_settings(path: str, section: Mapping[Any, Any], settings: Collection[str]) -> Iterator[Misplaced]:

@@ -41,7 +41,7 @@ def refuse(choice: Choice, config: Any, mode: Mode) -> None:
         raise ValueError(
             f"{name} needs extra.values, which verl's critic gives, and there is none; set critic.enable=True"
         )
-    if mode.scores_tokens and sources.runs_reference(choice, config):
+    if mode.computes_statistics and sources.runs_reference(choice, config):
         _refuse_unbatched(name, models.ref)
 
 

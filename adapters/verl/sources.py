@@ -9,18 +9,14 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_reference_policy
-from verl.utils.config import omega_conf_to_dataclass
 
 from credit.adapters.memory import BUDGET_MB
-from credit.adapters.verl import engines
+from credit.adapters.verl import engines, passes
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import Choice, Source
 
-OF_PASSES = ("log_probs", "reference_log_probs", "normalized_entropy", "extra.entropy")
-"""The statistics that verl's own passes give."""
-ENTROPY = ("normalized_entropy", "extra.entropy")
-
-
+V1 = ("sync", "colocate_async", "separate_async")
+"""verl's own trainer modes, each of which one of credit's extends."""
 HIDDEN_STATES = ("fsdp", "fsdp2")
 """Engines whose hidden states are compared, in tiles of a budget; those of others are whole logits."""
 BINARY = (
@@ -38,21 +34,16 @@ class Mode(NamedTuple):
     """The options that choose a trainer of credit's in its place; the same if it is one."""
 
     @property
-    def scores_tokens(self) -> bool:
+    def computes_statistics(self) -> bool:
         """Whether its workers compute statistics."""
         return self.name == self.scoring
 
 
-V1 = ("sync", "colocate_async", "separate_async")
-OURS = {f"credit_{base}": base for base in V1}
-"""credit's trainer modes, and those of verl that they extend."""
-
-
-def find_v1_mode(base: str, scores_tokens: bool) -> Mode:
+def find_v1_mode(base: str, computes_statistics: bool) -> Mode:
     """verl's trainer mode of that name, or credit's that extends it."""
     ours = f"credit_{base}" if base in V1 else "credit_sync"
     option = "trainer.v1.trainer_mode"
-    return Mode(f"{option}={ours if scores_tokens else base}", f"{option}={ours}")
+    return Mode(f"{option}={ours if computes_statistics else base}", f"{option}={ours}")
 
 
 def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
@@ -68,8 +59,9 @@ def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
     if exact and obstacle is None:
         _refuse_idle_budget(choice, config.actor_rollout_ref.actor.strategy)
         return "workers"
-    if obstacle and not set(choice.statistics) <= set(OF_PASSES):
-        raise ValueError(obstacle + (BINARY if set(choice.statistics) <= {*OF_PASSES, "deviation"} else ""))
+    beyond = set(choice.statistics) - set(passes.STATISTICS)
+    if obstacle and beyond:
+        raise ValueError(obstacle + (BINARY if beyond == {"deviation"} else ""))
     _refuse_unless_passes_give(choice, config, mode)
     _refuse_budget(choice, "which reads what verl's own passes give")
     return "passes"
@@ -94,8 +86,8 @@ def describe(choice: Choice) -> str:
         return "exact, in the pass for the old log-probs"
     if choice.source != "passes":
         return ""
-    sampled = ["log-probs of sampled tokens"] if set(choice.statistics) - set(ENTROPY) else []
-    entropy = ["entropy"] if set(choice.statistics) & set(ENTROPY) else []
+    sampled = ["log-probs of sampled tokens"] if set(choice.statistics) - set(passes.ENTROPY) else []
+    entropy = ["entropy"] if set(choice.statistics) & set(passes.ENTROPY) else []
     return f"from verl's own {' and '.join(sampled + entropy)}"
 
 
@@ -112,41 +104,30 @@ def uses_lora(models: Any) -> bool:
 
 def _refuse_unless_passes_give(choice: Choice, config: Any, mode: Mode) -> None:
     name = FRAMEWORK.name_of(choice.estimator)
-    exact = [each for each in choice.statistics if each not in (*OF_PASSES, "deviation")]
+    exact = [each for each in choice.statistics if each not in (*passes.STATISTICS, "deviation")]
     if exact:
         raise ValueError(
             f"{name} needs {', '.join(exact)}, which log-probs of sampled tokens do not give; leave "
             "algorithm.credit.divergence=binary out"
         )
-    if skips_passes(config) and set(ENTROPY) & set(choice.statistics):
+    if passes.are_skipped(config) and set(passes.ENTROPY) & set(choice.statistics):
         way_out = ", or +algorithm.credit.kappa=0" if "deviation" in choice.statistics else ""
         raise ValueError(
             "algorithm.rollout_correction.bypass_mode=True skips the pass in which verl computes the entropy "
             f"that {name} needs; set algorithm.rollout_correction.bypass_mode=False{way_out}"
         )
-    if choice.reference and not (mode.scores_tokens or need_reference_policy(config)):
+    if choice.reference and not (mode.computes_statistics or need_reference_policy(config)):
         raise ValueError(
             f"{name} needs log-probs of the reference, which {mode.name} does not run; add {mode.scoring}"
         )
 
 
-def read_vocabulary_size(config: Any) -> int:
-    """V of the model in the config."""
-    model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
-    return int(model.hf_config.get_text_config().vocab_size)
-
-
-def skips_passes(config: Any) -> bool:
-    """Whether verl takes the rollout's log-probs for the old ones, and runs the policy for neither."""
-    return bool(OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode", default=False))
-
-
 def _find_obstacle(choice: Choice, config: Any, mode: Mode) -> str | None:
     """Why no worker computes exact statistics, and the way out; None if one does."""
     name, models = FRAMEWORK.name_of(choice.estimator), config.actor_rollout_ref
-    if not mode.scores_tokens:
+    if not mode.computes_statistics:
         return f"{name} needs token statistics, which {mode.name} does not compute; add {mode.scoring}"
-    if skips_passes(config):
+    if passes.are_skipped(config):
         return (
             "algorithm.rollout_correction.bypass_mode=True skips the policy's forward pass, in which the "
             f"statistics for {name} are computed; set algorithm.rollout_correction.bypass_mode=False"

@@ -1,21 +1,12 @@
-"""Token statistics: exact ones in the pass for the old log-probs, or what verl's own passes leave behind."""
+"""Exact token statistics in the pass for the old log-probs, in the way that engine and models allow."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-
-import credit
 from credit.adapters.verl import hidden_states, logits_hook
 from credit.adapters.verl.sources import HIDDEN_STATES
 from credit.adapters.verl.whole_heads import find_plain_head, is_own_unit
-
-Tensor = torch.Tensor
-
-KEY = hidden_states.KEY
-"""What precedes the name of a statistic in verl's batch."""
 
 
 def collect_statistics(
@@ -37,30 +28,26 @@ def collect_statistics(
 
 def refuse_without_logits(actor: Any, reference: Any) -> None:
     """Raises ValueError where options leave no logits and the models do not allow for hidden states."""
-    engine = actor.engine
-    fused = engine.model_config.use_fused_kernels
-    for option, place, chosen in (
-        ("use_fused_kernels", "model", fused),
-        ("pad_to_length", "actor.fsdp_config", getattr(engine.engine_config, "pad_to_length", False)),
-    ):
-        obstacle = _find_obstacle(actor, reference) if chosen else None
-        if obstacle:
-            way_out = f"set actor_rollout_ref.{place}.{option}=False"
-            raise ValueError(f"{option}=True leaves no logits to compare, and {obstacle}; {way_out}")
-    lost = _find_lost_by_fused_kernels(engine) if fused else None
-    if lost:
-        way_out = "set actor_rollout_ref.model.use_fused_kernels=False"
-        raise ValueError(f"verl's fused kernels {lost}; {way_out}")
+    fused = actor.engine.model_config.use_fused_kernels
+    padded = getattr(actor.engine.engine_config, "pad_to_length", False)
+    option = "model.use_fused_kernels" if fused else "actor.fsdp_config.pad_to_length"
+    way_out = f"set actor_rollout_ref.{option}=False"
+    obstacle = _find_obstacle(actor, reference) if fused or padded else None
+    if obstacle:
+        raise ValueError(f"{option}=True leaves no logits to compare, and {obstacle}; or {way_out}")
+    if fused:
+        _refuse_lost_by_fused_kernels(actor.engine, way_out)
 
 
 def _find_obstacle(actor: Any, reference: Any) -> str | None:
-    """Why hidden states do not give the statistics, if they do not."""
+    """Why hidden states do not give the statistics, and the way out; None if they do."""
     for worker in (actor, reference):
         if worker is None:
             continue
         strategy = worker.engine.engine_config.strategy
         if strategy not in HIDDEN_STATES:
-            return f"hidden states are read with strategy={' or '.join(HIDDEN_STATES)}, not with {strategy}"
+            known = " or ".join(HIDDEN_STATES)
+            return f"hidden states are read with strategy={known}, not with {strategy}; take one of these"
         try:
             find_plain_head(worker.engine)
         except ValueError as error:
@@ -68,39 +55,16 @@ def _find_obstacle(actor: Any, reference: Any) -> str | None:
     return None
 
 
-def _find_lost_by_fused_kernels(engine: Any) -> str | None:
-    """What keeps verl's fused kernels from the logits of this model: they read its lm_head's weight alone."""
+def _refuse_lost_by_fused_kernels(engine: Any, way_out: str) -> None:
+    """Raises ValueError if logits take more than the weight of lm_head, which verl's fused kernels read."""
     if is_own_unit(engine):
-        return (
-            "read the weight of lm_head, of which strategy=fsdp2 leaves a shard unless it is tied to the "
-            "embeddings; set actor_rollout_ref.actor.strategy=fsdp and actor_rollout_ref.ref.strategy=fsdp"
+        raise ValueError(
+            "verl's fused kernels read the weight of lm_head, of which strategy=fsdp2 leaves a shard unless "
+            "it is tied to the embeddings; set actor_rollout_ref.actor.strategy=fsdp and "
+            f"actor_rollout_ref.ref.strategy=fsdp, or {way_out}"
         )
     head = find_plain_head(engine)
     parts = {"bias": head.bias is not None, "scale": head.scale != 1.0, "soft cap": head.soft_cap is not None}
-    lost = [name for name, there in parts.items() if there]
-    return f"leave out the {' and the '.join(lost)} of this model's logits" if lost else None
-
-
-OF_PASSES = ("old_log_probs", "ref_log_prob", "entropy")
-"""verl's names of what its own passes give per token."""
-
-
-def derive_from_passes(
-    arrays: Mapping[str, Tensor], names: Sequence[str], vocabulary_size: int
-) -> dict[str, Tensor]:
-    """The statistics [N, T] of those names, as far as arrays named as in `OF_PASSES` give them.
-
-    The deviation is that of the sampled token against all others, a lower bound of the exact one.
-    """
-    found = dict[str, Tensor]()
-    policy, reference = arrays.get("old_log_probs"), arrays.get("ref_log_prob")
-    if policy is not None:
-        found["log_probs"] = policy
-    if reference is not None:
-        found["reference_log_probs"] = reference
-    if policy is not None and reference is not None:
-        found["deviation"] = credit.binary_deviation(policy, reference)
-    if "entropy" in arrays:
-        found["extra.entropy"] = arrays["entropy"]
-        found["normalized_entropy"] = (found["extra.entropy"] / math.log(vocabulary_size)).clamp(0.0, 1.0)
-    return {name: found[name] for name in names if name in found}
+    lost = " and the ".join(name for name, there in parts.items() if there)
+    if lost:
+        raise ValueError(f"verl's fused kernels leave out the {lost} of this model's logits; {way_out}")

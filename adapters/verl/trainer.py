@@ -22,8 +22,9 @@ from verl.trainer.ppo.v1 import (
 from verl.workers.utils import padding
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, extra, hooks, rollouts, sources, statistics
+from credit.adapters.verl import checks, extra, hooks, passes, rollouts, sources
 from credit.adapters.verl.extra import fetch_fields, pad_nested
+from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.worker import MEMORY, REQUEST, CreditDetachWorker, CreditWorker
 
 check_functions(hooks.FRAMEWORK, hooks.TRAINER)
@@ -68,6 +69,8 @@ class EstimatorMixin(Trainer):
         choice = self.credit_choice
         if choice.token_rewards != "token_level_rewards":
             fields["token_rewards"] = extra.collect_turn_scores(batch, choice.token_rewards)
+        elif {"token_rewards", "turns"} <= set(choice.estimator.required_fields):
+            extra.report_unread_scores(choice.estimator, batch)
         if choice.reward_keys:
             fields["rewards"] = extra.collect_rewards(choice.estimator, choice.reward_keys, batch)
         return fields | self._collect_from_passes(batch)
@@ -75,18 +78,18 @@ class EstimatorMixin(Trainer):
     def _collect_from_passes(self, batch: Any) -> dict[str, Tensor]:
         """What verl's own passes computed [N, T]: the entropy, and the statistics that follow from them."""
         from_passes = self.credit_choice.source == "passes"
-        names = statistics.OF_PASSES if from_passes else ("entropy",)
+        names = passes.FIELDS if from_passes else ("entropy",)
         arrays = {name: pad_nested(array).float() for name, array in fetch_fields(batch, *names).items()}
         # verl's bypass mode computes no entropy.
         fields = {"extra.entropy": arrays["entropy"]} if "entropy" in arrays else {}
         if from_passes:
             needs, size = self.credit_choice.statistics, self._vocabulary_size
-            fields |= statistics.derive_from_passes(arrays, needs, size)
+            fields |= passes.derive_statistics(arrays, needs, size)
         return fields
 
     @cached_property
     def _vocabulary_size(self) -> int:
-        return sources.read_vocabulary_size(self.config)
+        return passes.read_vocabulary_size(self.config)
 
 
 class CreditMixin(EstimatorMixin):
@@ -137,7 +140,7 @@ class CreditMixin(EstimatorMixin):
         fields = super()._collect_fields(batch)
         if self.credit_choice.source != "workers":
             return fields
-        names = {statistics.KEY + name: name for name in self.credit_choice.scored}
+        names = {KEY + name: name for name in self.credit_choice.scored}
         data = fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
         return fields | {

@@ -16,9 +16,11 @@ from tensordict import TensorDict
 from torch.distributed.fsdp import FullyShardedDataParallel
 from verl.utils import tensordict_utils as tu
 
+from credit.adapters.verl import statistics
 from credit.adapters.verl.worker import MEMORY, REQUEST, CreditWorker
 
 TEMPERATURE = 1.3
+OVER_LOGITS = "over_logits"  # among the overrides: from there on statistics are taken from logits
 BATCHING = [
     "actor_rollout_ref.actor.use_dynamic_bsz=True",
     "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32",
@@ -108,6 +110,9 @@ def score(model, overrides, rank, ranks, source):
     The source has the rows and makes batches of them. Before the policy leaves its reference it must deviate
     by exactly 0.
     """
+    if OVER_LOGITS in overrides:
+        overrides.remove(OVER_LOGITS)
+        statistics._find_obstacle = lambda *_: "as if a head were not plain"
     given = [f"{name}={value}" for name, value in train_on_cpu.ON_CPU.items() if "ray" not in name]
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose(

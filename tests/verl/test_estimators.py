@@ -246,7 +246,7 @@ def test_a_users_own_estimator_and_progress():
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("credit_dgpo", {}, "trainer.use_v1=True trainer.v1.trainer_mode=credit_sync"),
+        ("credit_dgpo", {}, "needs deviation, .* come with trainer.v1.trainer_mode=credit_sync"),
         ("credit_grpo", {"credit": {"tau": 1}}, "unknown setting 'tau'"),
     ],
 )
@@ -276,7 +276,7 @@ def test_arrays_of_the_users_own_reach_the_estimator_by_name():
     groups = torch.tensor([int(key.split("_")[0][1:]) for key in keys])
     expected = credit.DGPO(kappa=0)(credit.Rollouts(scores.sum(-1), groups, mask, deviation=score))
     torch.testing.assert_close(ours, expected.advantages)
-    with step(keys), pytest.raises(ValueError, match="needs extra.scores, extra.hard of the batch"):
+    with step(keys), pytest.raises(ValueError, match="needs extra.scores, extra.hard, which this trainer"):
         run("credit_scored", keys, scores, mask)
 
 

@@ -56,6 +56,6 @@ def test_tiles_of_both_models_fit_the_budget(budget_mb):
 def test_the_setting_is_refused_where_verls_passes_give_the_statistics(configured):
     given = ["algorithm.adv_estimator=credit_top_entropy", "+algorithm.credit.statistics_memory_mb=64"]
     with pytest.raises(ValueError, match="64 has no effect with credit_top_entropy, which reads what verl's"):
-        checks.check_config(configured(*given), sources.find_v1_mode("sync", scores_tokens=False))
-    found = checks.check_config(configured(*given), sources.find_v1_mode("sync", scores_tokens=True))
+        checks.check_config(configured(*given), sources.find_v1_mode("sync", computes_statistics=False))
+    found = checks.check_config(configured(*given), sources.find_v1_mode("sync", computes_statistics=True))
     assert (found.source, found.statistics_memory_mb) == ("workers", 64.0)

@@ -95,7 +95,7 @@ def passes(monkeypatch):
     monkeypatch.setattr(RayPPOTrainer, "_compute_ref_log_prob", lambda self, batch: reference)
     size = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=8))
     model = SimpleNamespace(hf_config=size)
-    monkeypatch.setattr("credit.adapters.verl.sources.omega_conf_to_dataclass", lambda config: model)
+    monkeypatch.setattr("credit.adapters.verl.passes.omega_conf_to_dataclass", lambda config: model)
     return {"old": -old, "reference": -other, "normalized_entropy": entropy / np.log(8)}
 
 

@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM
 LORA_RANK, LORA_ALPHA = 4, 16
 FUSED = "actor_rollout_ref.model.use_fused_kernels=True"
 FSDP1 = "actor_rollout_ref.actor.strategy=fsdp actor_rollout_ref.ref.strategy=fsdp"
-LAYOUTS = {  # the fused ones come last in a process: verl changes the model's class for them
+LOGITS = "logits_"  # before a layout whose statistics are taken over logits
+# The fused ones come last in a process: verl changes the model's class for them.
+LAYOUTS = {
     "packed": "actor_rollout_ref.model.use_remove_padding=True",
     "padded": "actor_rollout_ref.model.use_remove_padding=False",
     "lora": f"actor_rollout_ref.model.lora_rank={LORA_RANK} actor_rollout_ref.model.lora_alpha={LORA_ALPHA}",
@@ -44,7 +46,9 @@ def models(tmp_path_factory):
 
 def launch(models, out, ranks, layouts):
     """Runs the ranks and gives for each layout the policy's weights and the rows' statistics, in order."""
-    lines = [LAYOUTS[name].format(tied=models / "tied") for name in layouts]
+    lines = [LAYOUTS[name.removeprefix(LOGITS)].format(tied=models / "tied") for name in layouts]
+    ways = [f" {score_rank.OVER_LOGITS}" * name.startswith(LOGITS) for name in layouts]
+    lines = [line + way for line, way in zip(lines, ways, strict=True)]
     run(score_rank.__file__, ranks, str(models / "own"), str(out), *lines)
     return scored_rows.collect(out, ranks, layouts, len(score_rank.rows()))
 
@@ -70,12 +74,13 @@ def with_weights(path, weights):
     ("ranks", "layouts"),
     [
         (1, ["packed", "padded", "lora", "to_length", "tied", "half", "fused", "fused_padded"]),
+        (1, ["logits_packed", "logits_padded", "logits_lora"]),
         (2, ["packed", "ulysses", "fsdp1", "fused", "fsdp1_fused"]),
     ],
 )
 def test_statistics_equal_a_float64_forward(models, tmp_path, ranks, layouts):
     for name, weights, found in launch(models, tmp_path, ranks, layouts):
-        path = models / ("tied" if "{tied}" in LAYOUTS[name] else "own")
+        path = models / ("tied" if "{tied}" in LAYOUTS[name.removeprefix(LOGITS)] else "own")
         reference = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64)
         policy = with_weights(path, weights)
         largest = 0.0

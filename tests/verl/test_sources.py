@@ -19,5 +19,5 @@ USES_KL = "actor_rollout_ref.actor.use_kl_loss=True"
     ],
 )
 def test_the_passes_are_named_that_are_read(configured, overrides, said):
-    mode = sources.find_v1_mode("sync", scores_tokens=False)
+    mode = sources.find_v1_mode("sync", computes_statistics=False)
     assert sources.describe(checks.check_config(configured(*overrides), mode)) == said

@@ -101,7 +101,7 @@ def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(tr
 def test_rewards_of_tokens_in_three_turns_with_kl_and_rejection(train, tmp_path):
     loop = tmp_path / "loop.yaml"
     loop.write_text("- {name: turns, _target_: turns_loop.TurnsLoop}")
-    log, _ = train(
+    log, printed = train(
         "grpo",
         "algorithm.adv_estimator=credit_turn_witness",
         f"+algorithm.credit.gamma={turn_witness.GAMMA}",
@@ -122,6 +122,10 @@ def test_rewards_of_tokens_in_three_turns_with_kl_and_rejection(train, tmp_path)
         for of in ("rewards", "returns", "advantages"):
             assert entry[f"credit/error_of_{of}"] < 2e-5
     assert max(entry["credit/penalty_max"] for entry in log) > 1e-3
+    assert (
+        "credit_turn_witness reads the rewards of turns in verl's token_level_rewards, and not the "
+        in printed
+    )
 
 
 def test_dgpo_with_lora_and_partial_rollouts_on_two_rewards_by_name(train):

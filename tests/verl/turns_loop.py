@@ -42,7 +42,7 @@ class TurnsLoop(SingleTurnAgentLoop):
             if len(columns) > place:
                 rejected[columns[place]] = True
                 output.response_logprobs[columns[place]] -= FAR
-        output.extra_fields.update(own_turns=turns, own_rejected=rejected)
+        output.extra_fields.update(own_turns=turns, own_rejected=rejected, tool_rewards=[0.5, 0.5])
         return output
 
     def append(self, output, ids, log_probs, own):
