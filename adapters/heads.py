@@ -67,7 +67,7 @@ def find_head(model: Any) -> Head:
     scaling = getattr(config, "logits_scaling", None)
     if scale is None and scaling is not None:
         scale = scaling if config.model_type == "hyperclovax" else 1 / scaling
-    soft_cap = getattr(config, "final_logit_softcapping", None)
+    soft_cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
     return Head(layer.weight, layer.bias, 1.0 if scale is None else scale, soft_cap)
 
 

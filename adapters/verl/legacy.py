@@ -4,7 +4,7 @@ They share no method that sees the config before a rollout: some do not call the
 All of them set `self.config`, so RayPPOTrainer gets `config` as an attribute that is checked when it is set.
 """
 
-from functools import wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from credit.adapters.verl import checks, hooks, passes, rewards, rollouts, setti
 check_functions(hooks.FRAMEWORK, hooks.LEGACY)
 
 Tensor = torch.Tensor
+PASSES = ("_compute_old_log_prob", "_compute_ref_log_prob")
 NAMES = {"RayPPOTrainer": "trainer.use_v1=False"}
 V1 = "trainer.use_v1=True trainer.v1.trainer_mode="
 
@@ -24,10 +25,11 @@ class CheckedConfig:
     """The attribute `config`: if it names an estimator of credit, it is checked when it is set."""
 
     def __set__(self, trainer: Any, config: Any) -> None:
+        _forget_passes(trainer)
         if checks.names_credit(config):
-            kind = type(trainer).__name__
+            kind = find_verls(type(trainer)).__name__
             choice = check_config(config, find_mode(kind))
-            _keep_passes(trainer, choice)
+            _keep_passes(trainer, choice, config)
             if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
                 checks.report(choice, config)
         trainer.__dict__["config"] = config
@@ -36,6 +38,11 @@ class CheckedConfig:
         if trainer is None or "config" not in trainer.__dict__:
             raise AttributeError("config")
         return trainer.__dict__["config"]
+
+
+def find_verls(kind: type[Any]) -> type[Any]:
+    """The class of verl's that a trainer is, or that it extends."""
+    return next((each for each in kind.__mro__ if each.__module__.startswith("verl.")), kind)
 
 
 def find_mode(kind: str) -> sources.Mode:
@@ -68,18 +75,19 @@ def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> N
         )
 
 
-def _keep_passes(trainer: Any, choice: settings.Choice) -> None:
+def _keep_passes(trainer: Any, choice: settings.Choice, config: Any) -> None:
     """Gives the estimator what the passes before it compute; rows keep their order until it is called."""
     if choice.source != "passes":
         return
     compute_old, compute_reference = trainer._compute_old_log_prob, trainer._compute_ref_log_prob
-    arrays = dict[str, Tensor]()
+    arrays, bypasses = dict[str, Tensor](), passes.are_skipped(config)
+    read_size = cache(partial(passes.read_vocabulary_size, config))
 
     def hand_over() -> None:
-        size = passes.read_vocabulary_size(trainer.config)
+        size = read_size() if "entropy" in arrays else 0
         fields = passes.derive_statistics(arrays, choice.statistics, size)
         padding = [False] * len(arrays["old_log_probs"])
-        rollouts.set_step(rollouts.StepContext((), padding, fields, choice))
+        rollouts.set_step(rollouts.StepContext((), padding, fields, choice, once=True))
 
     @wraps(compute_old)
     def keep_old(batch: Any) -> Any:
@@ -92,11 +100,21 @@ def _keep_passes(trainer: Any, choice: settings.Choice) -> None:
     @wraps(compute_reference)
     def keep_reference(batch: Any) -> Any:
         result = compute_reference(batch)
+        if bypasses:  # verl has taken the rollout's log-probs for the old ones
+            arrays["old_log_probs"] = batch.batch["old_log_probs"]
         arrays["ref_log_prob"] = result.batch["ref_log_prob"]
         hand_over()
         return result
 
     trainer._compute_old_log_prob, trainer._compute_ref_log_prob = keep_old, keep_reference
+
+
+def _forget_passes(trainer: Any) -> None:
+    """Takes back what an earlier config has made of the trainer, and what a trainer before it left behind."""
+    for name in PASSES:
+        if hasattr(vars(trainer).get(name), "__wrapped__"):
+            del vars(trainer)[name]
+    rollouts.set_step(None)
 
 
 RayPPOTrainer.config = CheckedConfig()

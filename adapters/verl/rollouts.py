@@ -33,6 +33,7 @@ class StepContext:
     choice: settings.Choice | None = None  # of the trainer; None: parsed from the config of each call
     mask: Tensor | None = None  # the agent loop's [N, T], from which verl has not rejected tokens yet
     metrics: dict[str, float] = field(default_factory=dict)
+    once: bool = False  # for the next call alone, so that no later one gets another batch's
 
 
 _STEP: ContextVar[StepContext | None] = ContextVar("credit_step", default=None)
@@ -48,9 +49,17 @@ def step_context(step: StepContext) -> Iterator[StepContext]:
         _STEP.reset(token)
 
 
-def set_step(step: StepContext) -> None:
+def set_step(step: StepContext | None) -> None:
     """Gives the step to the estimator that verl calls next in this context."""
     _STEP.set(step)
+
+
+def _take_step(rows: int) -> StepContext:
+    """The step of this call; one without padding or fields if nothing has given any."""
+    step = _STEP.get()
+    if step is not None and step.once:
+        _STEP.set(None)
+    return step or StepContext((), [False] * rows, {})
 
 
 def compute_advantages(
@@ -76,7 +85,7 @@ def compute_advantages(
         raise ValueError(
             f"{name} needs the prompts' uid, which this trainer does not pass on; set trainer.use_v1=True"
         )
-    step = _STEP.get() or StepContext((), [False] * len(response_mask), {})
+    step = _take_step(len(response_mask))
     choice = step.choice or _check_call(name, config, index)
     given = {"token_rewards": token_level_rewards}
     if not choice.reward_keys:

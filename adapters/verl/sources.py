@@ -63,13 +63,18 @@ def find_source(choice: Choice, config: Any, mode: Mode) -> Source:
     if obstacle and beyond:
         raise ValueError(obstacle + (BINARY if beyond == {"deviation"} else ""))
     _refuse_unless_passes_give(choice, config, mode)
+    _refuse_budget(choice, "which reads what verl's own passes give")
     return "passes"
 
 
 def _refuse_idle_budget(choice: Choice, strategy: str) -> None:
-    if choice.statistics_memory_mb != BUDGET_MB and strategy not in HIDDEN_STATES:
+    if strategy not in HIDDEN_STATES:
+        _refuse_budget(choice, f"which compares whole logits with strategy={strategy}")
+
+
+def _refuse_budget(choice: Choice, reason: str) -> None:
+    if choice.statistics_memory_mb != BUDGET_MB:
         budget = f"algorithm.credit.statistics_memory_mb={choice.statistics_memory_mb:g}"
-        reason = f"which compares whole logits with strategy={strategy}"
         raise ValueError(
             f"{budget} has no effect with {FRAMEWORK.name_of(choice.estimator)}, {reason}; leave it out"
         )
@@ -79,8 +84,11 @@ def describe(choice: Choice) -> str:
     """Where statistics come from, for a line of log."""
     if choice.source == "workers":
         return "exact, in the pass for the old log-probs"
-    sampled = "log-probs of sampled tokens, and " if choice.reference else ""
-    return f"from verl's own {sampled}entropy" if choice.source == "passes" else ""
+    if choice.source != "passes":
+        return ""
+    sampled = ["log-probs of sampled tokens"] if set(choice.statistics) - set(passes.ENTROPY) else []
+    entropy = ["entropy"] if set(choice.statistics) & set(passes.ENTROPY) else []
+    return f"from verl's own {' and '.join(sampled + entropy)}"
 
 
 def runs_reference(choice: Choice, config: Any) -> bool:

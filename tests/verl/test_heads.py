@@ -8,8 +8,14 @@ import tiny_model
 import torch
 from peft import LoraConfig, get_peft_model
 from ranks import run
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
 
+from credit.adapters.heads import find_head
 from credit.adapters.verl import hidden_states, logits_hook, statistics
 
 
@@ -41,6 +47,12 @@ def gemma2():
     return Gemma2ForCausalLM(Gemma2Config(**sizes, **heads, final_logit_softcapping=2.0))
 
 
+def recurrent_gemma():
+    sizes = {"vocab_size": 12, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "lru_width": 16}
+    return RecurrentGemmaForCausalLM(RecurrentGemmaConfig(**sizes, **heads, logits_soft_cap=2.0))
+
+
 def with_bias():
     model = small()
     model.lm_head = torch.nn.Linear(16, 12)
@@ -67,7 +79,9 @@ def test_engines_whose_hidden_states_are_not_read_need_their_logits():
     statistics.refuse_without_logits(worker(small(), "veomni"), None)
 
 
-@pytest.mark.parametrize(("make", "part"), [(gemma2, "soft cap"), (with_bias, "bias")])
+@pytest.mark.parametrize(
+    ("make", "part"), [(gemma2, "soft cap"), (recurrent_gemma, "soft cap"), (with_bias, "bias")]
+)
 def test_what_fused_kernels_leave_out_is_refused(make, part):
     with pytest.raises(
         ValueError, match=f"leave out the {part} of this model's logits; set .*fused_kernels=F"
@@ -100,3 +114,7 @@ def test_log_probs_that_are_not_the_models_are_an_error():
     hidden_states.refuse_other_logits(own.bfloat16(), own)
     with pytest.raises(ValueError, match="2 nats off verl's own, so its logits are made in another way"):
         hidden_states.refuse_other_logits(own - 2.0, own)
+
+
+def test_the_soft_cap_of_every_gemma_is_known():
+    assert [find_head(make()).soft_cap for make in (gemma2, recurrent_gemma, small)] == [2.0, 2.0, None]

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from credit.adapters import memory
 from credit.adapters.heads import Head
-from credit.adapters.verl import layout, settings
+from credit.adapters.verl import checks, layout, settings, sources
 
 
 def parse(**given):
@@ -51,3 +51,11 @@ def test_tiles_of_both_models_fit_the_budget(budget_mb):
     assert budget_mb * 1e6 / 4 < seen.largest <= budget_mb * 1e6 / 2
     whole = layout.compute(("deviation",), placed, (hidden, hidden + 0.1), (head, head), 256)
     assert torch.allclose(found["deviation"], whole["deviation"], rtol=1e-6, atol=0)
+
+
+def test_the_setting_is_refused_where_verls_passes_give_the_statistics(configured):
+    given = ["algorithm.adv_estimator=credit_top_entropy", "+algorithm.credit.statistics_memory_mb=64"]
+    with pytest.raises(ValueError, match="64 has no effect with credit_top_entropy, which reads what verl's"):
+        checks.check_config(configured(*given), sources.find_v1_mode("sync", computes_statistics=False))
+    found = checks.check_config(configured(*given), sources.find_v1_mode("sync", computes_statistics=True))
+    assert (found.source, found.statistics_memory_mb) == ("workers", 64.0)

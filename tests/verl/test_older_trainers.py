@@ -155,3 +155,48 @@ def test_a_trainer_of_ones_own_is_checked_at_its_first_call(name, options, group
     batch.non_tensor_batch["uid"] = np.array(list(groups), dtype=object)
     with pytest.raises(ValueError, match=message):
         compute_advantage(batch, name, config={"adv_estimator": name, "credit": None, **options})
+
+
+def test_bypass_mode_takes_the_rollouts_log_probs_for_the_old_ones(configured, passes):
+    bypass = "algorithm.rollout_correction.bypass_mode=True"
+    config = configured(*BINARY, "actor_rollout_ref.actor.use_kl_loss=True", bypass)
+    trainer = object.__new__(RayPPOTrainer)
+    trainer.config = config
+    for shift in (0.0, 1.0):  # no step gets what an earlier one had
+        batch = data()
+        batch.batch["old_log_probs"] = passes["old"] - shift
+        trainer._compute_ref_log_prob(batch)
+        deviation = credit.binary_deviation(passes["old"] - shift, passes["reference"])
+        expected = credit.DGPO(kappa=0)(rollouts_of(data(), deviation=deviation)).advantages
+        found = compute_advantage(batch, "credit_dgpo", config=config.algorithm).batch["advantages"]
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["the same trainer", "a second trainer"])
+def test_nothing_of_an_earlier_config_is_left(configured, passes, kind):
+    trainer = object.__new__(RayPPOTrainer)
+    trainer.config = configured(TOP_ENTROPY)
+    trainer._compute_old_log_prob(data())  # and no estimator is called
+    trainer = trainer if kind == "the same trainer" else object.__new__(RayPPOTrainer)
+    trainer.config = config = configured(GRPO)
+    torch.testing.assert_close(step(trainer, config), credit.GRPO()(rollouts_of(data())).advantages)
+
+
+def test_statistics_serve_one_call(configured, passes):
+    trainer = object.__new__(RayPPOTrainer)
+    trainer.config = config = configured(TOP_ENTROPY)
+    step(trainer, config)
+    with pytest.raises(ValueError, match="needs normalized_entropy, which this trainer does not hand to"):
+        compute_advantage(data(), "credit_top_entropy", config=config.algorithm)
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (RayPPOTrainer, "which trainer.use_v1=False does not compute; .*trainer_mode=credit_sync"),
+        (OneStepOffRayTrainer, "which the OneStepOffRayTrainer of verl .*trainer_mode=credit_separate_async"),
+    ],
+)
+def test_a_subclass_is_told_of_the_trainer_that_it_extends(configured, base, message):
+    with pytest.raises(ValueError, match=message):
+        start(type("Mine", (base,), {"__module__": "mine"}), configured(DGPO))
