@@ -54,7 +54,9 @@ def train(tmp_path):
         assert len(log) == STEPS
         for entry in log:
             assert math.isfinite(entry["actor/pg_loss"])
-            assert entry["actor/grad_norm"] > 0
+            assert math.isfinite(entry["actor/grad_norm"])
+        # In a step all groups may have equal rewards, which teach nothing.
+        assert max(entry["actor/grad_norm"] for entry in log) > 0
         return log, printed
 
     return run
