@@ -1,7 +1,8 @@
 """The target of the `verl.plugins` entry point: every process that imports verl imports this.
 
 It imports nothing of verl itself. credit's estimators are registered when verl's registry of estimators
-has been imported, and credit's trainers when verl's V1 trainers have been.
+has been imported, credit's trainers when verl's V1 trainers have been, and the checks of verl's older
+trainers when those have been.
 """
 
 import logging

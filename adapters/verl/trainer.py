@@ -62,11 +62,11 @@ class EstimatorMixin(Trainer):
 
     def _collect_fields(self, batch: Any) -> dict[str, Tensor]:
         """The optional fields of Rollouts that the trainer knows of."""
+        choice = self.credit_choice
         fields = {"progress": torch.tensor(self.global_steps / self.total_training_steps)}
-        if "rollout_log_probs" in self.credit_choice.estimator.required_fields:
+        if "rollout_log_probs" in choice.estimator.required_fields:
             name = "rollout_log_probs"
             fields[name] = pad_nested(fetch_fields(batch, name)[name])
-        choice = self.credit_choice
         if choice.token_rewards != "token_level_rewards":
             fields["token_rewards"] = extra.collect_turn_scores(batch, choice.token_rewards)
         elif {"token_rewards", "turns"} <= set(choice.estimator.required_fields):

@@ -62,6 +62,14 @@ def train(tmp_path):
     return run
 
 
+def with_agent_loop(folder, target):
+    """Overrides by which an agent loop of the tests' own answers the prompts."""
+    path = folder / "loop.yaml"
+    path.write_text(f"- {{name: own, _target_: {target}}}")
+    agent = "actor_rollout_ref.rollout.agent"
+    return f"{agent}.agent_loop_config_path={path}", f"{agent}.default_agent_loop=own"
+
+
 def starts_at_its_reference_and_leaves_it(log):
     first, *later = log
     assert first["credit/deviation_max"] == first["credit/kl_mean"] == 0.0
@@ -75,14 +83,11 @@ def starts_at_its_reference_and_leaves_it(log):
 
 
 def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(train, tmp_path):
-    loop = tmp_path / "loop.yaml"
-    loop.write_text("- {name: scoring, _target_: scoring_loop.ScoringLoop}")
     log, printed = train(
         "dgpo",
         "algorithm.adv_estimator=credit_witness",
         "+algorithm.credit.token_rewards=turn_scores",
-        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loop}",
-        "actor_rollout_ref.rollout.agent.default_agent_loop=scoring",
+        *with_agent_loop(tmp_path, "scoring_loop.ScoringLoop"),
         "actor_rollout_ref.model.external_lib=witness",
         "trainer.n_gpus_per_node=2",
         "actor_rollout_ref.actor.ppo_mini_batch_size=3",
@@ -101,8 +106,6 @@ def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(tr
 
 
 def test_rewards_of_tokens_in_three_turns_with_kl_and_rejection(train, tmp_path):
-    loop = tmp_path / "loop.yaml"
-    loop.write_text("- {name: turns, _target_: turns_loop.TurnsLoop}")
     log, printed = train(
         "grpo",
         "algorithm.adv_estimator=credit_turn_witness",
@@ -111,8 +114,7 @@ def test_rewards_of_tokens_in_three_turns_with_kl_and_rejection(train, tmp_path)
         f"algorithm.kl_ctrl.kl_coef={turn_witness.COEFFICIENT}",
         "algorithm.rollout_correction.rollout_rs=token_k1",
         "algorithm.rollout_correction.rollout_rs_threshold=0.1_10.0",
-        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loop}",
-        "actor_rollout_ref.rollout.agent.default_agent_loop=turns",
+        *with_agent_loop(tmp_path, "turns_loop.TurnsLoop"),
         "actor_rollout_ref.model.external_lib=turn_witness",
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
     )
