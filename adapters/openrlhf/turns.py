@@ -49,17 +49,18 @@ def take_rewards(estimator: credit.Estimator, response: Mapping[str, Any], lengt
         ValueError: nobody saw the steps, or they are others than the response's turns.
     """
     steps, ranges = _find_steps(estimator, response), response["action_ranges"]
-    reward = float("nan") if response["reward"] is None else float(response["reward"])
+    given = float("nan") if response["reward"] is None else response["reward"]
+    reward, before = float(given), torch.tensor([given]).item()  # in the precision that OpenRLHF keeps
     if not isfinite(reward):  # the row takes no part
-        return {NAME: [0.0] * sum(_count_kept(ranges, length)), BEFORE: reward, OUTCOME: reward}
+        return {NAME: [0.0] * sum(_count_kept(ranges, length)), BEFORE: before, OUTCOME: reward}
     earned = [step.reward for step in steps]
     rest = reward - sum(earned)  # what an executor of the user's adds
     if _find_reading(estimator) == "tokens":
         own = place_rewards(earned, ranges, length)
-        return {NAME: _add_to_last(own, rest), BEFORE: reward, OUTCOME: None}
+        return {NAME: _add_to_last(own, rest), BEFORE: before, OUTCOME: None}
     of_turns = [0.0 if step.done else step.reward for step in steps]
     last = sum(step.reward for step in steps if step.done)
-    return {NAME: place_rewards(of_turns, ranges, length), BEFORE: reward, OUTCOME: last + rest}
+    return {NAME: place_rewards(of_turns, ranges, length), BEFORE: before, OUTCOME: last + rest}
 
 
 def place_rewards(earned: Sequence[float], ranges: Ranges, length: int) -> list[float]:

@@ -18,9 +18,11 @@ from credit.adapters.openrlhf import extra, worker_setup
 from credit.adapters.openrlhf.agents import STEPS
 from credit.adapters.openrlhf.sampling import CreditSamplesGenerator
 from credit.adapters.openrlhf.trainer import CreditExperienceMaker
+from credit.adapters.openrlhf.turns import BEFORE, OUTCOME, settle_rewards
 
 NAME = "--algo.advantage.estimator"
 MT = [NAME, "mt_grpo"]
+ROWS = ("token_rewards", BEFORE, OUTCOME)
 reward = agents.number
 
 
@@ -152,6 +154,28 @@ def test_what_an_executor_of_the_users_adds_is_of_the_outcome(recording, sampler
     response = agents.run(Bonus(agents.scripted(*TWO).agent_instance_cls), "12", "345")
     assert rows(sampler(*MT), response, "turns.outcome") == 9.5
     assert rows(sampler(NAME, "process_grpo"), response, "token_rewards")[-1] == 9.5
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, float])
+def test_a_reward_that_nothing_is_subtracted_from_leaves_the_outcome_exact(recording, sampler, parse, kind):
+    """OpenRLHF keeps float64 of numpy and rounds a Python float; rows of both may meet in a batch."""
+
+    class Kind(theirs.MultiTurnAgentExecutor):
+        async def execute(self, *args, **named):
+            response = await super().execute(*args, **named)
+            return response | {"reward": kind(response["reward"])}
+
+    steps = [(torch.tensor(0.1, dtype=torch.float64), "+", False), (torch.tensor(0.7), "", True)]
+    made = sampler(*MT)
+    found = []
+    for executor in (Kind, theirs.MultiTurnAgentExecutor):
+        response = agents.run(executor(agents.scripted(*steps).agent_instance_cls), "12", "345")
+        found.append(made._process_response_into_experience(response))
+    rewards = torch.cat([each.rewards for each in found])
+    rows = {name: [each.info[extra.KEY + name][0] for each in found] for name in ROWS}
+    _, settled = settle_rewards(credit.MTGRPO(), rows, rewards, torch.tensor([5, 5]))
+    expected = torch.tensor([torch.tensor(0.7).item()] * 2, dtype=rewards.dtype)
+    torch.testing.assert_close(settled["rewards"], expected, rtol=0, atol=1e-7 if kind is np.float32 else 0)
 
 
 class Own(theirs.MultiTurnAgentExecutor):
