@@ -9,7 +9,7 @@ from typing import Any
 from openrlhf.utils.config import hierarchize
 
 import credit
-from credit.adapters.openrlhf import options
+from credit.adapters.openrlhf import options, whitening
 from credit.adapters.openrlhf.settings import PREFIX, Choice, parse_settings
 from credit.estimators.presets import PRESETS
 from credit.estimators.registry import estimator_classes
@@ -104,6 +104,9 @@ def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choic
     choice = parse_settings(
         names[name], {flag.removeprefix("credit."): value for flag, value in given.items()}
     )
+    if vars(parsed)[whitening.FLAG.removeprefix("--")]:
+        preset = "credit.preset" in given
+        choice = choice._replace(estimator=whitening.leave_undivided(choice.estimator, preset=preset))
     if "extra.values" in choice.estimator.required_fields:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)
