@@ -6,6 +6,7 @@ Nothing of OpenRLHF is imported here, so that vLLM's workers stay free of it.
 from importlib import import_module
 from types import ModuleType
 
+from credit.adapters.openrlhf import plugins
 from credit.adapters.post_import import call_after_import, has_action
 
 # Each module of OpenRLHF, its class, and the module and class of credit's that take its place. Assigning
@@ -26,6 +27,7 @@ def install_import_hook() -> None:
     for name in REPLACED:
         call_after_import(name, replace_class)
     call_after_import(AGENTS, record_steps)
+    plugins.find_files()
 
 
 def is_installed() -> bool:

@@ -1,8 +1,10 @@
 """Agents as OpenRLHF's users write them, and an engine that gives them the texts of a script."""
 
 import asyncio
+import math
 from types import SimpleNamespace
 
+import numpy as np
 import tiny_model
 import torch
 from openrlhf.utils.agent import AgentInstanceBase, MultiTurnAgentExecutor
@@ -55,3 +57,22 @@ def answer(tokens, ranges, reward):
     """A response of an executor of the user's own."""
     made = {"observation_tokens": tokens, "action_ranges": ranges, "reward": reward, "scores": reward}
     return made | {"rollout_log_probs": None, "prompt": "a", "label": "b"}
+
+
+def compute_turns(outcomes, turns, turn_weight=1.0, eps=1e-6):
+    """MT-GRPO's advantage of each turn of one prompt's samples, in float64."""
+
+    def standardize(values):
+        values = np.array(values, np.float64)
+        if len(values) < 2:
+            return np.zeros(len(values))
+        return (values - values.mean()) / (values.std(ddof=1) + eps)
+
+    valid = [i for i, own in enumerate(turns) if all(map(math.isfinite, own))]
+    whole = dict(zip(valid, standardize([outcomes[i] for i in valid]), strict=True))
+    found = {i: [whole[i]] * len(turns[i]) for i in valid}
+    for k in range(max(map(len, turns))):
+        having = [i for i in valid if k < len(turns[i])]
+        for i, own in zip(having, standardize([turns[i][k] for i in having]), strict=True):
+            found[i][k] += turn_weight * own
+    return [found.get(i, [0.0] * len(own)) for i, own in enumerate(turns)]

