@@ -31,6 +31,7 @@ FLAGS = """
     --actor.adam.lr 2e-4 --actor.num_gpus_per_node 1 --vllm.num_engines 1 --ds.attn_implementation sdpa
 """
 OF_ESTIMATOR = {"dapo": "--reward.overlong_buffer_len 4"}  # of 16 tokens
+COMMAND = [sys.executable, "-m", "openrlhf_on_cpu"]  # then flags of OpenRLHF
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -40,6 +41,12 @@ ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",  # else Ray starts a process for each CPU it is told of
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+def make_environment(*paths: str) -> dict[str, str]:
+    """The environment in which COMMAND finds the stand-ins, with further paths to import from."""
+    python_path = os.pathsep.join(path for path in (str(ON_CPU), *paths) if path)
+    return os.environ | ENVIRONMENT | {"PYTHONPATH": python_path}
 
 
 def parse() -> tuple[argparse.Namespace, list[str]]:
@@ -74,9 +81,7 @@ def main() -> None:
     flags += ["--reward.remote_url", str(HERE / "reward.py")]
     flags += ["--ckpt.output_dir", str(output / "trained"), "--ckpt.path", str(output / "checkpoints")]
     flags += ["--logger.tensorboard_dir", str(output / "tensorboard")]
-    paths = [str(ON_CPU), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    os.execve(sys.executable, [sys.executable, "-m", "openrlhf_on_cpu", *flags, *given], environment)
+    os.execve(sys.executable, [*COMMAND, *flags, *given], make_environment(os.environ.get("PYTHONPATH", "")))
 
 
 if __name__ == "__main__":

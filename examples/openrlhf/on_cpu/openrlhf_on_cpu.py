@@ -36,11 +36,12 @@ def small(init: Any) -> Any:
 
 
 def with_sdpa(get_strategy: Any) -> Any:
-    """openrlhf.utils.get_strategy with sdpa, in whose place packing puts flash attention."""
+    """openrlhf.utils.get_strategy with sdpa in place of flash attention, which packing sets too."""
 
     @wraps(get_strategy)
     def get(args: Any) -> Any:
-        args.ds.attn_implementation = "sdpa"
+        if "flash" in args.ds.attn_implementation:
+            args.ds.attn_implementation = "sdpa"
         return get_strategy(args)
 
     return get

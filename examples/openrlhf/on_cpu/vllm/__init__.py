@@ -1,8 +1,9 @@
-"""A stand-in for vLLM on a CPU: Hugging Face's generate behind what OpenRLHF's engine calls.
+"""A stand-in for vLLM on a CPU: a Hugging Face model behind what OpenRLHF's engine calls.
 
 OpenRLHF's RolloutRayActor, its agent executor, its reward calls and its weight sync run as they are.
 """
 
+import asyncio
 import types
 from collections.abc import AsyncIterator
 from importlib import import_module
@@ -10,9 +11,12 @@ from typing import Any
 
 import gpu_on_cpu
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from vllm import sampling
 
 __version__ = "0.29.0"  # that OpenRLHF 0.11.2 asks for
+MAX_LOGPROBS = 20  # vLLM's default
 
 
 class SamplingParams(types.SimpleNamespace):
@@ -26,7 +30,7 @@ class AsyncEngineArgs(types.SimpleNamespace):
 class Worker:
     """Holds the model, which OpenRLHF's WorkerWrap sends weights to."""
 
-    device = torch.device("cpu")
+    device = torch.device("cpu:0")  # the index is that of the one GPU that Ray lets a process see
 
     def __init__(self, args: AsyncEngineArgs) -> None:
         torch.manual_seed(args.seed)
@@ -47,19 +51,32 @@ class Worker:
 
 
 class AsyncLLMEngine:
-    """Samples one response per request."""
+    """Samples one response per request, while it is awake."""
 
     def __init__(self, args: AsyncEngineArgs) -> None:
         module, _, name = args.worker_extension_cls.rpartition(".")
         extension = getattr(import_module(module), name)
+        self.args = args
         self.worker = type("Worker", (extension, Worker), {})(args)
-        self.output_processor = types.SimpleNamespace(get_num_unfinished_requests=lambda: 0)
+        longest = self.worker.model.config.get_text_config().max_position_embeddings
+        if args.max_model_len > longest:
+            raise ValueError(f"max_model_len {args.max_model_len} is more than the model's {longest}")
+        if args.tensor_parallel_size != 1:
+            raise ValueError("this engine has one worker; set --vllm.tensor_parallel_size 1")
+        self.tokenizer = AutoTokenizer.from_pretrained(args.model)
+        self.asleep: set[str] = set()
+        self.running = asyncio.Event()
+        self.running.set()
+        self.unfinished = 0
+        self.output_processor = types.SimpleNamespace(get_num_unfinished_requests=lambda: self.unfinished)
 
     @classmethod
     def from_engine_args(cls, args: AsyncEngineArgs) -> "AsyncLLMEngine":
         return cls(args)
 
     async def collective_rpc(self, method: str, args: tuple = ()) -> list:
+        if "weight" in method and "weights" in self.asleep:
+            raise RuntimeError(f"{method}: the weights are asleep, their memory is not there")
         with gpu_on_cpu.CudaIsCPU():
             return [getattr(self.worker, method)(*args)]
 
@@ -67,39 +84,55 @@ class AsyncLLMEngine:
         self, prompt: dict[str, Any], params: SamplingParams, request_id: str
     ) -> AsyncIterator[Any]:
         """One output with the sampled token ids and, if asked for, their log-probs."""
-        ids = torch.tensor([prompt["prompt_token_ids"]])
-        with torch.no_grad():
-            made = self.worker.model.generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                max_new_tokens=params.max_tokens,
-                do_sample=params.temperature > 0,
-                temperature=params.temperature or None,
-                top_k=0,
-                top_p=params.top_p,
-                output_logits=True,
-                return_dict_in_generate=True,
+        ids = prompt["prompt_token_ids"]
+        longest, most = self.args.max_model_len, getattr(self.args, "max_logprobs", MAX_LOGPROBS)
+        budget = sampling.check_params(params, len(ids), longest, most)
+        processed = getattr(self.args, "logprobs_mode", "") == "processed_logprobs"
+        self.unfinished += 1
+        try:
+            tokens, log_probs, ended = await sampling.sample(
+                self.worker.model, ids, params, budget, self._wait, processed=processed
             )
-        tokens = made.sequences[0, ids.shape[1] :].tolist()
-        end = self.worker.model.generation_config.eos_token_id
+        finally:
+            self.unfinished -= 1
+        text = self.tokenizer.decode(
+            tokens[:-1] if ended else tokens, skip_special_tokens=params.skip_special_tokens
+        )
         output = types.SimpleNamespace(
             token_ids=tokens,
-            text="",
-            logprobs=_log_probs(tokens, made.logits, params) if params.logprobs is not None else None,
-            finish_reason="stop" if tokens[-1] == end else "length",
+            text=text,
+            logprobs=log_probs if params.logprobs is not None else None,
+            finish_reason="stop" if ended else "length",
         )
         yield types.SimpleNamespace(outputs=[output])
 
-    async def nothing(self, *_: Any, **__: Any) -> bool:
-        """There is no memory to hand over, and no cache to clear."""
-        return False
+    async def _wait(self) -> None:
+        """Until generation is not paused. vLLM would wait for ever, or abort, where the engine is asleep."""
+        if self.asleep:
+            raise RuntimeError(f"a request, while asleep: {sorted(self.asleep)}")
+        await self.running.wait()
 
-    is_sleeping = sleep = wake_up = reset_prefix_cache = pause_generation = resume_generation = nothing
+    async def is_sleeping(self) -> bool:
+        return bool(self.asleep)
 
+    async def sleep(self, level: int = 1) -> None:
+        """The memory that vLLM hands over is not to be used until `wake_up`."""
+        if not self.args.enable_sleep_mode or level != 1:
+            raise ValueError(f"sleep(level={level}), enable_sleep_mode={self.args.enable_sleep_mode}")
+        self.asleep = {"weights", "kv_cache"}
 
-def _log_probs(tokens: list[int], logits: Any, params: SamplingParams) -> list[dict[int, Any]]:
-    each = [(row[0].float() / (params.temperature or 1.0)).log_softmax(-1) for row in logits]
-    return [
-        {token: types.SimpleNamespace(logprob=float(row[token]))}
-        for token, row in zip(tokens, each, strict=True)
-    ]
+    async def wake_up(self, tags: list[str] | None = None) -> None:
+        if unknown := set(tags or ()) - {"weights", "kv_cache"}:
+            raise ValueError(f"unknown tags {unknown}")
+        self.asleep -= set(tags or self.asleep)
+
+    async def pause_generation(self, mode: str) -> None:
+        if mode != "keep":
+            raise ValueError(f"mode {mode} is not implemented on a CPU")
+        self.running.clear()
+
+    async def resume_generation(self) -> None:
+        self.running.set()
+
+    async def reset_prefix_cache(self) -> None:
+        """There is no cache to clear: each request computes its own keys and values."""
