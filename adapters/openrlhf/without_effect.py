@@ -90,9 +90,11 @@ def _list_unused(choice: Choice, args: Any, given: Set[str]) -> Iterator[tuple[s
         yield "a buffer of no tokens", {"reward.overlong_buffer_len"}
     if not args.algo.dynamic_filtering_enable:
         yield "--algo.dynamic_filtering_enable is not set", given & {"algo.dynamic_filtering_range"}
+    corrections = {name for name in given if name.startswith(IS_CORRECTION)} - set(CORRECTED)
     if not given & set(CORRECTED):
-        found = {name for name in given if name.startswith(IS_CORRECTION)}
-        yield f"--{CORRECTED[0]} is off", found
+        yield f"--{CORRECTED[0]} is off", corrections
+    elif args.actor.policy_loss_type == "gspo":  # takes the ratio to the sampler, and filters nothing
+        yield "--actor.policy_loss_type is gspo", corrections
     yield "it changes no setting", given & {"credit.preset"}
     if "actor.eps_clip_low_high" in given:
         yield "--actor.eps_clip_low_high is set", given & {"actor.eps_clip"}

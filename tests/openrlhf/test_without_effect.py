@@ -66,6 +66,7 @@ def lines(parse, caplog):
 
 
 OFF = "is_correction_level is off"
+GSPO = "--actor.policy_loss_type gspo --algo.advantage.is_correction_level token"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,10 @@ OFF = "is_correction_level is off"
         ("--algo.dynamic_filtering_range 0.1 0.9", "range (--algo.dynamic_filtering_enable is not set)"),
         ("--algo.advantage.is_correction_threshold 0.2 2", f"threshold (--algo.advantage.{OFF})"),
         ("--algo.advantage.is_correction_mode clip", f"mode (--algo.advantage.{OFF})"),
+        (
+            f"{GSPO} --algo.advantage.is_correction_threshold 2",
+            "threshold (--actor.policy_loss_type is gspo)",
+        ),
         ("--actor.eps_clip 0.1 --actor.eps_clip_low_high 0.2 0.2", "--actor.eps_clip (--actor.eps_clip_low_"),
     ],
 )
