@@ -38,7 +38,10 @@ WORKER = {
         "init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines _ray_trace_ctx",
         "forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list "
         "_ray_trace_ctx",
+        "broadcast_to_vllm": "self _ray_trace_ctx",
     },
 }
 
-FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | WORKER
+WEIGHT_SYNC = {"openrlhf.trainer.ray.ppo_actor:ActorPPOTrainer": {"broadcast_to_vllm": "self"}}
+
+FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | WORKER | WEIGHT_SYNC
