@@ -77,16 +77,6 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
 
 
 def _refuse_for_statistics(estimator: credit.Estimator, args: Any) -> None:
-    sizes = {
-        "--ds.ring_attn_size": args.ds.ring_attn_size,
-        "--ds.tensor_parallel_size": args.ds.tensor_parallel_size,
-    }
-    for flag, size in sizes.items():
-        if size > 1:
-            raise ValueError(
-                f"{flag} {size} has not been tested with the token statistics that {estimator.name} needs; "
-                f"set {flag} 1, or use an estimator that reads rewards alone, such as grpo or dapo"
-            )
     if getattr(args.data, "max_images_per_prompt", 0) > 0:
         rules.refuse_images(FRAMEWORK, estimator)
 

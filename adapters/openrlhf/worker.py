@@ -67,7 +67,11 @@ class CreditPolicyModelActor(Base):
         self.actor.eval()
         with torch.no_grad():
             log_probs, found = statistics.score_tokens(
-                self.actor, self._credit_reference, *batch, names=self._credit_fields
+                self.actor,
+                self._credit_reference,
+                *batch,
+                names=self._credit_fields,
+                ring_attn_group=self.strategy.ring_attn_group,
             )
         self.actor.train()
         self._credit_statistics.append({name: field.to("cpu") for name, field in found.items()})

@@ -86,11 +86,6 @@ class NeedsRollouts(credit.GRPO):
         ),
         ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
         (
-            [*DGPO, "--ds.ring_attn_size", "2"],
-            "set --ds.ring_attn_size 1, or use an estimator that reads rewards",
-        ),
-        ([*DGPO, "--ds.tensor_parallel_size", "2"], "set --ds.tensor_parallel_size 1, or use an estimator"),
-        (
             [*DGPO, "--data.max_images_per_prompt", "1"],
             "with image inputs use an estimator that reads rewards alone",
         ),
@@ -111,7 +106,8 @@ def test_it_is_refused_on_the_command_line(parse, capsys, flags, message):
         ([*DGPO, "--algo.kl.init_coef", "0.01", "--algo.kl.use_loss"], credit.DGPO()),
         ([*DGPO, "--reward.clip_range", "-1", "1"], credit.DGPO()),
         ([*DGPO, "--credit.tau", '{"start": 1, "end": 0.1}'], credit.DGPO(tau={"start": 1, "end": 0.1})),
-        ([NAME, "grpo", "--ds.ring_attn_size", "2", "--actor.num_gpus_per_node", "8"], credit.GRPO()),
+        ([*DGPO, "--ds.ring_attn_size", "2", "--actor.num_gpus_per_node", "8"], credit.DGPO()),
+        ([*DGPO, "--ds.tensor_parallel_size", "2", "--actor.num_gpus_per_node", "8"], credit.DGPO()),
         ([NAME, "credit_rloo"], credit.RLOO()),
         ([NAME, "reinforce_plus_plus", "--rollout.n_samples_per_prompt", "1"], credit.ReinforcePlusPlus()),
         ([NAME, "needs_rollouts", "--algo.advantage.is_correction_level", "token"], NeedsRollouts()),
