@@ -86,8 +86,12 @@ class NeedsRollouts(credit.GRPO):
         ),
         ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
         (
-            [*DGPO, "--data.max_images_per_prompt", "1"],
-            "with image inputs use an estimator that reads rewards alone",
+            [*DGPO, "--data.max_images_per_prompt", "1", "--train.dynamic_batch_enable"],
+            "--train.dynamic_batch_enable packs the rows, so that vision models lose the positions",
+        ),
+        (
+            [*DGPO, "--data.max_images_per_prompt", "1", "--ds.ring_attn_size", "2"],
+            "--ds.ring_attn_size 2 packs the rows",
         ),
     ],
 )
@@ -108,6 +112,7 @@ def test_it_is_refused_on_the_command_line(parse, capsys, flags, message):
         ([*DGPO, "--credit.tau", '{"start": 1, "end": 0.1}'], credit.DGPO(tau={"start": 1, "end": 0.1})),
         ([*DGPO, "--ds.ring_attn_size", "2", "--actor.num_gpus_per_node", "8"], credit.DGPO()),
         ([*DGPO, "--ds.tensor_parallel_size", "2", "--actor.num_gpus_per_node", "8"], credit.DGPO()),
+        ([*DGPO, "--data.max_images_per_prompt", "1"], credit.DGPO()),
         ([NAME, "credit_rloo"], credit.RLOO()),
         ([NAME, "reinforce_plus_plus", "--rollout.n_samples_per_prompt", "1"], credit.ReinforcePlusPlus()),
         ([NAME, "needs_rollouts", "--algo.advantage.is_correction_level", "token"], NeedsRollouts()),
