@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vllm import sampling
-
 from vllm.weights import load_weights
 
 __version__ = "0.29.0"  # that OpenRLHF 0.11.2 asks for
