@@ -3,6 +3,7 @@
     python examples/openrlhf/train_on_cpu.py --estimator dgpo
     python examples/openrlhf/train_on_cpu.py --estimator dapo --data.max_samples 200
 
+OpenRLHF asks for flash-attn, which needs CUDA to be built; docs/openrlhf.md says how to install the rest.
 Further arguments are OpenRLHF's flags and replace the defaults of this script. The whole of OpenRLHF runs
 (Ray, DeepSpeed, its rollout workers and weight sync); what stands in for GPU and vLLM is in on_cpu.
 """
