@@ -2,6 +2,7 @@
 
 import argparse
 import runpy
+from collections.abc import Sequence
 
 import ray
 from openrlhf.trainer.ray import ppo_actor
@@ -19,9 +20,9 @@ def main() -> None:
     runpy.run_module("openrlhf.cli.train_ppo_ray", run_name="__main__", alter_sys=True)
 
 
-def replace_in_workers() -> None:
-    """Makes OpenRLHF's call of ray.init start workers that use credit's classes."""
-    ray.init = ray_start.with_worker_setup(ray.init)
+def replace_in_workers(plugins: Sequence[str]) -> None:
+    """Makes OpenRLHF's call of ray.init start workers that use credit's classes and find the plugins."""
+    ray.init = ray_start.with_worker_setup(ray.init, plugins)
 
 
 if __name__ == "__main__":

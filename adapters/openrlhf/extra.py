@@ -8,23 +8,29 @@ import torch
 
 import credit
 from credit.adapters import extra
+from credit.adapters.openrlhf import turns
 from credit.adapters.openrlhf.hooks import FRAMEWORK
+from credit.adapters.readings import NAME
 
 Tensor = torch.Tensor
 KEY = "credit_"  # in an experience's info, before the arrays' names, until the advantages are computed
 
 
 def take_rows(
-    estimator: credit.Estimator, response: Mapping[str, Any]
+    estimator: credit.Estimator, response: Mapping[str, Any], longest: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a response of OpenRLHF's sampler gives for each array, and the response without lists.
 
     OpenRLHF logs each of `extra_logs` as one number per response: of a tensor it keeps the first, and a
     list, also one that this estimator does not read, ends the run.
+
+    Args:
+        longest: the tokens that OpenRLHF keeps of a response, with its prompt.
     """
     logs = response.get("extra_logs") or {}
-    names = extra.list_given(FRAMEWORK, estimator)
-    found = {name: extra.find_values(FRAMEWORK, estimator, name, {"extra_logs": logs}) for name in names}
+    found = turns.take_rows(estimator, response, min(longest, len(response["observation_tokens"])))
+    names = [name for name in extra.list_given(FRAMEWORK, estimator) if name not in found]
+    found |= {name: extra.find_values(FRAMEWORK, estimator, name, {"extra_logs": logs}) for name in names}
     plain = {name: value for name, value in logs.items() if _is_number(value) or isinstance(value, str)}
     return found, {**response, "extra_logs": plain}
 
@@ -47,10 +53,16 @@ def take_arrays(
     estimator: credit.Estimator, experiences: Sequence[Any], lengths: Tensor, width: int
 ) -> dict[str, Tensor]:
     """The arrays [N, ...] of all experiences, which lose them; aligned to the left as `Batch` is."""
-    found = {}
-    for name in extra.list_given(FRAMEWORK, estimator):
-        rows = list(chain.from_iterable(experience.info.pop(KEY + name) for experience in experiences))
-        found[name] = torch.from_numpy(extra.stack_rows(name, rows, lengths.tolist(), width))
+    known = (*extra.list_given(FRAMEWORK, estimator), turns.TURNS, turns.BEFORE, turns.OUTCOME)
+    names = [name for name in known if KEY + name in experiences[0].info]
+    rows = {name: list(chain.from_iterable(e.info.pop(KEY + name) for e in experiences)) for name in names}
+    found: dict[str, Tensor] = {}
+    if turns.BEFORE in rows:
+        rewards = torch.cat([experience.rewards for experience in experiences])
+        rows[NAME], found = turns.settle_rewards(estimator, rows, rewards, lengths)
+    for name in names:
+        if name not in (turns.BEFORE, turns.OUTCOME):
+            found[name] = torch.from_numpy(extra.stack_rows(name, rows[name], lengths.tolist(), width))
     return found
 
 

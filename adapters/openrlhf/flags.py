@@ -1,29 +1,29 @@
 """OpenRLHF's command line with credit's estimators, and a flag --credit.* for each of their settings."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from importlib import import_module
 from typing import Any
 
 from openrlhf.utils.config import hierarchize
 
 import credit
-from credit.adapters.openrlhf import options
+from credit.adapters.openrlhf import options, plugins, without_effect
 from credit.adapters.openrlhf.settings import PREFIX, Choice, parse_settings
 from credit.estimators.presets import PRESETS
 from credit.estimators.registry import estimator_classes
 
 ESTIMATOR = "--algo.advantage.estimator"
-PLUGIN = "--credit.plugin"
 
 
-def with_credit_flags(parse_args: Callable[..., Any], chosen: Callable[[], None]) -> Callable[..., Any]:
+def with_credit_flags(
+    parse_args: Callable[..., Any], chosen: Callable[[Sequence[str]], None]
+) -> Callable[..., Any]:
     """ArgumentParser.parse_args that adds credit's flags to every parser with OpenRLHF's estimator flag.
 
     The attribute `credit` of what it returns is a Choice, or None for an estimator of OpenRLHF's own.
-    `chosen` is called if the estimator is one of credit's. Settings that cannot work end the program
-    here, before Ray starts.
+    `chosen` is called with the names of the plugins' modules if the estimator is one of credit's. Settings
+    that cannot work end the program here, before Ray starts.
     """
 
     @wraps(parse_args)
@@ -31,14 +31,15 @@ def with_credit_flags(parse_args: Callable[..., Any], chosen: Callable[[], None]
         action = parser._option_string_actions.get(ESTIMATOR)
         if action is None:
             return parse_args(parser, args, namespace)
-        names = _extend_parser(parser, action, args)
-        parsed = parse_args(parser, args, namespace)
         try:
-            parsed.credit = _parse_choice(parsed, names)
+            modules = _load_plugins(args)
+            names = _extend_parser(parser, action)
+            parsed = parse_args(parser, args, namespace)
+            parsed.credit = _parse_choice(parser, parsed, names)
         except ValueError as error:
             parser.error(str(error))
         if parsed.credit is not None:
-            chosen()
+            chosen(modules)
         return parsed
 
     return parse
@@ -49,11 +50,14 @@ def flag_names(taken: Any) -> dict[str, str]:
     return {PREFIX + name if name in taken else name: name for name in credit.names()}
 
 
-def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action, args: Any) -> dict[str, str]:
+def _load_plugins(args: Any) -> list[str]:
+    """Imports what defines estimators, which then become choices; the modules' names."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     _add_plugin(early)
-    for module in early.parse_known_args(args)[0].plugin:
-        import_module(module)  # may define estimators, which become choices below
+    return [plugins.load(value) for value in early.parse_known_args(args)[0].plugin]
+
+
+def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action) -> dict[str, str]:
     names = flag_names(list(action.choices or ()))
     action.choices = [*(action.choices or ()), *names]
     _add_plugin(parser)
@@ -65,13 +69,25 @@ def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action, arg
 
 
 def _add_plugin(parser: argparse.ArgumentParser) -> None:
-    explanation = "modules that define estimators of your own; Ray's workers have to find them too"
-    parser.add_argument(PLUGIN, dest="plugin", nargs="+", default=[], metavar="MODULE", help=explanation)
+    explanation = "files (.py) or modules that define estimators of your own; every node of Ray needs them"
+    parser.add_argument(
+        plugins.FLAG, dest="plugin", nargs="+", action="extend", default=[], metavar="FILE", help=explanation
+    )
+
+
+class StoreOnce(argparse.Action):
+    """A flag that is an error where it is given twice, since the first value would be lost."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error(f"{option_string} is given twice, {getattr(namespace, self.dest)} and {values}")
+        setattr(namespace, self.dest, values)
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:
     parser.add_argument(
         f"--credit.{name}",
+        action=StoreOnce,
         metavar="VALUE",
         default=argparse.SUPPRESS,
         help=explanation.replace("%", "%%"),
@@ -89,7 +105,9 @@ def _list_settings() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choice | None:
+def _parse_choice(
+    parser: argparse.ArgumentParser, parsed: argparse.Namespace, names: Mapping[str, str]
+) -> Choice | None:
     """Takes credit's flags out of the parsed ones; raises ValueError if they cannot work."""
     del parsed.plugin
     given = {name: vars(parsed).pop(name) for name in list(vars(parsed)) if name.startswith("credit.")}
@@ -101,12 +119,17 @@ def _parse_choice(parsed: argparse.Namespace, names: Mapping[str, str]) -> Choic
                 f"{', '.join(names)}, or leave --credit.* out"
             )
         return None
-    choice = parse_settings(
-        names[name], {flag.removeprefix("credit."): value for flag, value in given.items()}
-    )
+    settings = {flag.removeprefix("credit."): value for flag, value in given.items()}
+    choice = parse_settings(names[name], settings)
+    changed = without_effect.list_given(vars(parsed), {a.dest: a.default for a in parser._actions})
+    plain = {flag: value for flag, value in settings.items() if flag != "preset"}
+    if plain != settings and parse_settings(names[name], plain) == choice:
+        changed |= {"credit.preset"}
     if "extra.values" in choice.estimator.required_fields:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)
     options.refuse(choice, args)
+    without_effect.refuse(choice, args, changed)
     options.report_differences(choice, args)
+    without_effect.report(choice, args, changed)
     return choice

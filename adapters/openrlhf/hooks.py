@@ -32,6 +32,14 @@ SAMPLES_GENERATOR = {
     },
 }
 
+# In the rollout workers, whose agents are the user's.
+AGENT = {
+    "openrlhf.utils.agent:MultiTurnAgentExecutor": {
+        "execute": "self prompt label sampling_params max_length hf_tokenizer llm_engine images",
+    },
+    "openrlhf.utils.agent:AgentInstanceBase": {"step": "self state_dict kwargs"},
+}
+
 # The class under Ray's decorator; Ray adds _ray_trace_ctx to every method of an actor.
 WORKER = {
     "openrlhf.trainer.ray.ppo_actor:PolicyModelActor.__ray_actor_class__": {
@@ -41,4 +49,4 @@ WORKER = {
     },
 }
 
-FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | WORKER
+FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | AGENT | WORKER

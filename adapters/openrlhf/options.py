@@ -44,7 +44,6 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
     whole = [part.estimator.name for part in traits.list_parts(estimator) if not part.estimator.is_product]
     clips = bool(whole) and tuple(args.reward.clip_range) != CLIP_RANGE
     of_part = f"has the part {whole[0]}, which " if whole and whole[0] != estimator.name else ""
-    filters = tuple(args.algo.dynamic_filtering_range) != FILTER_RANGE
     for given, flag, reason, way_out in (
         (
             advantage.gamma != 1,
@@ -62,12 +61,6 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
             clips,
             "--reward.clip_range",
             f"{of_part}has no advantage A_i per response that could be clipped",
-            "leave it out",
-        ),
-        (
-            filters,
-            "--algo.dynamic_filtering_range",
-            "keeps a prompt if its scores differ, whatever their mean",
             "leave it out",
         ),
     ):

@@ -25,6 +25,10 @@ class Choice(NamedTuple):
         """Whether a reference model has to run."""
         return fields.needs_reference(self.estimator)
 
+    def loads_reference(self, lora_rank: int) -> bool:
+        """Whether that model has weights of its own; with LoRA it may be the policy without its adapter."""
+        return self.compares and (self.reference is not None or lora_rank == 0)
+
 
 def parse_settings(name: str, settings: Mapping[str, Any]) -> Choice:
     """The estimator of that name; `settings` may hold `reference` and `preset`.

@@ -1,4 +1,4 @@
-"""What every Ray worker runs at its start: two of OpenRLHF's classes are replaced once they are defined.
+"""What every Ray worker runs at its start: OpenRLHF's classes are extended once they are defined.
 
 Nothing of OpenRLHF is imported here, so that vLLM's workers stay free of it.
 """
@@ -6,6 +6,7 @@ Nothing of OpenRLHF is imported here, so that vLLM's workers stay free of it.
 from importlib import import_module
 from types import ModuleType
 
+from credit.adapters.openrlhf import plugins
 from credit.adapters.post_import import call_after_import, has_action
 
 # Each module of OpenRLHF, its class, and the module and class of credit's that take its place. Assigning
@@ -15,20 +16,28 @@ REPLACED = {
     THEIRS + "experience_maker": ("RemoteExperienceMaker", "trainer", "CreditExperienceMaker"),
     THEIRS + "samples_generator": ("SamplesGenerator", "sampling", "CreditSamplesGenerator"),
 }
+AGENTS = "openrlhf.utils.agent"
 
 
 def install_import_hook() -> None:
     """The target of Ray's worker_process_setup_hook."""
     for name in REPLACED:
         call_after_import(name, replace_class)
+    call_after_import(AGENTS, record_steps)
+    plugins.find_files()
 
 
 def is_installed() -> bool:
     """Whether this process replaces OpenRLHF's classes."""
-    return all(map(has_action, REPLACED))
+    return all(map(has_action, (*REPLACED, AGENTS)))
 
 
 def replace_class(module: ModuleType) -> None:
     """Puts credit's subclass in place of the module's class."""
     theirs, place, ours = REPLACED[module.__name__]
     setattr(module, theirs, getattr(import_module(f"credit.adapters.openrlhf.{place}"), ours))
+
+
+def record_steps(module: ModuleType) -> None:
+    """Makes OpenRLHF's multi-turn executor give what each step earns."""
+    import_module("credit.adapters.openrlhf.agents").record_steps(module)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from credit.adapters import extra
+from credit.adapters import extra, readings
 from credit.adapters.trl import token_rewards
 from credit.adapters.trl.hooks import FRAMEWORK
 
@@ -55,8 +55,8 @@ def add_arrays(trainer: Any, columns: Mapping[str, Any], output: dict[str, Tenso
         "log_extra": generated.logged,
         "the data set": columns,
     }
-    if token_rewards.NAME in estimator.required_fields:
-        elsewhere = any(token_rewards.NAME in each for each in places.values())
+    if readings.NAME in estimator.required_fields:
+        elsewhere = any(readings.NAME in each for each in places.values())
         places["the reward functions"] = token_rewards.collect_lists(trainer, output, elsewhere)
     ids = output["completion_ids"]
     lengths = [len(own) for own in generated.own]

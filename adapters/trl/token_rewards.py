@@ -1,35 +1,22 @@
 """The lists of all reward functions as `token_rewards`, and the rewards that are left beside them."""
 
 import logging
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 import credit
 from credit.adapters import traits
+from credit.adapters.readings import NAME, Reading, find_shared_reading
 from credit.adapters.trl import rewards
 from credit.adapters.trl.processes import own_rows
 from credit.estimators.token_rewards import TokenRewarded
 
 Tensor = torch.Tensor
-Reading = Literal["total", "outcome", "tokens"]
-NAME = "token_rewards"
 LISTED = "credit_listed"  # in TRL's batch: of which functions [B, K] the rewards are in token_rewards alone
 
 logger = logging.getLogger("credit")
-
-
-def find_reading(estimator: credit.Estimator) -> Reading:
-    """What the estimator takes `rewards` for, beside rewards of tokens.
-
-    "total": all that there is, since it does not read token_rewards; "outcome": what is not in token_rewards;
-    "tokens": nothing, since token_rewards have all that there is.
-    """
-    if NAME not in estimator.required_fields:
-        return "total"
-    sourced = isinstance(estimator, TokenRewarded) and estimator.rewards_from == "tokens"
-    return "tokens" if sourced else "outcome"
 
 
 def collect_lists(trainer: Any, output: dict[str, Tensor], elsewhere: bool) -> dict[str, list[np.ndarray]]:
@@ -90,15 +77,8 @@ def report_sums(trainer: Any) -> None:
 
 
 def _find_shared_reading(estimator: credit.Estimator) -> Reading:
-    parts = [part.estimator for part in traits.list_parts(estimator)]
-    readings = {find_reading(part) for part in parts}
-    if "outcome" in readings and len(readings) > 1:
-        named = ", ".join(f"{part.name} ({find_reading(part)})" for part in parts)
-        raise ValueError(
-            f"reward functions return lists, and the parts of the mix read different rewards beside them: "
-            f"{named}; let the functions return numbers and give the lists by log_extra({NAME!r}, rows)"
-        )
-    return "outcome" if "outcome" in readings else "tokens"
+    way_out = f"let the functions return numbers and give the lists by log_extra({NAME!r}, rows)"
+    return find_shared_reading(estimator, "reward functions return lists", way_out)
 
 
 def _add_numbers(trainer: Any, rows: list[np.ndarray], listed: Tensor) -> None:

@@ -36,15 +36,23 @@ class Parsed(Exception):
 
 
 @pytest.fixture
-def parse(monkeypatch):
+def chosen():
+    """The modules of plugins, once an estimator of credit's was parsed."""
+    return []
+
+
+@pytest.fixture
+def parse(monkeypatch, chosen):
     """The arguments that OpenRLHF's command makes of flags, after all of its and credit's checks."""
 
     def stop(args):
         raise Parsed(args)
 
     def run(*given, needed=NEEDED):
-        chosen = []
-        accepting = flags.with_credit_flags(argparse.ArgumentParser.parse_args, lambda: chosen.append(True))
+        chosen.clear()
+        accepting = flags.with_credit_flags(
+            argparse.ArgumentParser.parse_args, lambda modules: chosen.append(modules)
+        )
         with monkeypatch.context() as patch:
             patch.setattr(argparse.ArgumentParser, "parse_args", accepting)
             patch.setattr(sys, "argv", ["train_ppo_ray", *needed, *map(str, given)])

@@ -84,7 +84,6 @@ class NeedsRollouts(credit.GRPO):
             [NAME, "mix", "--credit.parts", '[[1, "grpo"], [1, "gtpo"]]', "--reward.clip_range", "-1", "1"],
             "no effect with mix, which has the part gtpo, which has no advantage A_i per response",
         ),
-        ([NAME, "dapo", "--algo.dynamic_filtering_range", "0.2", "0.8"], "whatever their mean; leave it out"),
         (
             [*DGPO, "--ds.ring_attn_size", "2"],
             "set --ds.ring_attn_size 1, or use an estimator that reads rewards",

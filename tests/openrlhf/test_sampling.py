@@ -6,6 +6,7 @@ from typing import Literal
 import pytest
 import ray
 import torch
+from openrlhf.trainer.ppo_utils import samples_generator as theirs
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 
 import credit
@@ -25,18 +26,20 @@ def response(score):
 def filtered(parse, monkeypatch):
     """The scores that a sampler keeps of GROUPS, in groups of 4."""
 
-    def run(kind, *given, estimator="dapo"):
+    def run(kind, *given, estimator="dapo", groups=GROUPS):
         flags = ["--algo.advantage.estimator", estimator, "--algo.dynamic_filtering_enable", *given]
         args = parse(*flags)
         sampler = kind(SimpleNamespace(args=args), None, None, None, [])
-        left = iter(GROUPS)
+        left = iter(groups)
         monkeypatch.setattr(ray, "wait", lambda refs, **_: (refs[:1], refs[1:]))
         monkeypatch.setattr(ray, "get", lambda ref: [response(score) for score in ref])
         monkeypatch.setattr(sampler, "_dispatch_prompts_to_vllm", lambda prompts, *_, **__: prompts)
         prompts = ((None, [group], [None], [None]) for group in left)
-        kept, consumed, _ = sampler._generate_vllm(prompts, 3, True)
-        assert consumed == len(GROUPS)
-        return torch.cat([experience.scores for experience in kept]).view(-1, 4).tolist()
+        asked = 3 if groups is GROUPS else len(groups)
+        kept, consumed, _ = sampler._generate_vllm(prompts, asked, True)
+        assert consumed == len(groups)
+        scores = [None if each.scores is None else each.scores.item() for each in kept]
+        return [scores[start : start + 4] for start in range(0, len(scores), 4)]
 
     return run
 
@@ -48,6 +51,52 @@ def test_a_prompt_stays_where_its_scores_differ(filtered, estimator):
 
 def test_openrlhfs_own_rule_is_another_one(filtered):
     assert filtered(SamplesGenerator, estimator="group_norm") == [GROUPS[3]]
+
+
+def test_another_range_leaves_out_prompts_by_their_mean_too(filtered):
+    """Equal scores stay out, though their mean lies within it; OpenRLHF's own rule keeps them."""
+    groups = [
+        [0, 0, 0, 1],
+        [0.5] * 4,
+        [1, 1, 1, 0],
+        [0, 1, 0, 1],
+        [-9.0, 10.0, 0.5, 0.5],
+        [5.0, 2.0, 2.0, 2.0],
+    ]
+    inner = ["--algo.dynamic_filtering_range", 0.3, 0.7]
+    assert filtered(CreditSamplesGenerator, *inner, groups=groups) == [groups[3], groups[4]]
+    assert filtered(SamplesGenerator, *inner, estimator="rloo", groups=groups) == [
+        groups[k] for k in (1, 3, 4)
+    ]
+    assert len(filtered(CreditSamplesGenerator, "--algo.dynamic_filtering_range", 0, 1, groups=groups)) == 5
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("flags", [[], ["--algo.dynamic_filtering_range", -5, 5]])
+def test_scores_that_are_no_numbers_are_openrlhfs_to_judge(filtered, flags):
+    """It leaves a prompt out whose mean is none, and keeps one that has responses without scores."""
+    groups = [[0, 1, NAN, 1], [None] * 4, [NAN] * 4, [0, 0, None, 0], [INF, 0, 0, 1], [0, 1, 0, 1]]
+    kept = [groups[1], groups[3], groups[5]]
+    assert filtered(CreditSamplesGenerator, *flags, groups=groups) == kept
+    assert filtered(SamplesGenerator, *flags, estimator="rloo", groups=groups) == kept
+
+
+def test_openrlhf_logs_the_scores_that_a_prompt_is_left_out_for(filtered, monkeypatch):
+    logged = []
+    monkeypatch.setattr(theirs.logger, "info", logged.append)
+    filtered(CreditSamplesGenerator, groups=[[3.0] * 4, [0, 1, 0, 1]])
+    assert logged == [
+        "Filtered out: avg_reward=3.00, threshold=(3.00, 3.00), scores=['3.00', '3.00', '3.00', '3.00']"
+    ]
+
+
+def test_the_trainers_own_options_stay_as_they_are(parse):
+    args = parse("--algo.advantage.estimator", "dapo", "--algo.dynamic_filtering_enable")
+    sampler = CreditSamplesGenerator(SimpleNamespace(args=args), None, None, None, [])
+    sampler.args.algo.dynamic_filtering_range = (3.0, 3.0)
+    assert args.algo.dynamic_filtering_range == (0, 1)
 
 
 def test_an_estimators_own_filter_is_asked_too(filtered, monkeypatch):

@@ -14,8 +14,10 @@ import sys
 {setup}
 assert not any(name.startswith(("openrlhf", "torch", "ray")) for name in sys.modules)
 from openrlhf.trainer.ppo_trainer import BasePPOTrainer
+from openrlhf.utils.agent import MultiTurnAgentExecutor
 made = BasePPOTrainer.__init__.__globals__
 print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
+print("records steps:", hasattr(MultiTurnAgentExecutor.execute, "__wrapped__"))
 """
 
 
@@ -24,9 +26,9 @@ print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
     [
         (
             "from credit.adapters.openrlhf import worker_setup; worker_setup.install_import_hook()",
-            "CreditExperienceMaker CreditSamplesGenerator",
+            "CreditExperienceMaker CreditSamplesGenerator\nrecords steps: True",
         ),
-        ("", "RemoteExperienceMaker SamplesGenerator"),
+        ("", "RemoteExperienceMaker SamplesGenerator\nrecords steps: False"),
     ],
 )
 def test_the_hook_replaces_what_trainers_use_and_imports_nothing_itself(setup, classes):
