@@ -61,11 +61,12 @@ def stack_rows(
     lengths: Sequence[int],
     width: int,
     agree: Callable[[Kind], Sequence[int]] = tuple,
+    floats: type[np.floating] = np.float32,
 ) -> np.ndarray:
     """The array [N], [N, T] or [N, K] of rows that are numbers, or lists, arrays or tensors of numbers.
 
     Rows with one value per token of their responses become [N, T], with 0 behind them; other rows of one
-    length [N, K]. Floats become float32 and integers int64.
+    length [N, K]. Floats become `floats` and integers int64.
 
     Args:
         name: as in `needs`; of a name that the library knows, the shape and the kind of numbers are known.
@@ -73,6 +74,7 @@ def stack_rows(
         lengths: the number of tokens of each response.
         width: T.
         agree: makes the kind of the rows of all processes of that of these rows.
+        floats: float64 for rewards, of which float32 may lose what tells them apart.
 
     Raises:
         ValueError: a row has no numbers, or the rows fit no shape.
@@ -83,6 +85,7 @@ def stack_rows(
     kind = Kind(*agree(_find_kind(arrays, lengths)))
     rule = FIELDS.get(name) or EXTRAS.get(name)
     dtype = DTYPES[-kind.dtype] if rule is None else {"integer": np.int64}.get(rule.kind, np.float32)
+    dtype = floats if dtype is np.float32 else dtype
     if kind.per_token or (rule is not None and rule.shape == "[N, T]"):
         _check_lengths(name, arrays, lengths, "one value per token")
         whole = np.zeros((len(arrays), width), dtype)
@@ -99,7 +102,8 @@ def stack_rows(
 def _read_row(name: str, place: int, row: Any) -> np.ndarray:
     if hasattr(row, "detach"):
         row = row.detach().cpu()
-        row = (row.float() if row.is_floating_point() else row).numpy()
+        halved = row.is_floating_point() and row.dtype.itemsize < 4  # numpy has no bfloat16
+        row = (row.float() if halved else row).numpy()
     try:
         array = np.asarray(row)
     except ValueError:  # lists of several lengths

@@ -70,15 +70,17 @@ def turns(mask: Array) -> Array:
     return xp.where(chosen, xp.cumulative_sum(starts, axis=1) - 1, 0)
 
 
-def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
+def whiten(values: Array, mask: Array, correction: int = 1, *, divide: bool = True) -> Array:
     """The values minus their mean over the whole batch, in standard deviations of the batch.
 
         (x_{i,t} - mean) / sqrt(var + 1e-8)        (mean and variance over all n tokens of the mask)
+        x_{i,t} - mean                             (with divide=False)
 
     Args:
         values: x [N, T], float.
         mask: [N, T], bool.
         correction: 1 for the sample's variance (a sum over n - 1), 0 for the population's (over n).
+        divide: False leaves the differences to the mean as they are.
 
     Returns:
         [N, T]; 0 outside the mask, and exactly 0 everywhere where all values are equal.
@@ -95,6 +97,8 @@ def whiten(values: Array, mask: Array, correction: int = 1) -> Array:
     centered = values
     for _ in range(2):  # twice for the reason given in groups.center
         centered = xp.where(mask, centered - mean(centered, mask), 0.0)
+    if not divide:
+        return centered
     # Dividing by the largest value first keeps the squares of large values within float32.
     unit = xp.clip(xp.max(xp.abs(centered)), min=1.0)
     centered = centered / unit

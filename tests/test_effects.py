@@ -20,6 +20,7 @@ VALUES = (
     "tokens",
     "both",
     "nonzero_rewards",
+    "batch",
     "reference",
     (2.0,),
     "rloo",
@@ -29,10 +30,13 @@ GIVEN = make_rollouts()._replace(rewards=np.linspace(-1, 2, 8))
 SWITCHES = {
     "dgpo": [{"effective_fraction": 0.5}, {"tau": float("inf")}, {"within": "turn"}, {"kappa": 0}],
     "entropy_shaped": [{"alpha": 0}],
+    "gae": [{"divide_by_std": False}],
     "gigpo": [{"step_weight": 0}, {"divide_by_std": False}],
     "grpo_s": [{"beta_2": 0}],
     "mt_grpo": [{"turn_weight": 0}],
     "opd": [{"outcome_weight": 0}],
+    "reinforce_plus_plus": [{"divide_by_std": False}],
+    "reinforce_plus_plus_baseline": [{"divide_by_std": False}],
 }
 LOSS_SWITCHES = [
     {},
@@ -128,6 +132,11 @@ WITHOUT_EFFECT = [
     ("mt_grpo", {"turn_weight": 0, "gamma": 0.9}, "gamma=0.9 has no effect with turn_weight=0"),
     ("gigpo", {"step_weight": 0, "gamma": 0.5}, "gamma=0.5 has no effect with step_weight=0"),
     ("gigpo", {"divide_by_std": False, "eps": 1e-3}, "eps=0.001 has no effect with divide_by_std=False"),
+    (
+        "gae",
+        {"divide_by_std": False, "whiten_correction": 0},
+        "whiten_correction=0 has no effect with divide_by_std=False",
+    ),
     ("grpo_s", {"beta_2": 0, "least": 1e-3}, "least=0.001 has no effect with beta_2=0"),
     ("entropy_shaped", {"alpha": 0, "kappa": 3}, "kappa=3.0 has no effect with alpha=0"),
     ("dgpo", {"base": "rloo", "eps": 0.1}, r"eps=0.1 has no effect with a base \(rloo\)"),

@@ -62,9 +62,9 @@ def test_estimators_within_an_estimator_are_written_out(said):
 
 def test_settings_of_the_adapters_own_are_named_too(said):
     own = [("divergence", "binary", "exact"), ("place", "here", "here")]
-    text = said(credit.DrGRPO(), own)
-    assert text == "Frame trains with our_dr_grpo: divergence='binary' (default 'exact'), place='here'"
-    assert said(credit.DrGRPO()) == "Frame trains with our_dr_grpo, which has no settings"
+    text = said(credit.RLOO(), own)
+    assert text == "Frame trains with our_rloo: divergence='binary' (default 'exact'), place='here'"
+    assert said(credit.RLOO()) == "Frame trains with our_rloo, which has no settings"
 
 
 def test_a_setting_without_a_default_is_no_change(said, own_registry):

@@ -8,7 +8,7 @@ from typing import Any
 from openrlhf.utils.config import hierarchize
 
 import credit
-from credit.adapters.openrlhf import options, plugins, without_effect
+from credit.adapters.openrlhf import options, plugins, whitening, without_effect
 from credit.adapters.openrlhf.settings import PREFIX, Choice, parse_settings
 from credit.estimators.presets import PRESETS
 from credit.estimators.registry import estimator_classes
@@ -125,6 +125,9 @@ def _parse_choice(
     plain = {flag: value for flag, value in settings.items() if flag != "preset"}
     if plain != settings and parse_settings(names[name], plain) == choice:
         changed |= {"credit.preset"}
+    if vars(parsed)[whitening.FLAG.removeprefix("--")]:
+        estimator = whitening.leave_undivided(choice.estimator, preset="preset" in settings)
+        choice = choice._replace(estimator=estimator)
     if "extra.values" in choice.estimator.required_fields:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)

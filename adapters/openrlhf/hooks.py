@@ -23,6 +23,7 @@ EXPERIENCE_MAKER = {
         "make_experience": "self samples_list",
         "compute_advantages_and_returns": "self experiences",
     },
+    "openrlhf.trainer.ppo_utils.experience_maker": {"apply_length_penalties": "experiences args"},
 }
 
 SAMPLES_GENERATOR = {
@@ -49,4 +50,16 @@ WORKER = {
     },
 }
 
-FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | AGENT | WORKER
+POLICY_TRAINER = {
+    "openrlhf.trainer.ray.ppo_actor:ActorPPOTrainer": {
+        "training_step": "self experience kl_ctl step loss_batch_info",
+    },
+}
+
+CRITIC_TRAINER = {
+    "openrlhf.trainer.ray.ppo_critic:CriticPPOTrainer": {
+        "training_step": "self experience step loss_batch_info",
+    },
+}
+
+FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | AGENT | WORKER | POLICY_TRAINER | CRITIC_TRAINER

@@ -4,6 +4,7 @@ from typing import Any
 
 import credit
 from credit.adapters import loss_report, rules, traits
+from credit.adapters.openrlhf import clipping, whitening
 from credit.adapters.openrlhf.hooks import FRAMEWORK
 from credit.adapters.openrlhf.settings import Choice
 
@@ -41,7 +42,8 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
             f"{estimator.name} takes one reward per response; set --algo.kl.init_coef 0, or add "
             "--algo.kl.use_loss for a KL term in the loss"
         )
-    whole = [part.estimator.name for part in traits.list_parts(estimator) if not part.estimator.is_product]
+    parts = [part.estimator for part in traits.list_parts(estimator)]
+    whole = [part.name for part in parts if clipping.find_place(part) is None]
     clips = bool(whole) and tuple(args.reward.clip_range) != CLIP_RANGE
     of_part = f"has the part {whole[0]}, which " if whole and whole[0] != estimator.name else ""
     for given, flag, reason, way_out in (
@@ -52,7 +54,7 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
             "leave it out",
         ),
         (
-            advantage.no_std_norm,
+            advantage.no_std_norm and not whitening.whitens(estimator),
             "--algo.advantage.no_std_norm",
             "scales the rewards itself",
             "leave it out (credit_dr_grpo does not scale)",
@@ -60,7 +62,7 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
         (
             clips,
             "--reward.clip_range",
-            f"{of_part}has no advantage A_i per response that could be clipped",
+            f"{of_part}has no reward or advantage A_i per response that could be clipped",
             "leave it out",
         ),
     ):

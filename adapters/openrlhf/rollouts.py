@@ -6,11 +6,10 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters import traits
 from credit.adapters.fields import LOGGED, measure_logged
-from credit.adapters.openrlhf import extra
+from credit.adapters.openrlhf import extra, invalid_rows
+from credit.adapters.openrlhf.clipping import Assigned
 from credit.adapters.openrlhf.hooks import FRAMEWORK
-from credit.estimators.metrics import measure_advantages
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -20,7 +19,8 @@ class Batch:
     """The action tokens of all experiences, aligned to the left: [N, T] for N responses of at most T.
 
     OpenRLHF's masks [B, A] also cover prompts, padding and the environment's turns. `groups` [N] holds
-    the prompts' numbers, since OpenRLHF numbers all samples consecutively, n per prompt.
+    the prompts' numbers, since OpenRLHF numbers all samples consecutively, n per prompt. `valid` [N] are
+    the responses that take part.
     """
 
     def __init__(self, experiences: Sequence[Any], samples_per_prompt: int) -> None:
@@ -31,6 +31,8 @@ class Batch:
         self.mask = torch.arange(width) < self.lengths[:, None]
         index = torch.tensor([sample for experience in experiences for sample in experience.index])
         self.groups = index // samples_per_prompt
+        self.rewards = torch.cat([experience.rewards for experience in experiences])
+        self.valid = invalid_rows.find_valid(self.rewards, self.lengths)
 
     def align(self, values: Sequence[Tensor]) -> Tensor:
         """[N, T] from the experiences' [B, A]."""
@@ -64,69 +66,34 @@ class Batch:
                 fields[name] = self.align([e.values for e in self.experiences])
             elif name in FRAMEWORK.provides:
                 fields[name] = self.align([each[name] for each in statistics])
-        rewards = torch.cat([experience.rewards for experience in self.experiences])
-        rollouts = credit.Rollouts(rewards, self.groups, self.mask)
+        rollouts = credit.Rollouts(self.rewards, self.groups, self.mask, valid=self.valid)
         width = self.mask.shape[1]
         given = extra.take_arrays(estimator, self.experiences, self.lengths, width)
         return replace_arrays(rollouts, fields | given)
 
-    def measure_statistics(
-        self, statistics: Sequence[Mapping[str, Tensor]], rollouts: credit.Rollouts
-    ) -> dict[str, Tensor]:
+    def measure_statistics(self, statistics: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The metrics of the logged statistics over the tokens of valid rows."""
-        seen = self.mask & rollouts.rewards.isfinite()[:, None]
+        seen = self.mask & self.valid[:, None]
         logged = [name for name in LOGGED if name in statistics[0]]
         return measure_logged(
             {name: self.align([each[name] for each in statistics]) for name in logged}, seen
         )
 
-    def write_back(
-        self,
-        advantages: Tensor,
-        metrics: Mapping[str, Tensor],
-        rollouts: credit.Rollouts,
-        returns: Tensor | None = None,
-    ) -> None:
-        """Writes advantages [N, T] to the experiences, and what OpenRLHF logs to their info, each [B].
+    def write_back(self, assigned: Assigned) -> None:
+        """Writes advantages and returns to the experiences, and what OpenRLHF logs to their info, each [B].
 
-        An estimator without `returns` [N, T] of its own gives its advantages in their place.
+        Rows that are not valid leave OpenRLHF's loss and the means of its log.
         """
         rows = [len(mask) for mask in self.masks]
+        advantages = assigned.advantages.float()  # float64 for float64 rewards, which no model trains in
         mean = (advantages.sum(dim=1) / self.lengths.clamp(min=1)).split(rows)
-        finite = rollouts.rewards.isfinite()
-        spread = credit.groups.std(rollouts.rewards, self.groups, finite, correction=1).split(rows)
-        own, targets = self.part(advantages), self.part(advantages if returns is None else returns)
+        spread = credit.groups.std(self.rewards, self.groups, self.valid, correction=1).split(rows)
+        own, targets = self.part(advantages), self.part(assigned.returns.float())
         for i, experience in enumerate(self.experiences):
             experience.advantages, experience.returns = own[i], targets[i]
             experience.kl = None
             experience.info |= {"return": mean[i], "group_reward_std": spread[i]}
-            for name, value in metrics.items():
+            for name, value in assigned.metrics.items():
                 experience.info[f"credit/{name}"] = value.float().repeat(rows[i])
-
-
-def assign_credit(
-    estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float] | None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Advantages [N, T] and their metrics, with A_i clipped to the range as OpenRLHF does after its baseline.
-
-    In a mix the A_i of each part is clipped, as it is where the part stands alone. An estimator or part
-    whose advantages are not a product A_i w is not clipped; `options` refuses a range other than the default
-    for it.
-    """
-    result, parts = estimator(rollouts), traits.list_parts(estimator)
-    if clip_range is None or not any(part.estimator.is_product for part in parts):
-        return result.advantages, result.metrics
-    clipped = [part.factor * _clip_advantages(part.estimator, rollouts, clip_range) for part in parts]
-    advantages = torch.stack(clipped).sum(dim=0)
-    seen = rollouts.mask & rollouts.rewards.isfinite()[:, None]
-    return advantages, result.metrics | measure_advantages(advantages, seen)
-
-
-def _clip_advantages(
-    estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float]
-) -> Tensor:
-    if not estimator.is_product:
-        return estimator(rollouts).advantages
-    advantages, weights = estimator.factors(rollouts)
-    clipped = advantages.clamp(*clip_range)[:, None] * weights
-    return torch.where(rollouts.mask, clipped, 0.0)  # A_i may be NaN, and NaN times 0 is
+        invalid_rows.leave_loss(self.experiences, self.valid)
+        invalid_rows.leave_means(self.experiences, self.valid)

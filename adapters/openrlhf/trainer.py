@@ -6,11 +6,12 @@ from typing import Any
 import ray
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
-from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker, apply_length_penalties
+from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.hooks import check_functions
-from credit.adapters.openrlhf import hooks, rollouts
+from credit.adapters.openrlhf import clipping, hooks, rollouts
+from credit.adapters.openrlhf.length_penalties import apply_length_penalties
 
 check_functions(hooks.FRAMEWORK, hooks.EXPERIENCE_MAKER)
 
@@ -41,15 +42,18 @@ class CreditExperienceMaker(RemoteExperienceMaker):
 
     @torch.no_grad()
     def compute_advantages_and_returns(self, experiences: list[Experience]) -> list[Experience]:
-        """Sets advantages, returns and info of every experience, after OpenRLHF's own length penalties."""
+        """Sets advantages, returns and info of every experience, after OpenRLHF's length penalties.
+
+        Rewards are float32 or, where they came so, float64, as in OpenRLHF since 0.11.2.
+        """
         for experience in experiences:
-            experience.rewards = experience.rewards.float()
+            kind = torch.promote_types(experience.rewards.dtype, torch.float32)
+            experience.rewards = experience.rewards.to(kind)
         apply_length_penalties(experiences, self.args)
         fields = [vars(experience).pop("credit", {}) for experience in experiences]
         batch = rollouts.Batch(experiences, self.args.rollout.n_samples_per_prompt)
         estimator = self.args.credit.estimator
         given = batch.make_rollouts(estimator, fields, self.credit_progress)
-        advantages, metrics = rollouts.assign_credit(estimator, given, self.args.reward.clip_range)
-        metrics |= batch.measure_statistics(fields, given)
-        batch.write_back(advantages, metrics, given, estimator.returns(given))
+        assigned = clipping.assign_credit(estimator, given, batch.valid, self.args.reward.clip_range)
+        batch.write_back(assigned._replace(metrics=assigned.metrics | batch.measure_statistics(fields)))
         return experiences

@@ -12,9 +12,12 @@ from credit.adapters.post_import import call_after_import, has_action
 # Each module of OpenRLHF, its class, and the module and class of credit's that take its place. Assigning
 # to them in the driver would change nothing, since Ray's workers import OpenRLHF anew.
 THEIRS = "openrlhf.trainer.ppo_utils."
+RAY = "openrlhf.trainer.ray."
 REPLACED = {
     THEIRS + "experience_maker": ("RemoteExperienceMaker", "trainer", "CreditExperienceMaker"),
     THEIRS + "samples_generator": ("SamplesGenerator", "sampling", "CreditSamplesGenerator"),
+    RAY + "ppo_actor": ("ActorPPOTrainer", "policy_training", "CreditActorPPOTrainer"),
+    RAY + "ppo_critic": ("CriticPPOTrainer", "critic_training", "CreditCriticPPOTrainer"),
 }
 AGENTS = "openrlhf.utils.agent"
 

@@ -15,7 +15,7 @@ _LOGGED: ContextVar[dict[str, list[Any]] | None] = ContextVar("credit_logged", d
 
 
 def log_extra(name: str, rows: Sequence[Any]) -> None:
-    """Gives an estimator the array `extra.<name>` from within a reward function of CreditGRPOLearner.
+    """Gives an estimator the array `extra.<name>` from within a reward function of a learner of credit.
 
     Args:
         name: as the estimator has it in `needs`, without "extra."
@@ -29,7 +29,7 @@ def log_extra(name: str, rows: Sequence[Any]) -> None:
     logged = _LOGGED.get()
     if logged is None:
         raise ValueError(
-            f"log_extra({name!r}, ...) was called outside a reward function of CreditGRPOLearner, so that "
+            f"log_extra({name!r}, ...) was called outside a reward function of a learner of credit, so that "
             "no estimator would see it; call it in the thread in which Tunix calls the function"
         )
     logged.setdefault(name, []).extend(rows)
@@ -47,15 +47,25 @@ def collect_logged() -> Iterator[dict[str, list[Any]]]:
 
 
 def stack_arrays(
-    estimator: credit.Estimator, columns: Mapping[str, Any], logged: Mapping[str, Any], example: Any
+    estimator: credit.Estimator,
+    columns: Mapping[str, Any],
+    logged: Mapping[str, Any],
+    example: Any,
+    known: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """The arrays [B, ...] that the estimator reads and that are no statistics, in the example's order."""
-    mask, found = np.asarray(example.completion_mask), dict[str, np.ndarray]()
-    if "extra.token_ids" in estimator.required_fields:
-        found["extra.token_ids"] = np.asarray(example.completion_ids)
+    """The arrays [B, ...] that the estimator reads and that are no statistics, in the example's order.
+
+    Args:
+        known: those that the learner has; they are not looked for.
+    """
+    mask = np.asarray(example.completion_mask) > 0
+    known = {"extra.token_ids": np.asarray(example.completion_ids), **known}
+    found = {name: array for name, array in known.items() if name in estimator.required_fields}
     places = {"log_extra": logged, "the data": columns}
     lengths, width = mask.sum(axis=1), mask.shape[1]
     for name in extra.list_given(FRAMEWORK, estimator):
+        if name in found:
+            continue
         values = extra.find_values(FRAMEWORK, estimator, name, places)
         array = extra.stack_rows(name, values, lengths.tolist(), width)
         if all(np.shape(row) == (length,) for row, length in zip(values, lengths, strict=True)):

@@ -6,20 +6,24 @@ import jax
 from tunix.rl.rl_cluster import Mode, Role
 
 import credit
-from credit.adapters import fields, loss_report, rules
+from credit.adapters import fields, loss_report, rules, traits
 from credit.adapters.tunix.hooks import FRAMEWORK
-from credit.adapters.tunix.settings import CreditGRPOConfig
+from credit.adapters.tunix.steps import count_micro_batches
 
 
-def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
-    """Raises ValueError for options that cannot work with this estimator on this cluster."""
+def refuse(config: Any, cluster: Any, columns: int) -> None:
+    """Raises ValueError for options that cannot work with this estimator on this cluster.
+
+    Args:
+        columns: the number of rewards of a response.
+    """
     name, needs = config.estimator.name, config.estimator.required_fields
+    training = cluster.cluster_config.training_config
     rules.refuse_missing_fields(FRAMEWORK, config.estimator)
-    if not callable(reward_fns) and len(reward_fns) > 1:
-        passed_on = f"the sum of its {len(reward_fns)} reward_fns"
-        rules.refuse_several_rewards(FRAMEWORK, config.estimator, passed_on)
-    rules.refuse_filter_by(FRAMEWORK, config.estimator, "which passes on the sum of rewards", "leave it out")
-    if "progress" in needs and not cluster.cluster_config.training_config.max_steps:
+    _refuse_rewards(config.estimator, columns)
+    if training.max_seq_token_per_tpu is not None:
+        _refuse_packing(config, training)
+    if "progress" in needs and not training.max_steps:
         raise ValueError(f"{name} has a schedule; set max_steps in RLTrainingConfig, its length")
     rollout = cluster.get_rollout_config(mode=Mode.TRAIN)
     _refuse_greedy(cluster.cluster_config.rollout_engine, rollout)
@@ -31,6 +35,41 @@ def refuse(config: CreditGRPOConfig, cluster: Any, reward_fns: Any) -> None:
         )
     if fields.needed_statistics(config.estimator):
         _refuse_places(config.estimator, cluster)
+
+
+def _refuse_rewards(estimator: credit.Estimator, columns: int) -> None:
+    """Refuses weights and filters that do not fit the number of rewards."""
+    name, weigher = estimator.name, traits.find_weigher(estimator)
+    if columns > 1 and weigher is None and traits.weighs_rewards(estimator):
+        raise ValueError(
+            f"{name} takes one reward per response, but one of its parts weighs several (gdpo), and there "
+            f"are {columns}; use that estimator alone"
+        )
+    own = getattr(weigher, "reward_weights", None)
+    if own is not None and len(own) != columns:
+        raise ValueError(f"{name} has {len(own)} reward_weights for {columns} rewards; give one for each")
+    for chosen in traits.find_filters(estimator):
+        if isinstance(chosen, int) and chosen >= columns:
+            raise ValueError(
+                f"filter_by={chosen} of {name} counts the rewards from 0, and there are {columns}; expected "
+                f"0..{columns - 1}, or total"
+            )
+
+
+def _refuse_packing(config: Any, training: Any) -> None:
+    """Refuses what packed rows, each of which is a micro-batch to Tunix, would change without a word."""
+    packed = f"max_seq_token_per_tpu={training.max_seq_token_per_tpu}"
+    if config.loss_algo == "gspo-token":
+        raise ValueError(
+            f"{packed} gives all responses of a packed row one ratio with loss_algo='gspo-token'; leave one "
+            "of them out"
+        )
+    if config.filter_groups and count_micro_batches(training) > 1:
+        raise ValueError(
+            f"{packed} makes micro-batches of another number than train_micro_batch_size counts on, so that "
+            "filtered groups could not leave the loss's normalizer of the optimizer step; leave "
+            "train_micro_batch_size out, or max_seq_token_per_tpu"
+        )
 
 
 def _refuse_greedy(engine: Any, rollout: Any) -> None:
@@ -75,7 +114,7 @@ def _refuse_places(estimator: credit.Estimator, cluster: Any) -> None:
         ) from None
 
 
-def report_differences(config: CreditGRPOConfig) -> None:
+def report_differences(config: Any) -> None:
     """Logs one line if Tunix's loss options, which stay as they are, differ from the paper's."""
     paper = config.estimator.loss
     options = {

@@ -1,8 +1,5 @@
 """credit's estimators in Tunix's registry: credit/grpo, credit/dapo, ..."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
@@ -12,12 +9,12 @@ from tunix.rl import function_registry
 
 import credit
 from credit.adapters.estimator_report import report_estimator
+from credit.adapters.traits import weighs_rewards
 from credit.adapters.tunix.hooks import FRAMEWORK
+from credit.adapters.tunix.rewards import current_receiver
 
 PREFIX = "credit/"
 LEARNER = "credit"  # the estimator by which CreditGRPOLearner receives the rewards from Tunix
-
-_RECEIVED: ContextVar[list[np.ndarray] | None] = ContextVar("credit_rewards", default=None)
 
 
 def register_estimators() -> None:
@@ -37,11 +34,16 @@ def compute_advantages(name: str, rewards: Any, num_generations: int, **_: Any) 
     """
     estimator = credit.get(name)
     needs = [*estimator.required_fields, *_find_hidden_needs(estimator, len(rewards) == num_generations)]
+    way_out = f"use CreditGRPOLearner with CreditGRPOConfig(estimator={name!r})"
+    if weighs_rewards(estimator):
+        raise ValueError(
+            f"{PREFIX}{name} weighs the rewards of several functions, but this learner passes on their sum "
+            f"only; {way_out}, which gives it each"
+        )
     if needs:
         raise ValueError(
             f"{PREFIX}{name} needs {' and '.join(needs)}, but this learner passes on the rewards of its "
-            "groups only (the agentic learner, those of one group); use CreditGRPOLearner with "
-            f"CreditGRPOConfig(estimator={name!r})"
+            f"groups only (the agentic learner, those of one group); {way_out}"
         )
     _report_once(estimator)
     return _response_advantages(estimator, np.asarray(rewards), num_generations)
@@ -54,25 +56,15 @@ def _report_once(estimator: credit.Estimator) -> None:
         report_estimator(FRAMEWORK, estimator)
 
 
-@contextmanager
-def receive_rewards() -> Iterator[list[np.ndarray]]:
-    """Yields a list that collects the rewards which Tunix passes to the estimator within the context."""
-    received: list[np.ndarray] = []
-    token = _RECEIVED.set(received)
-    try:
-        yield received
-    finally:
-        _RECEIVED.reset(token)
-
-
 def _receive_rewards(rewards: Any, num_generations: int, **_: Any) -> np.ndarray:
-    received = _RECEIVED.get()
+    received = current_receiver()
     if received is None:
         raise ValueError(
-            "CreditGRPOConfig works with CreditGRPOLearner only; give other learners, the agentic one "
-            f"among them, their own config with advantage_estimator={PREFIX + 'grpo'!r} or another"
+            "CreditGRPOConfig works with CreditGRPOLearner only, and CreditAgenticGRPOConfig with "
+            "CreditAgenticGRPOLearner; give other learners their own config with "
+            f"advantage_estimator={PREFIX + 'grpo'!r} or another"
         )
-    received.append(np.asarray(rewards))
+    received.totals = np.asarray(rewards, np.float64)
     # The advantages of the tokens follow later; NaN keeps metric_fns from taking these for them.
     return np.full(len(rewards), np.nan)
 

@@ -11,11 +11,8 @@ from credit.adapters.tunix.registry import LEARNER, PREFIX
 
 
 @dataclass(kw_only=True)
-class CreditGRPOConfig(GRPOConfig):
-    """GRPOConfig with an estimator and its settings, for CreditGRPOLearner.
-
-    An unknown name or a wrong setting raises ValueError here, before any model is loaded.
-    """
+class CreditSettings:
+    """What the configs of all learners of credit have beside Tunix's own settings."""
 
     estimator: Any = "grpo"
     """A name of `credit.names()`, a mapping such as {"name": "dgpo", "tau": 0.1}, or an Estimator."""
@@ -28,21 +25,22 @@ class CreditGRPOConfig(GRPOConfig):
     filter_groups: bool = False
     """Takes groups whose rewards, before any penalty, are equal out of the loss and its normalizer (dapo)."""
     overlong_cache: int | None = None
-    """Tokens before max_tokens_to_generate over which DAPO's overlong penalty grows; None: no penalty."""
+    """Tokens before the longest response over which DAPO's overlong penalty grows; None: no penalty."""
     overlong_penalty: float = 1.0
     """The largest overlong penalty, taken off the reward."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[misc]
+        kind = type(self).__name__
         if self.advantage_estimator != LEARNER:
             name = self.advantage_estimator
             raise ValueError(
-                f"advantage_estimator={name!r} goes into Tunix's GRPOConfig; CreditGRPOConfig takes "
+                f"advantage_estimator={name!r} goes into Tunix's GRPOConfig; {kind} takes "
                 f"estimator={name.removeprefix(PREFIX)!r}"
             )
         self.estimator = credit.parse(self.estimator)
         if self.epsilon_high is None:
-            self.epsilon_high = self.epsilon
+            self.epsilon_high = self.epsilon  # type: ignore[attr-defined]
         if self.filter_groups and not traits.filters_groups(self.estimator):
             raise ValueError(
                 f"filter_groups=True has no effect with {self.estimator.name}, which keeps every group; "
@@ -69,3 +67,11 @@ class CreditGRPOConfig(GRPOConfig):
             "overlong_cache": 4096,
         }
         return cls(**(preset | settings))
+
+
+@dataclass(kw_only=True)
+class CreditGRPOConfig(CreditSettings, GRPOConfig):
+    """GRPOConfig with an estimator and its settings, for CreditGRPOLearner.
+
+    An unknown name or a wrong setting raises ValueError here, before any model is loaded.
+    """

@@ -42,19 +42,24 @@ class Ids(NamedTuple):
 
 
 def compute_statistics(
-    cluster: Any, example: Any, names: Sequence[str], temperature: float
+    cluster: Any, example: Any, names: Sequence[str], temperature: float, actor: Any = None
 ) -> dict[str, Array]:
     """The statistics [B, T] of those names of a TrainExample's completions; 0 outside its mask.
 
     The reference runs only if one of them needs it. Each device computes one row at a time, so that of the
     logits [B, T, V] only one row of each model is in memory.
+
+    Args:
+        actor: the actor's state; None: that of the trainer's model.
     """
     models = [cluster.actor_trainer.model]
     if set(names) & set(REFERENCE_FIELDS):
         models.append(cluster.inference_worker.get_model("reference"))
     graphs, states = zip(*(nnx.split(model) for model in models), strict=True)
+    if actor is not None:
+        states = (actor, *states[1:])
     ids = Ids(cluster.rollout.pad_id(), cluster.rollout.eos_id())
-    rows = example.prompt_ids, example.completion_ids, example.completion_mask
+    rows = example.prompt_ids, example.completion_ids, example.completion_mask > 0
     with actor_context(cluster):
         place = mesh_layout(cluster.cluster_config)
         return score_rows(graphs, states, rows, temperature, ids, place, tuple(names))
@@ -128,10 +133,15 @@ def _compute_logits(model: Any, prompt: Array, completion: Array, ids: Ids) -> A
     """The logits [b, P + T, V], by the same forward as in Tunix's loss."""
     tokens, positions, attention_mask, segments = common.process_ids(prompt, completion, ids.pad, ids.eos)
     inputs = {"positions": positions, "cache": None, "attention_mask": attention_mask}
-    accepted = inspect.signature(model.__call__).parameters.values()
-    if any(each.name == "segment_ids" or each.kind is each.VAR_KEYWORD for each in accepted):
+    if takes_segments(model):
         inputs["segment_ids"] = segments
     return model(tokens, **inputs)[0]
+
+
+def takes_segments(model: Any) -> bool:
+    """Whether Tunix calls the model with segment_ids."""
+    accepted = inspect.signature(model.__call__).parameters.values()
+    return any(each.name == "segment_ids" or each.kind is each.VAR_KEYWORD for each in accepted)
 
 
 def _compare_models(

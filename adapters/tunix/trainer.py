@@ -3,17 +3,17 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tunix.rl.grpo.grpo_learner import GRPOLearner
 from tunix.rl.rl_cluster import Mode
 
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import needed_statistics
-from credit.adapters.tunix import extra, options, registry, rollouts
+from credit.adapters.tunix import extra, options, rewards, steps
 from credit.adapters.tunix.hooks import FRAMEWORK
+from credit.adapters.tunix.loss import make_loss
+from credit.adapters.tunix.rollouts import Given, assign_credit
 from credit.adapters.tunix.settings import CreditGRPOConfig
-from credit.fields import replace_arrays
 
 
 class CreditGRPOLearner(GRPOLearner):
@@ -29,35 +29,39 @@ class CreditGRPOLearner(GRPOLearner):
     ) -> None:
         if not isinstance(algo_config, CreditGRPOConfig):
             raise ValueError(f"algo_config is a {type(algo_config).__name__}; expected a CreditGRPOConfig")
-        options.refuse(algo_config, rl_cluster, reward_fns)
-        super().__init__(rl_cluster, algo_config, reward_fns, *positional, **named)
-        if jax.process_index() == 0:
-            report_estimator(FRAMEWORK, algo_config.estimator, source="from the models' logits")
-            options.report_differences(algo_config)
+        options.refuse(algo_config, rl_cluster, len(rewards.list_functions(reward_fns)))
+        wrapped = rewards.wrap_functions(reward_fns)
+        super().__init__(rl_cluster, algo_config, wrapped, *positional, **named)
+        start_learner(self)
         # global_steps when the sampler last got weights, and the updates that these had
         self._synchronized: tuple[int, int] | None = None
 
     def _generate_and_compute_advantage(self, training_input: Any, mode: Mode = Mode.TRAIN) -> Any:
-        config, cluster = self.algo_config, self.rl_cluster
+        config = self.algo_config
         sampled_at = self._count_sampler_updates()
-        with registry.receive_rewards() as rewards, extra.collect_logged() as logged:
+        with rewards.receive_rewards() as received, extra.collect_logged() as logged:
             example = super()._generate_and_compute_advantage(training_input, mode)
-        given, metrics = rollouts.make_rollouts(cluster, config, example, rewards[-1])
-        own = extra.stack_arrays(config.estimator, training_input, logged, example)
-        given = replace_arrays(given, own)
+        mask = np.asarray(example.completion_mask)
+        given = Given(
+            totals=np.asarray(received.totals),
+            columns=received.stack_columns(),
+            groups=np.arange(len(mask)) // config.num_generations,
+            chosen=np.asarray(mask.any(axis=1)),
+            # A completion is one turn, though sampled padding makes holes in its mask.
+            arrays=extra.stack_arrays(
+                config.estimator, training_input, logged, example, {"turns": np.zeros(mask.shape, np.int64)}
+            ),
+        )
+        example, metrics = assign_credit(self.rl_cluster, config, example, given)
         self._refuse_outdated_sampler(sampled_at)
-        shaped = given
-        if config.overlong_cache is not None:
-            penalty = rollouts.overlong_penalty(cluster, config, config.overlong_cache, given.mask)
-            metrics["overlong_penalty_mean"] = penalty.mean()
-            shaped = given._replace(rewards=given.rewards + penalty)
-        result = config.estimator(shaped)
-        self._log_credit({**metrics, **result.metrics}, mode)
-        kept = example.completion_mask
-        if config.filter_groups:
-            kept = kept & config.estimator.keep(given)[:, None]
-        advantages = jnp.asarray(result.advantages, jnp.float32)
-        return example.replace(advantages=advantages, completion_mask=kept)
+        self.rl_cluster.buffer_metrics(name_metrics(metrics), mode=mode)
+        return example
+
+    def _prepare_data(self, *positional: Any, data_queue: Any, mode: Mode = Mode.TRAIN, **named: Any) -> None:
+        # Without a sampler of its own, Tunix trains no micro-batch before all of its step are there anyway.
+        if mode == Mode.TRAIN and (self.algo_config.filter_groups or not named["async_loading"]):
+            data_queue = steps.hold_steps(self, data_queue)
+        super()._prepare_data(*positional, data_queue=data_queue, mode=mode, **named)
 
     def _count_sampler_updates(self) -> int:
         """The number of updates that the sampler's weights have had."""
@@ -78,13 +82,18 @@ class CreditGRPOLearner(GRPOLearner):
                 "actor's mesh and rollout_engine='vanilla', or set mini_batch_size to the data's batch size"
             )
 
-    def _log_credit(self, metrics: dict[str, Any], mode: Mode) -> None:
-        """Buffers the metrics as credit/<name>; Tunix combines those of a step by mean, min or max."""
-        extremes = {"_min": np.min, "_max": np.max}
-        self.rl_cluster.buffer_metrics(
-            {
-                f"credit/{name}": (float(value), extremes.get(name[-4:], np.mean))
-                for name, value in metrics.items()
-            },
-            mode=mode,
-        )
+
+def start_learner(learner: Any) -> None:
+    """What a learner does once Tunix's own has been made: its loss, and what it says of itself."""
+    learner.rl_cluster.actor_trainer.with_loss_fn(make_loss(learner), has_aux=True)
+    if jax.process_index() == 0:
+        report_estimator(FRAMEWORK, learner.algo_config.estimator, source="from the models' logits")
+        options.report_differences(learner.algo_config)
+
+
+def name_metrics(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics as credit/<name>, each with how Tunix combines those of a step: by mean, min or max."""
+    extremes = {"_min": np.min, "_max": np.max}
+    return {
+        f"credit/{name}": (float(value), extremes.get(name[-4:], np.mean)) for name, value in metrics.items()
+    }

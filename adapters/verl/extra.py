@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import Any, get_args
 
+import numpy as np
 import torch
 import transfer_queue as tq
 from verl.protocol import KVBatchMeta
@@ -73,12 +74,13 @@ def _report_unread(estimator: str, name: str) -> None:
 
 
 def collect_rewards(estimator: credit.Estimator, keys: Sequence[str], batch: KVBatchMeta) -> Tensor:
-    """The rewards [N, K] of those names, as float32; 0 in rows of padding."""
-    columns = _collect_given(estimator, keys, batch, f"algorithm.{KEYS}=")
+    """The rewards [N, K] of those names, float32, or float64 if any is; 0 in rows of padding."""
+    columns = _collect_given(estimator, keys, batch, f"algorithm.{KEYS}=", np.float64)
     for key, column in zip(keys, columns, strict=True):
         if column.ndim > 1:
             raise ValueError(f"the reward {key!r} has several numbers per response; expected one")
-    return torch.stack([column.float() for column in columns], dim=1)
+    kind = reduce(torch.promote_types, [column.dtype for column in columns], torch.float32)
+    return torch.stack([column.to(kind) for column in columns], dim=1)
 
 
 def list_padding(batch: KVBatchMeta) -> list[bool]:
@@ -97,7 +99,11 @@ def pad_nested(nested: Tensor) -> Tensor:
 
 
 def _collect_given(
-    estimator: credit.Estimator, given: Sequence[str], batch: KVBatchMeta, prefix: str = ""
+    estimator: credit.Estimator,
+    given: Sequence[str],
+    batch: KVBatchMeta,
+    prefix: str = "",
+    floats: type[np.floating] = np.float32,
 ) -> list[Tensor]:
     """The arrays [N, ...] of those names, which errors of their rows call by the prefix and the name."""
     real = [row for row, padded in enumerate(list_padding(batch)) if not padded]
@@ -115,7 +121,8 @@ def _collect_given(
     found = []
     for name in given:
         values = extra.find_values(FRAMEWORK, estimator, name, places)
-        array = extra.stack_rows(prefix + name, values, [lengths[row] for row in real], max(lengths))
+        own = [lengths[row] for row in real]
+        array = extra.stack_rows(prefix + name, values, own, max(lengths), floats=floats)
         whole = torch.zeros((len(lengths), *array.shape[1:]), dtype=torch.from_numpy(array).dtype)
         whole[real] = torch.from_numpy(array)
         found.append(whole)

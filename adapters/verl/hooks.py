@@ -42,6 +42,8 @@ LEGACY = {
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer": {
         "_compute_old_log_prob": "self batch",
         "_compute_ref_log_prob": "self batch",
+        "_update_actor": "self batch",
+        "_update_critic": "self batch",
     },
 }
 

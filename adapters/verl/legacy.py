@@ -11,12 +11,13 @@ import torch
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, hooks, passes, rewards, rollouts, settings, sources
+from credit.adapters.verl import checks, hooks, invalid_rows, passes, rewards, rollouts, settings, sources
 
 check_functions(hooks.FRAMEWORK, hooks.LEGACY)
 
 Tensor = torch.Tensor
 PASSES = ("_compute_old_log_prob", "_compute_ref_log_prob")
+UPDATES = ("_update_actor", "_update_critic")
 NAMES = {"RayPPOTrainer": "trainer.use_v1=False"}
 V1 = "trainer.use_v1=True trainer.v1.trainer_mode="
 
@@ -30,6 +31,7 @@ class CheckedConfig:
             kind = find_verls(type(trainer)).__name__
             choice = check_config(config, find_mode(kind))
             _keep_passes(trainer, choice, config)
+            _leave_out_invalid_rows(trainer, config)
             if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
                 checks.report(choice, config)
         trainer.__dict__["config"] = config
@@ -109,9 +111,27 @@ def _keep_passes(trainer: Any, choice: settings.Choice, config: Any) -> None:
     trainer._compute_old_log_prob, trainer._compute_ref_log_prob = keep_old, keep_reference
 
 
+def _leave_out_invalid_rows(trainer: Any, config: Any) -> None:
+    """Takes responses without a finite reward out of the loss of both models, before they are updated."""
+    aggregation = config.actor_rollout_ref.actor.loss_agg_mode
+    for name in UPDATES:
+        update = getattr(trainer, name, None)  # a trainer that only samples has none
+        if update is not None:
+            setattr(trainer, name, _with_rows_left_out(update, aggregation))
+
+
+def _with_rows_left_out(update: Any, aggregation: str) -> Any:
+    @wraps(update)
+    def update_valid(batch: Any) -> Any:
+        invalid_rows.leave_batch(batch, aggregation)
+        return update(batch)
+
+    return update_valid
+
+
 def _forget_passes(trainer: Any) -> None:
     """Takes back what an earlier config has made of the trainer, and what a trainer before it left behind."""
-    for name in PASSES:
+    for name in (*PASSES, *UPDATES):
         if hasattr(vars(trainer).get(name), "__wrapped__"):
             del vars(trainer)[name]
     rollouts.set_step(None)

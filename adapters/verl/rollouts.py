@@ -33,6 +33,7 @@ class StepContext:
     choice: settings.Choice | None = None  # of the trainer; None: parsed from the config of each call
     mask: Tensor | None = None  # the agent loop's [N, T], from which verl has not rejected tokens yet
     metrics: dict[str, float] = field(default_factory=dict)
+    valid: Tensor | None = None  # [N], bool: rows that took part in the call, or are padding
     once: bool = False  # for the next call alone, so that no later one gets another batch's
 
 
@@ -76,7 +77,8 @@ def compute_advantages(
     The reward of a response is the sum of its token_level_rewards [N, T], which are also its token_rewards;
     `index` [N] names its prompt; `config` is verl's `algorithm` section; reward_baselines [N] are the
     rewards of greedy responses. Rows keep their order, and padding rows get 0. An estimator without returns
-    of its own gives its advantages in their place, as verl's grpo does.
+    of its own gives its advantages in their place, as verl's grpo does. They are float32, whatever the
+    rewards are; rewards of float64 keep their digits until then.
 
     Raises:
         ValueError: wrong settings, or something that this trainer of verl does not provide.
@@ -87,9 +89,10 @@ def compute_advantages(
         )
     step = _take_step(len(response_mask))
     choice = step.choice or _check_call(name, config, index)
-    given = {"token_rewards": token_level_rewards}
+    of_tokens = token_level_rewards.to(torch.promote_types(token_level_rewards.dtype, torch.float32))
+    given = {"token_rewards": of_tokens}
     if not choice.reward_keys:
-        given["rewards"] = token_level_rewards.sum(dim=-1)
+        given["rewards"] = of_tokens.sum(dim=-1)
     if reward_baselines is not None:
         given["baseline_rewards"] = reward_baselines
     given |= step.fields
@@ -110,7 +113,10 @@ def _assign_credit(
         before = (chosen.mask if step.mask is None else step.mask[real]).bool()
         chosen = _count_rejected(estimator, chosen, before)
     result = sessions.assign_credit(estimator, chosen, keys)
-    seen = chosen.mask.bool() & find_scored_rows(chosen.rewards)[:, None]
+    scored = find_scored_rows(chosen.rewards)
+    seen = chosen.mask.bool() & scored[:, None]
+    step.valid = torch.ones(len(rollouts.mask), dtype=torch.bool)
+    step.valid[real] = scored[sessions.find_last_rows(keys, len(scored))].cpu()
     logged = {name: array[real] for name, array in step.fields.items() if name in LOGGED}
     step.metrics |= _to_floats(result.metrics | measure_logged(logged, seen))
     returns = estimator.returns(chosen)
@@ -174,9 +180,9 @@ def _make_rollouts(
 
 
 def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
-    """Values [M, T] at these rows of an array of the mask's shape [N, T], and 0 elsewhere."""
-    whole = values.new_zeros(mask.shape)
-    whole[rows] = values
+    """Values [M, T] at these rows of a float32 array of the mask's shape [N, T], and 0 elsewhere."""
+    whole = values.new_zeros(mask.shape, dtype=torch.float32)
+    whole[rows] = values.float()
     return whole
 
 

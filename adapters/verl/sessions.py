@@ -22,7 +22,7 @@ def assign_credit(
     Raises:
         ValueError: several outputs, and an estimator or a part that is not a product of A_i and weights.
     """
-    last = list(range(len(rollouts.mask))) if keys is None else find_last_outputs(keys)
+    last = find_last_rows(keys, len(rollouts.mask))
     finals = sorted(set(last))
     if len(finals) == len(last):
         return estimator(rollouts)
@@ -44,6 +44,11 @@ def assign_credit(
         total = total + torch.where(rollouts.mask.bool(), part.factor * advantages[:, None] * own, 0.0)
         weights = weights + part.share * own
     return credit.Credit(total, weights, estimator(of_finals).metrics)
+
+
+def find_last_rows(keys: Sequence[str] | None, rows: int) -> list[int]:
+    """For each of the rows, the one that holds the last output of its session; without keys its own."""
+    return list(range(rows)) if keys is None else find_last_outputs(keys)
 
 
 def find_last_outputs(keys: Sequence[str]) -> list[int]:

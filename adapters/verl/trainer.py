@@ -22,7 +22,7 @@ from verl.trainer.ppo.v1 import (
 from verl.workers.utils import padding
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, extra, hooks, passes, rollouts, sources
+from credit.adapters.verl import checks, extra, hooks, invalid_rows, passes, rollouts, sources
 from credit.adapters.verl.extra import fetch_fields, pad_nested
 from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.worker import MEMORY, REQUEST, CreditDetachWorker, CreditWorker
@@ -58,6 +58,9 @@ class EstimatorMixin(Trainer):
         with rollouts.step_context(context) as step:
             batch = super()._compute_advantage(batch, metrics)
         metrics.update(step.metrics)
+        if step.valid is not None:
+            aggregation = self.config.actor_rollout_ref.actor.loss_agg_mode
+            invalid_rows.leave_queue(batch, step.valid, ~torch.tensor(padding), aggregation)
         return batch
 
     def _collect_fields(self, batch: Any) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from credit import groups
+from credit.backends.arrays import namespace
 from credit.estimators.base import Estimator
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
@@ -14,7 +15,8 @@ class DrGRPO(Estimator):
 
         A_{i,t} = A_i = r_i - mean_group(r)
 
-    A group of one response gets 0. Source: arXiv 2503.20783.
+    A group of one response gets 0. With baseline="batch" the mean is over the responses of the batch, as in
+    OpenRLHF's flash_reinforce, so that one response per prompt suffices. Source: arXiv 2503.20783.
 
     Example:
         >>> import numpy as np
@@ -29,6 +31,11 @@ class DrGRPO(Estimator):
     loss: PolicyLoss = PolicyLoss(aggregation="fixed_horizon")
     """The policy loss of the paper: sum over a response's tokens divided by a constant length, `horizon`, so
     that long wrong responses are not punished less per token. To call it, set the horizon."""
+    baseline: Literal["group", "batch"] = "group"
+    """Whose mean is subtracted: that of the response's group, or that of all responses of the batch."""
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        return groups.center(require_single_reward(self.name, rollouts), rollouts.groups, rollouts.valid)
+        rewards, ids = require_single_reward(self.name, rollouts), rollouts.groups
+        if self.baseline == "batch":
+            ids = namespace(ids).zeros_like(ids)
+        return groups.center(rewards, ids, rollouts.valid)

@@ -7,11 +7,12 @@ from pydantic import Field
 from credit import tokens
 from credit.estimators.execute import compute_tokens
 from credit.estimators.token_rewards import KL_FIELDS, TokenRewarded, subtract_kl
+from credit.estimators.whitening import Whitening
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
 
-class GAE(TokenRewarded):
+class GAE(TokenRewarded, Whitening):
     """Generalized advantage estimation from a critic's values: PPO's advantage, whitened over the batch.
 
         A = whiten(a),  a_t = delta_t + gamma lam a_{t+1},  delta_t = r_t + gamma V_{t+1} - V_t
@@ -19,8 +20,8 @@ class GAE(TokenRewarded):
 
     t + 1 is the next token of the mask, so that outputs of tools take no part, and V and a are 0 after the
     last one. `returns` are a + V, the critic's targets. whiten(x) = (x - mean) / sqrt(var + 1e-8), as verl
-    and OpenRLHF do it, over the tokens of the batch. There is no group baseline, so one response per prompt
-    suffices. Source: arXiv 1506.02438.
+    and OpenRLHF do it, over the tokens of the batch; with divide_by_std=False it is x - mean. There is no
+    group baseline, so one response per prompt suffices. Source: arXiv 1506.02438.
 
     Example:
         >>> import numpy as np
@@ -46,8 +47,6 @@ class GAE(TokenRewarded):
     """Lambda: 1 sums the rewards to the end, less the value; 0 trusts the next token's value."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
     """Factor on the KL penalty in the reward; 0: no penalty, and no log-probs are needed."""
-    whiten_correction: Literal[0, 1] = 1
-    """1 for the sample's variance, as in verl; 0 for the population's, which OpenRLHF uses."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -56,7 +55,7 @@ class GAE(TokenRewarded):
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         mask = rollouts.mask
-        return tokens.whiten(self._accumulate(rollouts), mask, self.whiten_correction), mask
+        return self.whiten(self._accumulate(rollouts), mask), mask
 
     def returns(self, rollouts: Rollouts) -> Array:
         """a + V [N, T], the critic's targets; 0 outside the mask."""

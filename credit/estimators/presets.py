@@ -9,8 +9,8 @@ from typing import Any
 # - A group of one: TRL gives 0, too. verl takes the mean for 0 and the deviation for 1, so that the response
 #   keeps its reward (grpo, rloo, opo, gpg; reinforce_plus_plus_baseline and gdpo before they whiten), and its
 #   pass@k raises an error. OpenRLHF's rloo and group_norm give NaN.
-GROUP_CONSTANTS = ("correction", "eps")
-"""Those of GRPO's advantage; `Estimator.ignores_group_constants` says who does not read them."""
+GROUP_CONSTANTS = ("correction", "eps", "whiten_correction")
+"""Those of GRPO's advantage and of whitening; `Estimator.ignores_group_constants` says who reads none."""
 PRESETS: dict[str, dict[str, Any]] = {
     "trl": {"correction": 1, "eps": 1e-4},
     "verl": {"correction": 1, "eps": 1e-6, "scale_by": "nonzero_rewards", "over": "tokens"},

@@ -7,18 +7,20 @@ from pydantic import Field
 from credit import tokens
 from credit.estimators.execute import compute_tokens
 from credit.estimators.token_rewards import KL_FIELDS, TokenRewarded, subtract_kl
+from credit.estimators.whitening import Whitening
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 
 
-class ReinforcePlusPlus(TokenRewarded):
+class ReinforcePlusPlus(TokenRewarded, Whitening):
     """REINFORCE++: returns to go, with the KL penalty in the reward, whitened over the batch's tokens.
 
         r_{i,t} = 1[t last] r_i - kl_coefficient (log p - log q)
         A = whiten(G),  G_t = r_t + gamma G_{t+1},  whiten(x) = (x - mean) / sqrt(var + 1e-8)
 
     There is no group baseline, so one response per prompt suffices. With rewards_from="tokens" the rewards
-    are those of tokens, r_{i,t} = token_rewards_{i,t} - kl_coefficient (log p - log q).
+    are those of tokens, r_{i,t} = token_rewards_{i,t} - kl_coefficient (log p - log q); with
+    divide_by_std=False whiten(x) is x - mean.
     Source: arXiv 2501.03262.
 
     Example:
@@ -36,8 +38,6 @@ class ReinforcePlusPlus(TokenRewarded):
     """Discount per token."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.0
     """Factor on the KL penalty in the reward; 0: no penalty, and no log-probs are needed."""
-    whiten_correction: Literal[0, 1] = 1
-    """1 for the sample's variance, 0 for the population's, which OpenRLHF uses."""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -45,7 +45,7 @@ class ReinforcePlusPlus(TokenRewarded):
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         mask = rollouts.mask
-        return tokens.whiten(self._returns_to_go(rollouts), mask, self.whiten_correction), mask
+        return self.whiten(self._returns_to_go(rollouts), mask), mask
 
     def returns(self, rollouts: Rollouts) -> Array:
         """G [N, T], before whitening; 0 outside the mask."""

@@ -2,21 +2,21 @@
 
 from typing import ClassVar, Literal
 
-from credit import groups, tokens
+from credit import groups
 from credit.backends.arrays import namespace
-from credit.estimators.base import Estimator
-from credit.estimators.whitening import whiten_responses
+from credit.estimators.whitening import Whitening
 from credit.loss import PolicyLoss
 from credit.types import Array, Rollouts
 from credit.validation import require_single_reward
 
 
-class ReinforcePlusPlusBaseline(Estimator):
+class ReinforcePlusPlusBaseline(Whitening):
     """REINFORCE++ with a group baseline: the centered reward, whitened over the batch's tokens.
 
         A_{i,t} = whiten(r_i - mean_group(r)),  whiten(x) = (x - mean) / sqrt(var + 1e-8)
 
-    A group of one response has a centered reward of 0. Source: arXiv 2501.03262.
+    With divide_by_std=False it is the centered reward minus its mean over the batch's tokens. A group of one
+    response has a centered reward of 0. Source: arXiv 2501.03262.
 
     Example:
         >>> import numpy as np
@@ -32,8 +32,6 @@ class ReinforcePlusPlusBaseline(Estimator):
     name: Literal["reinforce_plus_plus_baseline"] = "reinforce_plus_plus_baseline"
     loss: PolicyLoss = PolicyLoss(aggregation="token_mean")
     """The policy loss of the paper: mean over all tokens of the batch."""
-    whiten_correction: Literal[0, 1] = 1
-    """1 for the sample's variance, 0 for the population's, which OpenRLHF uses."""
 
     @property
     def is_uniform(self) -> bool:
@@ -41,12 +39,12 @@ class ReinforcePlusPlusBaseline(Estimator):
         return self._assigns_as(ReinforcePlusPlusBaseline)
 
     def advantages(self, rollouts: Rollouts) -> Array:
-        return whiten_responses(self._centered(rollouts), rollouts.mask, self.whiten_correction)
+        return self.whiten_responses(self._centered(rollouts), rollouts.mask)
 
     def assign(self, rollouts: Rollouts) -> tuple[Array, Array]:
         centered, mask = self._centered(rollouts), rollouts.mask
         every = namespace(centered).where(mask, centered[:, None], 0.0)
-        return tokens.whiten(every, mask, self.whiten_correction), mask
+        return self.whiten(every, mask), mask
 
     def _centered(self, rollouts: Rollouts) -> Array:
         rewards = require_single_reward(self.name, rollouts)

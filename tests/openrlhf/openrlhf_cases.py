@@ -10,10 +10,10 @@ from openrlhf.trainer.ppo_utils.kl_controller import FixedKLController
 N = 4  # samples per prompt
 
 
-def experiences(seed, prompts=5, sizes=(7, 4, 6, 3), holes=False):
+def experiences(seed, prompts=5, sizes=(7, 4, 6, 3), holes=False, scale=3):
     """Micro-batches of different widths, in an order of their own; the first prompt's rewards are equal."""
     generator = torch.Generator().manual_seed(seed)
-    rewards = 3 * torch.randn(prompts * N, generator=generator)
+    rewards = scale * torch.randn(prompts * N, generator=generator)
     rewards[:N] = rewards[0]
     order = torch.randperm(prompts * N, generator=generator)
     made = []
@@ -35,10 +35,38 @@ def experiences(seed, prompts=5, sizes=(7, 4, 6, 3), holes=False):
                 response_length=lengths[:, 0],
                 truncated=torch.zeros(rows),
                 kl=torch.zeros(rows, width),
+                values=0.5 * torch.randn(rows, width, generator=generator),
                 info={"reward": rewards[index]},
             )
         )
     return made
+
+
+def batch(rewards, mask, index=None, **fields):
+    """One micro-batch of responses [B] with this action mask [B, A], the prompts' samples in order."""
+    rows, width = mask.shape
+    generator = torch.Generator().manual_seed(0)
+    return Experience(
+        index=list(range(rows)) if index is None else index,
+        sequences=torch.randint(3, 12, (rows, width + 1), generator=generator),
+        action_mask=mask,
+        rewards=rewards,
+        response_length=mask.sum(dim=1),
+        truncated=torch.zeros(rows),
+        kl=torch.zeros(rows, width),
+        values=torch.zeros(rows, width),
+        info={"reward": rewards},
+        **fields,
+    )
+
+
+def run_maker(args, made):
+    """The experiences with advantages by an estimator of ours."""
+    from credit.adapters.openrlhf.trainer import CreditExperienceMaker
+
+    ours = maker(args, CreditExperienceMaker)
+    ours.credit_progress = 0.0
+    return ours.compute_advantages_and_returns(made)
 
 
 def statistics(made, seed=0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import credit
-from credit.adapters.openrlhf import extra, rollouts
+from credit.adapters.openrlhf import clipping, extra, rollouts
 from credit.adapters.openrlhf.trainer import CreditExperienceMaker
 
 
@@ -53,9 +53,9 @@ def test_the_maker_says_once_what_trains(computed, caplog):
     assert line.startswith(f"OpenRLHF trains with dgpo: {changed}correction=1, ")
     assert line.endswith("; token statistics: deviation, normalized_entropy, from the models' logits")
     caplog.clear()
-    computed("credit_dr_grpo")
+    computed("credit_rloo")
     (record,) = [r for r in caplog.records if r.name == "credit" and r.levelname == "INFO"]
-    assert record.getMessage() == "OpenRLHF trains with dr_grpo, which has no settings"
+    assert record.getMessage() == "OpenRLHF trains with rloo, which has no settings"
 
 
 @pytest.mark.parametrize("holes", [False, True])
@@ -101,8 +101,7 @@ def test_a_response_without_tokens_changes_nothing(computed):
         experience.action_mask = torch.zeros_like(experience.action_mask)
     batch = rollouts.Batch(made, cases.N)
     given = batch.make_rollouts(credit.GRPO(), [{}] * len(made), 0.0)
-    advantages, metrics = rollouts.assign_credit(credit.GRPO(), given, (-10, 10))
-    batch.write_back(advantages, metrics, given)
+    batch.write_back(clipping.assign_credit(credit.GRPO(), given, batch.valid, (-10, 10)))
     assert all((experience.advantages == 0).all() for experience in made)
 
 

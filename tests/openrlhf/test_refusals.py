@@ -77,12 +77,12 @@ class NeedsRollouts(credit.GRPO):
             "scales the rewards itself; leave it out (credit_dr_grpo does not",
         ),
         (
-            [NAME, "reinforce_plus_plus", "--reward.clip_range", "-1", "1"],
-            "no advantage A_i per response that could be clipped; leave it out",
+            [NAME, "gtpo", "--reward.clip_range", "-1", "1"],
+            "no reward or advantage A_i per response that could be clipped; leave it out",
         ),
         (
             [NAME, "mix", "--credit.parts", '[[1, "grpo"], [1, "gtpo"]]', "--reward.clip_range", "-1", "1"],
-            "no effect with mix, which has the part gtpo, which has no advantage A_i per response",
+            "no effect with mix, which has the part gtpo, which has no reward or advantage A_i per",
         ),
         (
             [*DGPO, "--ds.ring_attn_size", "2"],

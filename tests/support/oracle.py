@@ -92,6 +92,14 @@ def lead_of_the_best(estimator, rewards):
     return [(first - second) / scale if r == first else 0.0 for r in rewards]
 
 
+def less_the_baseline(estimator, rollouts):
+    """The centered reward, or the reward less the mean of all valid rows."""
+    if estimator.baseline == "group":
+        return per_group(centered)(estimator, rollouts)
+    average, flags = mean(valid_rewards(rollouts) or [0.0]), valid_rows(rollouts)
+    return [float(r) - average if flag else 0.0 for r, flag in zip(rollouts.rewards, flags, strict=True)]
+
+
 def valid_rewards(rollouts):
     flags = valid_rows(rollouts)
     return [float(r) for r, flag in zip(rollouts.rewards, flags, strict=True) if flag]
@@ -180,7 +188,7 @@ ADVANTAGES = {
     "dapo": per_group(standardized),
     "delightful": of_base,
     "dgpo": of_base,
-    "dr_grpo": per_group(centered),
+    "dr_grpo": less_the_baseline,
     "grpo": per_group(standardized),
     "hicra": of_base,
     "rloo": per_group(less_the_others),
@@ -254,15 +262,16 @@ WEIGHTS = {
 # --- credit that is no product ---------------------------------------------------------------------------
 
 
-def whitened(values, correction=1):
-    """{place: x} to (x - mean) / sqrt(var + 1e-8)."""
+def whitened(values, estimator):
+    """{place: x} to (x - mean) / sqrt(var + 1e-8), or to x - mean."""
     every = list(values.values())
-    scale = math.sqrt(deviation(every, correction) ** 2 + 1e-8)
+    scale = math.sqrt(deviation(every, estimator.whiten_correction) ** 2 + 1e-8)
+    scale = scale if estimator.divide_by_std else 1.0
     return {place: (x - mean(every)) / scale for place, x in values.items()}
 
 
 def discounted_returns(estimator, rollouts):
-    return whitened(running_returns(estimator, rollouts))
+    return whitened(running_returns(estimator, rollouts), estimator)
 
 
 def reward_of_token(estimator, rollouts, row, t, last):
@@ -306,7 +315,7 @@ def sums_of_errors(estimator, rollouts):
 
 
 def whitened_errors(estimator, rollouts):
-    return whitened(sums_of_errors(estimator, rollouts), estimator.whiten_correction)
+    return whitened(sums_of_errors(estimator, rollouts), estimator)
 
 
 def less_the_optimal_baseline(estimator, rollouts):
@@ -339,7 +348,8 @@ def less_the_optimal_baseline(estimator, rollouts):
 
 def whitened_centered(estimator, rollouts):
     alone = per_group(centered)(estimator, rollouts)
-    return whitened({(row, t): alone[row] for row, tokens in enumerate(chosen(rollouts)) for t in tokens})
+    every = {(row, t): alone[row] for row, tokens in enumerate(chosen(rollouts)) for t in tokens}
+    return whitened(every, estimator)
 
 
 def decoupled_sums(estimator, rollouts):

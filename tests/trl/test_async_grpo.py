@@ -177,7 +177,7 @@ def test_training_with_trls_worker_process(make_args, tmp_path, monkeypatch, cap
         trainer.train()
     assert server.received >= 2
     said = [r.getMessage() for r in caplog.records if r.name == "credit" and r.levelname == "INFO"]
-    assert said == ([] if name is None else ["TRL trains with dr_grpo, which has no settings"])
+    assert said == ([] if name is None else ["TRL trains with dr_grpo: baseline='group'"])
     assert all(math.isfinite(step["loss"]) for step in trainer.state.log_history if "loss" in step)
     largest = max(float(advantages.abs().max()) for advantages in trainer.seen)
     assert 0 < largest < 1 if name else largest >= 1

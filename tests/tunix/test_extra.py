@@ -91,5 +91,7 @@ def test_what_is_missing_is_named_at_the_first_batch(learn, settings, message):
 
 
 def test_outside_a_reward_function_nothing_is_logged():
-    with pytest.raises(ValueError, match=r"log_extra\('scores', ...\) was called outside a reward function"):
+    with pytest.raises(
+        ValueError, match=r"log_extra\('scores', ...\) was called outside a reward function of a learner"
+    ):
         log_extra("scores", [1.0])

@@ -42,7 +42,16 @@ def test_a_wrong_config_is_refused_when_it_is_made(settings, message):
     ("config", "cluster", "message"),
     [
         ({"estimator": "remax"}, {}, "remax needs baseline_rewards, which Tunix does not provide"),
-        ({"estimator": {"name": "dgpo", "within": "turn"}}, {}, "dgpo needs turns"),
+        (
+            {"estimator": {"name": "gdpo", "reward_weights": [1.0, 2.0]}},
+            {},
+            "gdpo has 2 reward_weights for 1 rewards",
+        ),
+        (
+            {"estimator": {"name": "dapo", "filter_by": 1}, "filter_groups": True},
+            {},
+            "filter_by=1 of dapo counts the rewards from 0, and there are 1; expected 0..0, or total",
+        ),
         (DGPO, {"top_p": None}, "top_p=None samples greedily"),
         ({"estimator": "grpo"}, {"temperature": 0.0}, "temperature=0.0 samples greedily"),
         ({"estimator": "grpo"}, {"top_k": 1}, "top_k=1 samples greedily"),
@@ -64,17 +73,12 @@ def test_what_cannot_work_is_refused_when_the_learner_is_made(
         CreditGRPOLearner(models, CreditGRPOConfig(**config), low_digits)
 
 
-def test_several_rewards_are_not_taken_for_one(make_cluster, low_digits):
-    config = CreditGRPOConfig(estimator="gdpo")
-    with pytest.raises(ValueError, match="the sum of its 2 reward_fns"):
+def test_a_part_that_weighs_several_rewards_gets_one(make_cluster, low_digits):
+    mix = {"name": "mix", "parts": [[0.5, "gdpo"], [0.5, "grpo"]]}
+    config = CreditGRPOConfig(estimator=mix)
+    with pytest.raises(ValueError, match="one of its parts weighs several .gdpo., and there are 2"):
         CreditGRPOLearner(make_cluster(), config, [low_digits, low_digits])
-    CreditGRPOLearner(make_cluster(), config, [low_digits])
-
-
-def test_a_reward_of_several_cannot_decide(make_cluster, low_digits):
-    config = CreditGRPOConfig(estimator={"name": "dapo", "filter_by": 0}, filter_groups=True)
-    with pytest.raises(ValueError, match="filter_by=0 of dapo has no effect in Tunix"):
-        CreditGRPOLearner(make_cluster(), config, [low_digits, low_digits])
+    CreditGRPOLearner(make_cluster(), config, low_digits)
 
 
 def test_actor_and_reference_on_different_meshes_are_refused(make_cluster, low_digits, mesh_of):
@@ -98,15 +102,15 @@ def test_the_registry_has_every_estimator_and_says_what_one_lacks():
     known = function_registry.default_registry.list_functions("advantage_estimator")
     assert {f"credit/{name}" for name in credit.names()} <= set(known)
     rewards = np.array([0.0, 1.0, 0.5, 0.5, 1.0, 3.0])
-    alone = {"dapo", "dr_grpo", "gdpo", "gpg", "grpo", "lite_ppo", "max_rl", "pass_at_k", "rloo"}
+    alone = {"dapo", "dr_grpo", "gpg", "grpo", "lite_ppo", "max_rl", "pass_at_k", "rloo"}
     for name in alone:
         assert np.abs(compute_advantages(name, rewards=rewards, num_generations=2)).max() > 0
     for name in set(credit.names()) - alone - {"mix"}:
-        with pytest.raises(ValueError, match=f"credit/{name} needs .* use CreditGRPOLearner"):
+        with pytest.raises(ValueError, match=f"credit/{name} (needs|weighs) .* use CreditGRPOLearner"):
             compute_advantages(name, rewards=rewards, num_generations=2)
 
 
-@pytest.mark.parametrize("name", ["lite_ppo", "gdpo", "gpg"])
+@pytest.mark.parametrize("name", ["lite_ppo", "gpg"])
 def test_one_group_does_not_pass_for_a_batch(name):
     function = function_registry.get_advantage_estimator(f"credit/{name}")
     with pytest.raises(ValueError, match="the whole batch, but .* .the agentic learner, those of one group"):
@@ -116,11 +120,18 @@ def test_one_group_does_not_pass_for_a_batch(name):
     )
 
 
-def test_the_agentic_learner_is_refused():
-    name = CreditGRPOConfig(estimator="dgpo").advantage_estimator
+def test_the_sum_of_several_rewards_is_not_taken_for_them():
     with pytest.raises(
-        ValueError, match="CreditGRPOLearner only; give other learners, the agentic one among them"
+        ValueError,
+        match="credit/gdpo weighs the rewards of several functions, but this learner passes on their sum only; "
+        "use CreditGRPOLearner with CreditGRPOConfig.estimator='gdpo'., which gives it each",
     ):
+        compute_advantages("gdpo", rewards=np.arange(8.0), num_generations=4)
+
+
+def test_our_config_in_another_learner_is_refused():
+    name = CreditGRPOConfig(estimator="dgpo").advantage_estimator
+    with pytest.raises(ValueError, match="works with CreditGRPOLearner only, and CreditAgenticGRPOConfig"):
         function_registry.get_advantage_estimator(name)(rewards=np.zeros(2), num_generations=2)
     with pytest.raises(ValueError, match="credit/dgpo needs deviation and normalized_entropy"):
         compute_advantages("dgpo", rewards=np.zeros(4), num_generations=2)

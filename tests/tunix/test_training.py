@@ -1,6 +1,5 @@
 """Tunix's real learner, training with credit's estimators on one device and on a mesh of four."""
 
-import math
 from types import SimpleNamespace
 from typing import Literal
 
@@ -49,7 +48,8 @@ def test_dgpo_trains_on_a_mesh_and_its_advantages_follow_from_float64(train, in_
         mask = np.asarray(example.completion_mask)
         fields = in_float64(run.models(step), example)
         groups = np.arange(len(mask)) // GROUP
-        rollouts = replace_arrays(credit.Rollouts(rewards_of(example), groups, mask), fields)
+        given = credit.Rollouts(rewards_of(example), groups, mask, valid=mask.any(axis=1))
+        rollouts = replace_arrays(given, fields)
         expected = credit.parse(SHARP)(rollouts)
         advantages = np.asarray(example.advantages)
         assert np.abs(advantages - expected.advantages).max() < 1e-4
@@ -82,7 +82,7 @@ def cluster(make_cluster):
 FED = [name for name, each in table.list_estimators().items() if not table.list_missing(FRAMEWORK, each)]
 
 
-@pytest.mark.parametrize("name", [*FED, "mix", "gdpo"])  # which weighs the one reward that there is
+@pytest.mark.parametrize("name", [*FED, "mix"])
 def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, monkeypatch, name):
     sampled, generate = [], cluster.generate
     monkeypatch.setattr(
@@ -113,13 +113,6 @@ def test_lora_compares_with_the_model_without_it(train):
     assert run.log[0]["credit/deviation_max"] == 0.0
     assert run.log[2]["credit/deviation_mean"] > 0
     assert run.log[2]["credit/weight_std"] > 0
-
-
-def test_packed_sequences_train(train, small_qwen2):
-    run = train(SHARP, base=small_qwen2(), training={"max_seq_token_per_tpu": 64})
-    assert len(run.log) >= 2
-    assert run.log[-1]["credit/deviation_mean"] > 0
-    assert all(math.isfinite(np.asarray(leaf).sum()) for leaf in run.weights())
 
 
 def test_dapo_filters_groups_and_punishes_overlong_completions(train):

@@ -7,7 +7,7 @@ from tensordict import NonTensorStack, TensorDict
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.v1 import PPOTrainerSync, trainer_base
 
-from credit.adapters.verl import extra, rollouts, settings
+from credit.adapters.verl import extra, invalid_rows, rollouts, settings
 from credit.adapters.verl.trainer import EstimatorMixin
 
 WIDTH = 11
@@ -65,7 +65,15 @@ def nest(rows):
 
 
 def train_step(monkeypatch, configured, masks, far, columns, *overrides):
-    """verl's own `_compute_advantage` of V1, with ours in it: advantages by row, and the metrics.
+    """As `run_step`, of whose rows all take part: advantages by row, and the metrics."""
+    store, metrics = run_step(monkeypatch, configured, masks, far, columns, *overrides)
+    kept = [row.tolist() for row in store.data["response_mask"].unbind()]
+    assert kept != masks if far else kept == masks
+    return [torch.as_tensor(row) for row in store.data["advantages"].unbind()], metrics
+
+
+def run_step(monkeypatch, configured, masks, far, columns, *overrides):
+    """verl's own `_compute_advantage` of V1, with ours in it: the batch that it leaves, and the metrics.
 
     Args:
         masks: a list per row.
@@ -85,15 +93,14 @@ def train_step(monkeypatch, configured, masks, far, columns, *overrides):
     for module in (extra.tq, trainer_base.tq):
         monkeypatch.setattr(module, "kv_batch_get", store.get)
         monkeypatch.setattr(module, "kv_batch_put", store.put)
+    monkeypatch.setattr(invalid_rows, "kv_batch_put", store.put)
     kind = type("Trainer", (EstimatorMixin, PPOTrainerSync), {})
     trainer = object.__new__(kind)
     trainer.__dict__ |= {"config": config, "global_steps": 1, "total_training_steps": 4}
     trainer.credit_choice = settings.parse_settings(config.algorithm)
     metrics = {}
     trainer._compute_advantage(store, metrics)
-    kept = [row.tolist() for row in store.data["response_mask"].unbind()]
-    assert kept != masks if far else kept == masks
-    return [torch.as_tensor(row) for row in store.data["advantages"].unbind()], metrics
+    return store, metrics
 
 
 REJECTS = [

@@ -101,3 +101,23 @@ def test_rewards_that_no_token_of_the_mask_has_are_reported(caplog):
             call("reinforce_plus_plus", drawn, mask, index)
     (record,) = caplog.records
     assert "lie outside the response_mask" in record.getMessage()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int64])
+def test_rewards_keep_their_digits_and_advantages_are_float32(dtype):
+    gap = {torch.float64: 1e-8, torch.bfloat16: 2**-7}.get(dtype, 1)
+    rewards = torch.zeros(4, 3, dtype=dtype)
+    rewards[:, -1] = torch.tensor([1, 1, 1, 1 + gap], dtype=torch.float64).to(dtype)
+    mask, index = torch.ones(4, 3).long(), np.array(["a"] * 4, dtype=object)
+    advantages, returns = call("grpo", rewards, mask, index, {"credit": {"eps": 1e-12}})
+    expected = torch.tensor([-0.5, -0.5, -0.5, 1.5])
+    torch.testing.assert_close(advantages, expected[:, None].expand(4, 3), rtol=1e-3, atol=0)
+    assert advantages.dtype == returns.dtype == torch.float32
+
+
+def test_rewards_of_half_precision_are_added_up_in_float32():
+    rewards = torch.full((2, 3), 0.0, dtype=torch.bfloat16)
+    rewards[0], rewards[1, 0] = torch.tensor([256.0, 0.75, 0.5]).bfloat16(), 256.0
+    index, mask = np.array(["a", "a"], dtype=object), torch.ones(2, 3).long()
+    advantages, _ = call("dr_grpo", rewards, mask, index)
+    assert advantages[0].tolist() == [0.625] * 3

@@ -54,6 +54,17 @@ def test_several_rewards_equal_verls_gdpo(monkeypatch, configured, weights, colu
     assert "credit/advantage_std" in metrics
 
 
+def test_several_rewards_keep_their_digits(monkeypatch, configured):
+    """They come as Python's floats; in float32 the first two are equal."""
+    named = [{"right": 1.0 + 1e-9 * row, "format": 0.0} for row in (0, 1, 1, 0)]
+    columns = dict(LAST) | {"extra_fields": NonTensorStack(*[{"reward_extra_info": row} for row in named])}
+    given = [*GDPO, "+algorithm.credit.eps=1e-15"]
+    found, metrics = train_step(monkeypatch, configured, MASKS, [], columns, *given)
+    assert metrics["credit/zero_variance_groups"] == 0
+    assert found[1][0] > 0.5 > found[0][0]
+    assert found[0].dtype == torch.float32
+
+
 def test_a_reward_that_the_batch_lacks_is_named(monkeypatch, configured):
     fields = [{"reward_extra_info": {"right": 1.0, "acc": 0.0}}] * 4
     columns = {**LAST, "extra_fields": NonTensorStack(*fields)}
