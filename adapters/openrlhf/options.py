@@ -25,6 +25,7 @@ def refuse(choice: Choice, args: Any) -> None:
     if args.actor.policy_loss_type == "gspo":
         rules.refuse_one_ratio(FRAMEWORK, estimator, "--actor.policy_loss_type gspo", "leave it out")
     _refuse_without_effect(estimator, args)
+    _refuse_for_lora(args.ds)
     if choice.statistics:
         _refuse_for_statistics(estimator, args)
 
@@ -83,6 +84,21 @@ def _refuse_for_statistics(estimator: credit.Estimator, args: Any) -> None:
             )
     if getattr(args.data, "max_images_per_prompt", 0) > 0:
         rules.refuse_images(FRAMEWORK, estimator)
+
+
+def _refuse_for_lora(ds: Any) -> None:
+    """Of what has no weights that an adapter could be merged into before they are sent to vLLM."""
+    if ds.lora.rank > 0 and ds.load_in_4bit:
+        raise ValueError(
+            f"--ds.load_in_4bit packs the weights that --ds.lora.rank {ds.lora.rank} adapts, and vLLM takes "
+            "whole ones with the adapter merged; leave one of the two out"
+        )
+    if ds.lora.rank > 0 and ds.tensor_parallel_size > 1:
+        raise ValueError(
+            f"--ds.tensor_parallel_size {ds.tensor_parallel_size} splits the weights that --ds.lora.rank "
+            f"{ds.lora.rank} adapts, which have to be whole to be merged for vLLM; set "
+            "--ds.tensor_parallel_size 1, or leave LoRA out"
+        )
 
 
 def report_differences(choice: Choice, args: Any) -> None:

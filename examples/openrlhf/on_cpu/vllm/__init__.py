@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from vllm import sampling
 from vllm.images import Images
+from vllm.weights import load_weights
 
 __version__ = "0.29.0"  # that OpenRLHF 0.11.2 asks for
 MAX_LOGPROBS, MAX_IMAGES = 20, 999  # vLLM's defaults
@@ -41,16 +42,14 @@ class Worker:
             torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
         self.reads_images = hasattr(AutoConfig.from_pretrained(args.model), "vision_config")
         kind = AutoModelForImageTextToText if self.reads_images else AutoModelForCausalLM
-        self.model = kind.from_pretrained(args.model, dtype=torch.bfloat16).eval()
-        self.model_config = types.SimpleNamespace(dtype=torch.bfloat16)
+        dtype = getattr(torch, args.dtype)
+        self.model = kind.from_pretrained(args.model, dtype=dtype).eval()
+        self.model_config = types.SimpleNamespace(dtype=dtype)
         self.model_runner = types.SimpleNamespace(model=self)
 
-    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
-        """The trainer's weights. Of a LoRA policy, which OpenRLHF sends in parts, only the base is taken."""
-        known = self.model.state_dict()
-        for name, weight in weights:
-            if "lora_" not in name:
-                known[name.removeprefix("base_model.model.").replace(".base_layer", "")].copy_(weight)
+    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> set[str]:
+        """The trainer's weights, of which what vLLM would refuse is refused."""
+        return load_weights(self.model, weights)
 
 
 class AsyncLLMEngine:
