@@ -72,18 +72,19 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
 
 
 def _refuse_for_statistics(estimator: credit.Estimator, args: Any) -> None:
-    sizes = {
-        "--ds.ring_attn_size": args.ds.ring_attn_size,
-        "--ds.tensor_parallel_size": args.ds.tensor_parallel_size,
+    """Of vision models in rows that OpenRLHF packs; itself it looks for images before it decides to pack."""
+    if getattr(args.data, "max_images_per_prompt", 0) <= 0:
+        return
+    packing = {
+        "--train.dynamic_batch_enable": args.train.dynamic_batch_enable,
+        f"--ds.ring_attn_size {args.ds.ring_attn_size}": args.ds.ring_attn_size > 1,
     }
-    for flag, size in sizes.items():
-        if size > 1:
+    for flag, packs in packing.items():
+        if packs:
             raise ValueError(
-                f"{flag} {size} has not been tested with the token statistics that {estimator.name} needs; "
-                f"set {flag} 1, or use an estimator that reads rewards alone, such as grpo or dapo"
+                f"{flag} packs the rows, so that vision models lose the positions of their tokens and with "
+                f"them the statistics that {estimator.name} needs; leave it out, or train without images"
             )
-    if getattr(args.data, "max_images_per_prompt", 0) > 0:
-        rules.refuse_images(FRAMEWORK, estimator)
 
 
 def _refuse_for_lora(ds: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from openrlhf.models import Actor
 from openrlhf.trainer.ray import ppo_actor
+from openrlhf.utils.vlm_utils import merge_mm_train_inputs
 
 from credit.adapters.fields import add_logged
 from credit.adapters.hooks import check_functions
@@ -67,11 +68,22 @@ class CreditPolicyModelActor(Base):
         self.actor.eval()
         with torch.no_grad():
             log_probs, found = statistics.score_tokens(
-                self.actor, self._credit_reference, *batch, names=self._credit_fields
+                self.actor,
+                self._credit_reference,
+                *batch,
+                names=self._credit_fields,
+                ring_attn_group=self.strategy.ring_attn_group,
+                **self._merge_images(mm_train_inputs_list, device),
             )
         self.actor.train()
         self._credit_statistics.append({name: field.to("cpu") for name, field in found.items()})
         return log_probs.to("cpu")
+
+    def _merge_images(self, mm_train_inputs_list: Any, device: Any) -> dict[str, Tensor]:
+        """The images of all rows in their order, as OpenRLHF's own pass takes them."""
+        if mm_train_inputs_list and getattr(self.actor, "is_vlm", False):
+            return merge_mm_train_inputs(mm_train_inputs_list, device)
+        return {}
 
     def broadcast_to_vllm(self) -> None:
         """Sends the weights to vLLM, with LoRA merged."""

@@ -5,6 +5,7 @@ import pytest
 import ranks
 import tiny_model
 import torch
+import vision_models
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
@@ -50,9 +51,12 @@ def test_the_engine_has_the_merged_weights_to_the_bit(folder, tmp_path, zero_sta
             assert torch.equal(weight, base[name]) != ("_proj.weight" in name), name
 
 
-def test_an_embedding_and_a_layer_with_a_bias_are_merged():
-    model = tiny_model.small_qwen2(16, hidden_size=32, layers=1)
-    policy = adapted(model, target_modules=["embed_tokens", "q_proj"], init_lora_weights=False)
+@pytest.mark.parametrize("target_modules", ["all-linear", ["embed_tokens", "q_proj"]])
+@pytest.mark.parametrize("images", [False, True])
+def test_all_kinds_of_layers_are_merged_under_the_models_own_names(target_modules, images):
+    small = tiny_model.small_qwen2(16, hidden_size=32, layers=1)
+    model = vision_models.qwen25()[0] if images else small
+    policy = adapted(model, target_modules=target_modules, init_lora_weights=False)
     found = {name: weight.clone() for name, weight in lora.merge_weights(policy)}
     expected = policy.merge_and_unload().state_dict()
     assert list(found) == list(expected)

@@ -142,6 +142,21 @@ def test_packing_with_dynamic_batches_on_two_ranks(train, tmp_path, other):
         assert largest_error(batch, policy, reference, tau=2 * TAU) > 5e-2
 
 
+def test_ring_attention_on_two_ranks(train, tmp_path, other):
+    batches, printed = train(
+        "--actor.num_gpus_per_node 2 --ds.packing_samples --ds.ring_attn_size 2 --ds.ring_attn_head_stride 2 "
+        f"--credit.reference {other}"
+    )
+    reference = model(other)
+    for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
+        policy = model(tmp_path / "model", weights)
+        assert sum(len(experience["index"]) for experience in batch["experiences"]) == 16  # each row once
+        assert metric(batch, "deviation_mean") > 1e-3
+        assert largest_error(batch, policy, reference) < 2e-2  # packed rows, as above
+        assert largest_error(batch, policy, reference, tau=2 * TAU) > 5e-2
+    assert all("nan" not in line for line in steps(printed))
+
+
 def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
     batches, _ = train(f"{LORA} --algo.advantage.is_correction_level token")
     assert metric(batches[0], "deviation_max") == 0.0
