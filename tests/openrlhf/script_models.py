@@ -4,9 +4,11 @@ import json
 
 import image_processor
 import tiny_model
+import torch
 import vision_models
 from transformers import Qwen2ForSequenceClassification
 
+VISION_TOKENS = [f"<|{name}|>" for name in vision_models.VISION_TOKENS]
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
@@ -31,11 +33,20 @@ def save_text_models(path):
 def save_vision_model(path):
     """A model that reads images, with its processor, whose code its folder holds."""
     model, processor = vision_models.qwen25()
+    never_sample(model, processor.tokenizer.convert_tokens_to_ids(VISION_TOKENS))
     parts = processor.image_processor, processor.tokenizer
     own = image_processor.ImageOnlyProcessor(*parts, chat_template=processor.chat_template)
     model.save_pretrained(path)
     own.save_pretrained(path)
     return own
+
+
+@torch.no_grad()
+def never_sample(model, tokens):
+    """Gives these tokens a logit far below all others, as a trained model does with places of images."""
+    model.get_input_embeddings().weight[:, 0] = 0.05
+    model.lm_head.weight[:, 0] = 0.0
+    model.lm_head.weight[tokens, 0] = -20.0
 
 
 def save_pictures(path, count=8):

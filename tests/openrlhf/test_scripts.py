@@ -19,6 +19,33 @@ HERE = Path(__file__).parent
 TIMEOUT = 3600
 
 
+class Case(NamedTuple):
+    """A script with an estimator, what is changed for it, and how many ranks each model has."""
+
+    script: str
+    estimator: str = "dgpo"
+    changes: dict[str, str] = {}
+    ranks: int = 1
+
+
+NO_KL = {"algo__kl__init_coef": "0"}
+GROUPS = NO_KL | {"rollout__n_samples_per_prompt": "4", "rollout__batch_size": "4", "data__max_samples": "8"}
+LONG = {"data__max_len": "60"}  # two turns
+CASES = {
+    "dapo": Case("train_dapo_ray_hybrid_engine", ranks=2),
+    "ppo_hybrid": Case("train_ppo_ray_hybrid_engine", "credit_gae", NO_KL),
+    "ppo_groups": Case("train_ppo_ray_hybrid_engine", "dgpo", GROUPS),
+    "ppo_reward_fn": Case("train_ppo_with_reward_fn", "credit_gae", NO_KL),
+    "ppo_slurm": Case("train_ppo_ray_slurm", "credit_gae", NO_KL),
+    "prorlv2": Case("train_prorlv2_math_hybrid_engine"),
+    "baseline": Case("train_prorlv2_math_hybrid_engine", "reinforce_plus_plus_baseline"),
+    "flash": Case("train_flash_reinforce_ray_agent_async", "credit_dr_grpo", {"credit__baseline": "batch"}),
+    "agent": Case("train_reinforce_baseline_hybrid_engine", changes=LONG, ranks=2),
+    "agent_async": Case("train_reinforce_baseline_ray_agent_async", changes=LONG, ranks=2),
+    "vision": Case("train_vlm_math_hybrid_engine"),
+}
+
+
 def official(name, **changes):
     """The script's flags at its own sizes."""
     flags = official_scripts.read_flags(official_scripts.SCRIPTS[name]) | {"--data.prompt_dataset": ["data"]}
@@ -66,9 +93,19 @@ def test_every_other_script_is_taken_at_its_own_sizes(parse, name, estimator):
 
 
 def test_single_responses_teach_an_estimator_without_groups(parse):
-    name = "train_flash_reinforce_ray_agent_async"
-    args = parse(needed=official(name, algo__advantage__estimator="reinforce_plus_plus"))
+    changes = {"algo__advantage__estimator": "credit_dr_grpo", "credit__baseline": "batch"}
+    args = parse(needed=official("train_flash_reinforce_ray_agent_async", **changes))
+    assert args.credit.estimator.baseline == "batch"
     assert args.rollout.n_samples_per_prompt == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_small_script_is_taken(parse, place, name):
+    case = CASES[name]
+    flags = official_scripts.make_small(
+        case.script, place, case.ranks, algo__advantage__estimator=case.estimator, **case.changes
+    )
+    assert parse(needed=flags).credit is not None
 
 
 @pytest.fixture(scope="module")
@@ -114,36 +151,6 @@ def train(flags, folder):
     return read, printed
 
 
-class Case(NamedTuple):
-    """A script with an estimator, what is changed for it, and how many ranks each model has."""
-
-    script: str
-    estimator: str = "dgpo"
-    changes: dict[str, str] = {}
-    ranks: int = 1
-
-
-NO_KL = {"algo__kl__init_coef": "0"}
-GROUPS = NO_KL | {"rollout__n_samples_per_prompt": "4", "rollout__batch_size": "4", "data__max_samples": "8"}
-LONG = {"data__max_len": "60"}  # two turns
-CASES = {
-    "dapo": Case("train_dapo_ray_hybrid_engine", ranks=2),
-    "ppo_hybrid": Case("train_ppo_ray_hybrid_engine", "credit_gae", NO_KL),
-    "ppo_groups": Case("train_ppo_ray_hybrid_engine", "dgpo", GROUPS),
-    "ppo_reward_fn": Case("train_ppo_with_reward_fn", "credit_gae", NO_KL),
-    "ppo_slurm": Case("train_ppo_ray_slurm", "credit_gae", NO_KL),
-    "prorlv2": Case("train_prorlv2_math_hybrid_engine"),
-    "baseline": Case("train_prorlv2_math_hybrid_engine", "reinforce_plus_plus_baseline"),
-    "flash": Case(
-        "train_flash_reinforce_ray_agent_async",
-        changes={"rollout__n_samples_per_prompt": "4", "rollout__batch_size": "4"},
-    ),
-    "agent": Case("train_reinforce_baseline_hybrid_engine", changes=LONG | {"ds__ring_attn_size": "1"}),
-    "agent_async": Case(
-        "train_reinforce_baseline_ray_agent_async", changes=LONG | {"ds__ring_attn_size": "1"}
-    ),
-}
-CASES["vision"] = Case("train_vlm_math_hybrid_engine", "reinforce_plus_plus_baseline")
 RESUMED = ("agent",)
 SHOWN = ("dapo", "ppo_hybrid", "agent_async")  # the others are slow tests
 PARAMETERS = [pytest.param(name, marks=() if name in SHOWN else pytest.mark.slow) for name in CASES]
