@@ -272,12 +272,14 @@ def test_the_advantages_of_turns_are_those_by_hand(recording, sampler, parse, pe
     flags = ["--reward.overlong_buffer_len", penalty, "--rollout.max_new_tokens", 8] if penalty else []
     batches = made_experiences(sampler(*MT))
     before = torch.cat([each.rewards for each in batches]).double()
+    masks = [mask.bool() for each in batches for mask in each.action_mask.clone()]
     made = maker(parse(*MT, *flags), CreditExperienceMaker)
     made.credit_progress = 0.0
     made.compute_advantages_and_returns(batches)
     penalties = (torch.cat([each.rewards for each in batches]).double() - before).tolist()
     assert any(each < -0.2 for each in penalties) == bool(penalty)
-    got = [row[mask.bool()] for e in batches for row, mask in zip(e.advantages, e.action_mask, strict=True)]
+    rows = (row for each in batches for row in each.advantages)
+    got = [row[mask] for row, mask in zip(rows, masks, strict=True)]
     for prompt, samples in enumerate(EPISODES):
         own = penalties[N * prompt : N * (prompt + 1)]
         done = [(prompt, sample) != CUT for sample in range(N)]
