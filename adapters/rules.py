@@ -4,7 +4,6 @@ Each `refuse_...` raises ValueError with the estimator's name, the reason and th
 """
 
 from credit.adapters import traits
-from credit.adapters.fields import needed_statistics
 from credit.adapters.framework import Framework
 from credit.estimators.base import Estimator
 from credit.fields import EXTRA
@@ -69,16 +68,6 @@ def refuse_one_ratio(framework: Framework, estimator: Estimator, option: str, wa
         raise ValueError(
             f"{option} gives all tokens of a response one ratio, so the loss averages their advantages, "
             f"which cancels the token weights of {framework.name_of(estimator)}; {way_out}"
-        )
-
-
-def refuse_images(framework: Framework, estimator: Estimator) -> None:
-    """The estimator needs token statistics, and the model takes images."""
-    if needed_statistics(estimator):
-        raise ValueError(
-            f"{framework.name_of(estimator)} needs token statistics, which this adapter computes for text "
-            "models only; with image inputs use an estimator that reads rewards alone, such as "
-            f"{framework.prefix}grpo or {framework.prefix}dapo"
         )
 
 

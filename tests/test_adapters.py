@@ -216,12 +216,6 @@ PRODUCT = credit.DGPO()
             [credit.Mix(parts=[(1.0, credit.GRPO())]), "their sum"],
             "our_mix weighs several rewards",
         ),
-        (
-            rules.refuse_images,
-            [PRODUCT],
-            [credit.GRPO()],
-            "text models only; .* such as our_grpo or our_dapo",
-        ),
     ],
 )
 def test_a_rule_refuses_what_cannot_work_and_nothing_else(rule, refused, accepted, message):
@@ -423,11 +417,11 @@ def test_what_no_option_expresses_is_named_and_not_ignored(caplog, loss, parts, 
 
 
 def test_a_table_is_compared_with_what_is_installed():
-    table = {"credit.adapters.rules": {"refuse_images": "framework estimator"}}
+    table = {"credit.adapters.rules": {"refuse_missing_fields": "framework estimator"}}
     hooks.check_framework(FRAMEWORK, table)
     for wrong, message in (
         (
-            {"credit.adapters.rules": {"refuse_images": "estimator"}},
+            {"credit.adapters.rules": {"refuse_missing_fields": "estimator"}},
             r"takes \(framework, estimator\) in pytest",
         ),
         ({"credit.adapters.rules": {"refuse_nothing": "framework"}}, "refuse_nothing is missing in pytest"),
@@ -440,7 +434,7 @@ def test_a_table_is_compared_with_what_is_installed():
 
 def test_a_function_is_compared_in_the_releases_that_call_it():
     def table(**forms):
-        return {"credit.adapters.rules": {"refuse_images": forms}}
+        return {"credit.adapters.rules": {"refuse_missing_fields": forms}}
 
     wrong, right = "estimator", "framework estimator"
     hooks.check_functions(FRAMEWORK, table(**{"<1": wrong, ">=1": right}))
@@ -461,7 +455,7 @@ def test_an_attribute_has_to_be_there():
         hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework.cannot_have": {}})
 
 
-TABLE = {"credit.adapters.rules": {"refuse_images": "framework estimator"}}
+TABLE = {"credit.adapters.rules": {"refuse_missing_fields": "framework estimator"}}
 
 
 @pytest.mark.parametrize("found", ["1.17.0", "2.0", "1.17.0.dev0", "1.17rc1"])
@@ -472,8 +466,8 @@ def test_a_newer_release_runs_with_a_warning_if_its_functions_are_those_known(mo
     with pytest.warns(UserWarning, match=message) as caught:
         hooks.check_framework(frame, TABLE)
     assert len(caught) == 1
-    changed = {"credit.adapters.rules": {"refuse_images": "framework"}}
-    with pytest.raises(ImportError, match=rf"refuse_images takes .* in pytest {found}"):
+    changed = {"credit.adapters.rules": {"refuse_missing_fields": "framework"}}
+    with pytest.raises(ImportError, match=rf"refuse_missing_fields takes .* in pytest {found}"):
         hooks.check_framework(frame, changed)
     with pytest.raises(ImportError, match=f"and found {found}; pip install 'pytest>=1.9,<1.17'"):
         hooks.check_framework(replace(frame, runs_newer=False), TABLE)
@@ -494,7 +488,7 @@ def test_an_older_release_is_refused_and_a_supported_one_runs_unsaid(monkeypatch
 
 def test_all_functions_that_changed_are_named_at_once():
     table = {
-        "credit.adapters.rules": {"refuse_images": "estimator", "refuse_nothing": "framework"},
+        "credit.adapters.rules": {"refuse_missing_fields": "estimator", "refuse_nothing": "framework"},
         "credit.adapters.no_module": {"any": ""},
         "credit.adapters.hooks": {"check_version": "release"},
     }
@@ -502,7 +496,7 @@ def test_all_functions_that_changed_are_named_at_once():
         hooks.check_functions(FRAMEWORK, table)
     text = str(caught.value)
     for changed in (
-        "rules.refuse_images takes",
+        "rules.refuse_missing_fields takes",
         "refuse_nothing is missing",
         "no_module",
         "check_version takes",

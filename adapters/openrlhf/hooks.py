@@ -47,12 +47,14 @@ WORKER = {
         "init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines _ray_trace_ctx",
         "forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list "
         "_ray_trace_ctx",
+        "broadcast_to_vllm": "self _ray_trace_ctx",
     },
 }
 
 POLICY_TRAINER = {
     "openrlhf.trainer.ray.ppo_actor:ActorPPOTrainer": {
         "training_step": "self experience kl_ctl step loss_batch_info",
+        "broadcast_to_vllm": "self",
     },
 }
 

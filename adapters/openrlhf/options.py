@@ -25,6 +25,7 @@ def refuse(choice: Choice, args: Any) -> None:
     if args.actor.policy_loss_type == "gspo":
         rules.refuse_one_ratio(FRAMEWORK, estimator, "--actor.policy_loss_type gspo", "leave it out")
     _refuse_without_effect(estimator, args)
+    _refuse_for_lora(args.ds)
     if choice.statistics:
         _refuse_for_statistics(estimator, args)
 
@@ -71,18 +72,34 @@ def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
 
 
 def _refuse_for_statistics(estimator: credit.Estimator, args: Any) -> None:
-    sizes = {
-        "--ds.ring_attn_size": args.ds.ring_attn_size,
-        "--ds.tensor_parallel_size": args.ds.tensor_parallel_size,
+    """Of vision models in rows that OpenRLHF packs; itself it looks for images before it decides to pack."""
+    if getattr(args.data, "max_images_per_prompt", 0) <= 0:
+        return
+    packing = {
+        "--train.dynamic_batch_enable": args.train.dynamic_batch_enable,
+        f"--ds.ring_attn_size {args.ds.ring_attn_size}": args.ds.ring_attn_size > 1,
     }
-    for flag, size in sizes.items():
-        if size > 1:
+    for flag, packs in packing.items():
+        if packs:
             raise ValueError(
-                f"{flag} {size} has not been tested with the token statistics that {estimator.name} needs; "
-                f"set {flag} 1, or use an estimator that reads rewards alone, such as grpo or dapo"
+                f"{flag} packs the rows, so that vision models lose the positions of their tokens and with "
+                f"them the statistics that {estimator.name} needs; leave it out, or train without images"
             )
-    if getattr(args.data, "max_images_per_prompt", 0) > 0:
-        rules.refuse_images(FRAMEWORK, estimator)
+
+
+def _refuse_for_lora(ds: Any) -> None:
+    """Of what has no weights that an adapter could be merged into before they are sent to vLLM."""
+    if ds.lora.rank > 0 and ds.load_in_4bit:
+        raise ValueError(
+            f"--ds.load_in_4bit packs the weights that --ds.lora.rank {ds.lora.rank} adapts, and vLLM takes "
+            "whole ones with the adapter merged; leave one of the two out"
+        )
+    if ds.lora.rank > 0 and ds.tensor_parallel_size > 1:
+        raise ValueError(
+            f"--ds.tensor_parallel_size {ds.tensor_parallel_size} splits the weights that --ds.lora.rank "
+            f"{ds.lora.rank} adapts, which have to be whole to be merged for vLLM; set "
+            "--ds.tensor_parallel_size 1, or leave LoRA out"
+        )
 
 
 def report_differences(choice: Choice, args: Any) -> None:

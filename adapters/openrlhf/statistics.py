@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
+import torch.distributed as dist
 from openrlhf.models import Actor
 from openrlhf.models.ring_attn_utils import gather_and_pad_tensor, unpad_and_slice_tensor
 
@@ -21,21 +22,26 @@ def score_tokens(
     attention_mask: Tensor,
     *,
     names: Sequence[str] = credit.TokenStatistics._fields,
+    ring_attn_group: dist.ProcessGroup | None = None,
+    **images: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy's log-probs [B, A], as from OpenRLHF's Actor, and the statistics [B, A] of those names.
 
     Actor divides the logits by the rollout's temperature, so the statistics are those of the
     distribution that was sampled from. If there is no reference, the policy is compared with itself.
+    With ring attention each rank of the group has the logits of its part of the tokens, and gets the
+    statistics of all. `images` is what a vision model takes beside the tokens; both models get it.
     """
     batch = sequences, action_mask, attention_mask
-    log_probs, output = policy(*batch, return_output=True)
+    options = {"return_output": True, "ring_attn_group": ring_attn_group, **images}
+    log_probs, output = policy(*batch, **options)
     logits = output["logits"]
     with reference() as model:
-        other = logits if model is None else model(*batch, return_output=True)[1]["logits"]
+        other = logits if model is None else model(*batch, **options)[1]["logits"]
     if policy.packing_samples:
-        _, _, next_ids, padding, indices = unpad_and_slice_tensor(sequences, attention_mask, None)
+        _, _, next_ids, padding, indices = unpad_and_slice_tensor(sequences, attention_mask, ring_attn_group)
         found = compute_by_name(credit.token_statistics, names, logits, other, next_ids)
-        place = None, padding, indices, *sequences.shape
+        place = ring_attn_group, padding, indices, *sequences.shape
         found = {name: gather_and_pad_tensor(field, *place) for name, field in found.items()}
     else:
         # The last column is compared with the first token; it is dropped below.

@@ -34,8 +34,10 @@ class CreditExperienceMaker(RemoteExperienceMaker):
         taken = ray.get(self.actor_model_group.async_run_method("take_credit"))
         self.credit_progress = taken[0][1]
         if self.args.credit.statistics:
-            # Workers return the micro-batches in the order in which they got them, as in OpenRLHF itself.
-            found = chain.from_iterable(statistics for statistics, _ in taken)
+            # Workers return the micro-batches in the order in which they got them, as in OpenRLHF itself,
+            # and those that share the tokens of rows or the weights of layers return the same.
+            copies = self.args.ds.ring_attn_size * self.args.ds.tensor_parallel_size
+            found = chain.from_iterable(statistics for statistics, _ in taken[::copies])
             for experience, fields in zip(experiences, found, strict=True):
                 experience.credit = fields
         return experiences

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from openrlhf.models import Actor
 from openrlhf.trainer.ray import ppo_actor
+from openrlhf.utils.vlm_utils import merge_mm_train_inputs
 
 from credit.adapters.fields import add_logged
 from credit.adapters.hooks import check_functions
-from credit.adapters.openrlhf import hooks, statistics
+from credit.adapters.openrlhf import hooks, lora, statistics
 from credit.adapters.openrlhf.settings import Choice
 
-check_functions(hooks.FRAMEWORK, hooks.WORKER)
+check_functions(hooks.FRAMEWORK, hooks.WORKER | hooks.POLICY_TRAINER)
 
 Tensor = torch.Tensor
 Base: Any = ppo_actor.PolicyModelActor.__ray_actor_class__  # Ray's decorated class cannot be subclassed
@@ -24,7 +25,8 @@ class CreditPolicyModelActor(Base):
 
     The frozen reference lies in this process, sharded as the policy is, and sees each micro-batch right
     after the policy in the same layout, so that equal models deviate by exactly 0. With LoRA it is the
-    policy without its adapter. Estimators that read rewards alone leave OpenRLHF's pass as it is.
+    policy without its adapter, and what vLLM gets is the policy with it. Estimators that read rewards alone
+    leave OpenRLHF's pass as it is.
     """
 
     def init_model_from_pretrained(
@@ -36,6 +38,9 @@ class CreditPolicyModelActor(Base):
         self._credit_statistics: list[dict[str, Tensor]] = []
         if self._credit_fields:
             self._credit_reference = self._make_reference(choice, pretrain)
+        self._credit_merges = choice is not None and strategy.args.ds.lora.rank > 0
+        if self._credit_merges:
+            lora.refuse_unmergeable(self.actor.model.module)
 
     def _make_reference(self, choice: Choice, pretrain: str) -> Callable[[], AbstractContextManager[Any]]:
         """A context that yields the reference model, or None if the estimator needs no reference."""
@@ -63,11 +68,29 @@ class CreditPolicyModelActor(Base):
         self.actor.eval()
         with torch.no_grad():
             log_probs, found = statistics.score_tokens(
-                self.actor, self._credit_reference, *batch, names=self._credit_fields
+                self.actor,
+                self._credit_reference,
+                *batch,
+                names=self._credit_fields,
+                ring_attn_group=self.strategy.ring_attn_group,
+                **self._merge_images(mm_train_inputs_list, device),
             )
         self.actor.train()
         self._credit_statistics.append({name: field.to("cpu") for name, field in found.items()})
         return log_probs.to("cpu")
+
+    def _merge_images(self, mm_train_inputs_list: Any, device: Any) -> dict[str, Tensor]:
+        """The images of all rows in their order, as OpenRLHF's own pass takes them."""
+        if mm_train_inputs_list and getattr(self.actor, "is_vlm", False):
+            return merge_mm_train_inputs(mm_train_inputs_list, device)
+        return {}
+
+    def broadcast_to_vllm(self) -> None:
+        """Sends the weights to vLLM, with LoRA merged."""
+        if self._credit_merges:
+            lora.broadcast_merged(self.trainer)
+        else:
+            super().broadcast_to_vllm()
 
     def take_credit(self) -> tuple[list[dict[str, Tensor]], float]:
         """The statistics of the micro-batches since the last call, and training progress in [0, 1]."""

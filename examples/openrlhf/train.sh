@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains a language model on maths problems with OpenRLHF, vLLM and an estimator of credit, on 8 GPUs.
 #
-#   pip install "token-credit[openrlhf]" "openrlhf[vllm]"
+# Install OpenRLHF 0.11.2 with vLLM as its own page says, then `pip install .` in a checkout of this repository.
+#
 #   MODEL=Qwen/Qwen2.5-7B DATA=problems.jsonl bash examples/openrlhf/train.sh dgpo
 #   ... bash examples/openrlhf/train.sh dapo --reward.overlong_buffer_len 4096 --logger.wandb.key $KEY
 #
@@ -9,7 +10,7 @@
 # of OpenRLHF and come last, so that they win. The data are JSON lines with `input` and `label`; the reward
 # here compares the last number of a response with that of the label.
 #
-# Needs OpenRLHF 0.11.2; older ones have no --actor.loss_agg_mode, so take that line out of the file. Not run
+# Older releases have no --actor.loss_agg_mode, so take that line out of the file. Not run
 # by this repository's tests, which have no GPU: they run the same flags on a CPU (train_on_cpu.py).
 set -euo pipefail
 

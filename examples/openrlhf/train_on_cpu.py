@@ -3,6 +3,7 @@
     python examples/openrlhf/train_on_cpu.py --estimator dgpo
     python examples/openrlhf/train_on_cpu.py --estimator dapo --data.max_samples 200
 
+OpenRLHF asks for flash-attn, which needs CUDA to be built; docs/openrlhf.md says how to install the rest.
 Further arguments are OpenRLHF's flags and replace the defaults of this script. The whole of OpenRLHF runs
 (Ray, DeepSpeed, its rollout workers and weight sync); what stands in for GPU and vLLM is in on_cpu.
 """
@@ -38,6 +39,8 @@ ENVIRONMENT = {
     "REWARD": "exact_match",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_agent_register_timeout_ms": "600000",  # a busy machine takes longer to start than Ray waits
+    "RAY_gcs_server_request_timeout_seconds": "600",
     "RAY_prestart_worker_first_driver": "0",  # else Ray starts a process for each CPU it is told of
     "RAY_USAGE_STATS_ENABLED": "0",
 }

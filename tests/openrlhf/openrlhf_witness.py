@@ -18,6 +18,7 @@ import credit
 from credit.adapters.openrlhf import statistics, trainer
 
 SAVED = ("sequences", "attention_mask", "action_mask", "rewards", "scores", "index", "advantages", "info")
+SAVED += ("rollout_log_probs",)  # None unless --algo.advantage.is_correction_level asks for them
 
 
 LOW = torch.tensor(tiny_model.character_tokenizer().convert_tokens_to_ids(list("01234")))

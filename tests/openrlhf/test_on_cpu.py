@@ -10,10 +10,13 @@ import types
 import deepspeed_on_cpu  # noqa: F401  (before DeepSpeed's optimizers)
 import gpu_on_cpu
 import pytest
+import script_models
 import tiny_model
 import torch
+import vision_models
 import vllm
 from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+from openrlhf.utils.vlm_utils import dedup_media_tokens
 from torch.multiprocessing.reductions import reduce_tensor
 
 
@@ -94,7 +97,13 @@ def folder(tmp_path_factory):
 def engine(folder, monkeypatch):
     def make(**changes):
         extension = "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap"
-        args = {"model": folder, "seed": 0, "worker_extension_cls": extension, "max_model_len": 24}
+        args = {
+            "model": folder,
+            "seed": 0,
+            "worker_extension_cls": extension,
+            "max_model_len": 24,
+            "dtype": "bfloat16",
+        }
         args |= {"tensor_parallel_size": 1, "enable_sleep_mode": True, "logprobs_mode": "processed_logprobs"}
         return vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(**(args | changes)))
 
@@ -212,3 +221,41 @@ def test_an_end_token_ends_the_response_and_is_not_in_its_text(engine):
     assert (cut.token_ids, cut.text, cut.finish_reason) == ([3] * 5, "00000", "length")
     full = asyncio.run(ask(made, params(**greedy | {"max_tokens": None}, min_tokens=99)))
     assert len(full.token_ids) == 24 - 3
+
+
+def test_a_placeholder_becomes_as_many_tokens_as_its_image_takes(engine, tmp_path):
+    processor = script_models.save_vision_model(tmp_path)
+    made = engine(model=str(tmp_path), limit_mm_per_prompt={"image": 1})
+    picture, place = vision_models.picture(0), processor.image_token_id
+    text = "<|vision_start|><|image_pad|><|vision_end|>12>"
+    whole = processor(text=[text], images=[picture], add_special_tokens=False, return_tensors="pt")
+    ids = whole["input_ids"][0].tolist()
+    single = dedup_media_tokens(ids, {place})
+    assert len(single) == len(ids) - 1
+
+    def ask_with(images, prompt=single):
+        given = {"prompt_token_ids": prompt, "multi_modal_data": {"image": images}}
+
+        async def run():
+            greedy = params(temperature=0.0, max_tokens=1, min_tokens=0)
+            return [each async for each in made.generate(given, greedy, "0")]
+
+        return asyncio.run(run())[0].outputs[0]
+
+    with torch.no_grad():
+        whole["pixel_values"] = whole["pixel_values"].bfloat16()
+        logits = made.worker.model(**whole).logits[0, -1].float()
+    output = ask_with([picture])
+    assert output.token_ids == [int(logits.argmax())]
+    found = output.logprobs[0][output.token_ids[0]].logprob
+    assert found == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-3)
+    assert ask_with([vision_models.picture(1)]).logprobs[0] != output.logprobs[0]
+    with pytest.raises(ValueError, match="2 images; limit_mm_per_prompt allows 1"):
+        ask_with([picture, picture])
+    with pytest.raises(ValueError, match="2 placeholders for 1 images"):
+        ask_with([picture], ids)  # expanded already
+
+
+def test_a_model_of_text_refuses_images(engine):
+    with pytest.raises(ValueError, match="the model reads no images"):
+        engine().images.expand([3], [vision_models.picture(0)], torch.bfloat16)

@@ -85,13 +85,12 @@ class NeedsRollouts(credit.GRPO):
             "no effect with mix, which has the part gtpo, which has no reward or advantage A_i per",
         ),
         (
-            [*DGPO, "--ds.ring_attn_size", "2"],
-            "set --ds.ring_attn_size 1, or use an estimator that reads rewards",
+            [*DGPO, "--data.max_images_per_prompt", "1", "--train.dynamic_batch_enable"],
+            "--train.dynamic_batch_enable packs the rows, so that vision models lose the positions",
         ),
-        ([*DGPO, "--ds.tensor_parallel_size", "2"], "set --ds.tensor_parallel_size 1, or use an estimator"),
         (
-            [*DGPO, "--data.max_images_per_prompt", "1"],
-            "with image inputs use an estimator that reads rewards alone",
+            [*DGPO, "--data.max_images_per_prompt", "1", "--ds.ring_attn_size", "2"],
+            "--ds.ring_attn_size 2 packs the rows",
         ),
     ],
 )
@@ -110,7 +109,9 @@ def test_it_is_refused_on_the_command_line(parse, capsys, flags, message):
         ([*DGPO, "--algo.kl.init_coef", "0.01", "--algo.kl.use_loss"], credit.DGPO()),
         ([*DGPO, "--reward.clip_range", "-1", "1"], credit.DGPO()),
         ([*DGPO, "--credit.tau", '{"start": 1, "end": 0.1}'], credit.DGPO(tau={"start": 1, "end": 0.1})),
-        ([NAME, "grpo", "--ds.ring_attn_size", "2", "--actor.num_gpus_per_node", "8"], credit.GRPO()),
+        ([*DGPO, "--ds.ring_attn_size", "2", "--actor.num_gpus_per_node", "8"], credit.DGPO()),
+        ([*DGPO, "--ds.tensor_parallel_size", "2", "--actor.num_gpus_per_node", "8"], credit.DGPO()),
+        ([*DGPO, "--data.max_images_per_prompt", "1"], credit.DGPO()),
         ([NAME, "credit_rloo"], credit.RLOO()),
         ([NAME, "reinforce_plus_plus", "--rollout.n_samples_per_prompt", "1"], credit.ReinforcePlusPlus()),
         ([NAME, "needs_rollouts", "--algo.advantage.is_correction_level", "token"], NeedsRollouts()),

@@ -8,18 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_model
 import torch
+from openrlhf_oracle import TAU, expected_kl, largest_error, metric, model, sampling_error
 from openrlhf_reward_by_prompt import EVEN
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "examples" / "openrlhf" / "train_on_cpu.py"
 TIMEOUT = 3600  # seconds; a run takes about 45 on two free cores, and any time on busy ones
-TAU, KAPPA, EPS = 0.05, 1.0, 1e-6
 SMALL = (
     "--algo.advantage.estimator witness --credit.plugin openrlhf_witness --rollout.batch_size 4 "
     "--rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 4 --rollout.max_new_tokens 12 "
@@ -46,6 +43,9 @@ def train(tmp_path):
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
             "WITNESS": str(tmp_path),
+            # How long Ray waits for its own processes, which is half a minute.
+            "RAY_agent_register_timeout_ms": str(1000 * TIMEOUT),
+            "RAY_gcs_server_request_timeout_seconds": str(TIMEOUT),
         }
         process = subprocess.Popen(
             [*command, "--output", str(tmp_path), *SMALL.split(), *flags.split()],
@@ -76,76 +76,6 @@ def train(tmp_path):
         return batches, printed
 
     return run
-
-
-def model(folder, weights=None, zero_3=False):
-    """The Hugging Face model in the precision that OpenRLHF runs it in, with saved weights."""
-    made = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
-    if weights is not None and any("lora_" in name for name in weights):
-        made = get_peft_model(made, LoraConfig(r=4, lora_alpha=16, target_modules="all-linear"))
-    if weights is not None:
-        unknown = made.load_state_dict(weights, strict=False).unexpected_keys
-        assert not unknown
-    for parameter in made.parameters():
-        parameter.data = parameter.data.bfloat16()
-    # Under ZeRO-3 DeepSpeed casts the rotary embedding's buffers too.
-    return made.bfloat16().eval() if zero_3 else made.eval()
-
-
-@torch.no_grad()
-def log_probs(network, experience):
-    """log p [B, A, V] in float64 of the logits of one micro-batch."""
-    attention = experience["attention_mask"]
-    positions = (attention.cumsum(-1) - 1).masked_fill(attention == 0, 1)
-    logits = network(experience["sequences"], attention_mask=attention, position_ids=positions).logits
-    return (logits[:, :-1].double() / 0.8).log_softmax(-1)
-
-
-def recomputed(batch, policy, reference, tau):
-    """DGPO's advantages of every experience, from its definition, in float64."""
-    rewards = np.concatenate([e["rewards"].double().numpy() for e in batch["experiences"]])
-    groups = np.concatenate([e["index"] for e in batch["experiences"]]) // 4
-    of_row = {}
-    for group in set(groups):
-        own = rewards[groups == group]
-        of_row[group] = own.mean(), own.std(ddof=1) + EPS
-    a = np.array([(r - of_row[g][0]) / of_row[g][1] for r, g in zip(rewards, groups, strict=True)])
-    rows = iter(a)
-    for experience in batch["experiences"]:
-        lp, lq = log_probs(policy, experience), log_probs(reference, experience)
-        d = ((lp / 2).exp() - (lq / 2).exp()).square().sum(-1) / 2
-        h = -(lp.exp() * lp).sum(-1) / np.log(lp.shape[-1])
-        mask = experience["action_mask"].bool()
-        score = (d * h**KAPPA / tau).masked_fill(~mask, -float("inf"))
-        weights = score.softmax(-1) * mask.sum(-1, keepdim=True)
-        yield torch.tensor([next(rows) for _ in mask])[:, None] * weights
-
-
-def largest_error(batch, policy, reference, tau=TAU):
-    """Of the advantages, over a batch; they are exactly 0 outside of the mask."""
-    largest = 0.0
-    for experience, expected in zip(
-        batch["experiences"], recomputed(batch, policy, reference, tau), strict=True
-    ):
-        mask = experience["action_mask"].bool()
-        assert (experience["advantages"][~mask] == 0).all()
-        largest = max(largest, (experience["advantages"] - expected)[mask].abs().max().item())
-    return largest
-
-
-def expected_kl(batch, policy, reference):
-    """The mean of the exact KL(p || q) over the batch's action tokens, in float64."""
-    each = []
-    for experience in batch["experiences"]:
-        lp, lq = log_probs(policy, experience), log_probs(reference, experience)
-        each.append((lp.exp() * (lp - lq)).sum(-1)[experience["action_mask"].bool()])
-    return torch.cat(each).mean().item()
-
-
-def metric(batch, name):
-    values = torch.cat([experience["info"][f"credit/{name}"] for experience in batch["experiences"]])
-    assert values.unique().numel() == 1
-    return values[0].item()
 
 
 def first_digits(batch):
@@ -212,8 +142,23 @@ def test_packing_with_dynamic_batches_on_two_ranks(train, tmp_path, other):
         assert largest_error(batch, policy, reference, tau=2 * TAU) > 5e-2
 
 
+def test_ring_attention_on_two_ranks(train, tmp_path, other):
+    batches, printed = train(
+        "--actor.num_gpus_per_node 2 --ds.packing_samples --ds.ring_attn_size 2 --ds.ring_attn_head_stride 2 "
+        f"--credit.reference {other}"
+    )
+    reference = model(other)
+    for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
+        policy = model(tmp_path / "model", weights)
+        assert sum(len(experience["index"]) for experience in batch["experiences"]) == 16  # each row once
+        assert metric(batch, "deviation_mean") > 1e-3
+        assert largest_error(batch, policy, reference) < 2e-2  # packed rows, as above
+        assert largest_error(batch, policy, reference, tau=2 * TAU) > 5e-2
+    assert all("nan" not in line for line in steps(printed))
+
+
 def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
-    batches, _ = train(LORA)
+    batches, _ = train(f"{LORA} --algo.advantage.is_correction_level token")
     assert metric(batches[0], "deviation_max") == 0.0
     assert metric(batches[0], "weight_max") == 1.0
     assert metric(batches[0], "kl_mean") == 0.0 < metric(batches[1], "kl_mean")
@@ -221,6 +166,10 @@ def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
     weights = weights_of(tmp_path, batches, 2)[1]
     policy, reference = model(tmp_path / "model", weights), model(tmp_path / "model")
     assert largest_error(batches[1], policy, reference) < 5e-6
+    # vLLM samples from the policy with its adapter, and a model without it is another thing.
+    merged = sampling_error(batches[1], policy.merge_and_unload())
+    assert merged < 5e-3
+    assert 20 * merged < sampling_error(batches[1], reference)
 
 
 def test_asynchronous_training_with_filtered_prompts_and_overlong_penalty(train, tmp_path):

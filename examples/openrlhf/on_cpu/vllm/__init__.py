@@ -11,12 +11,14 @@ from typing import Any
 
 import gpu_on_cpu
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
 from vllm import sampling
+from vllm.images import Images
+from vllm.weights import load_weights
 
 __version__ = "0.29.0"  # that OpenRLHF 0.11.2 asks for
-MAX_LOGPROBS = 20  # vLLM's default
+MAX_LOGPROBS, MAX_IMAGES = 20, 999  # vLLM's defaults
 
 
 class SamplingParams(types.SimpleNamespace):
@@ -38,16 +40,16 @@ class Worker:
         if not torch.distributed.is_initialized():
             store = torch.distributed.HashStore()
             torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-        self.model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16).eval()
-        self.model_config = types.SimpleNamespace(dtype=torch.bfloat16)
+        self.reads_images = hasattr(AutoConfig.from_pretrained(args.model), "vision_config")
+        kind = AutoModelForImageTextToText if self.reads_images else AutoModelForCausalLM
+        dtype = getattr(torch, args.dtype)
+        self.model = kind.from_pretrained(args.model, dtype=dtype).eval()
+        self.model_config = types.SimpleNamespace(dtype=dtype)
         self.model_runner = types.SimpleNamespace(model=self)
 
-    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
-        """The trainer's weights. Of a LoRA policy, which OpenRLHF sends in parts, only the base is taken."""
-        known = self.model.state_dict()
-        for name, weight in weights:
-            if "lora_" not in name:
-                known[name.removeprefix("base_model.model.").replace(".base_layer", "")].copy_(weight)
+    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> set[str]:
+        """The trainer's weights, of which what vLLM would refuse is refused."""
+        return load_weights(self.model, weights)
 
 
 class AsyncLLMEngine:
@@ -64,6 +66,8 @@ class AsyncLLMEngine:
         if args.tensor_parallel_size != 1:
             raise ValueError("this engine has one worker; set --vllm.tensor_parallel_size 1")
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)
+        limit = getattr(args, "limit_mm_per_prompt", {}).get("image", MAX_IMAGES)
+        self.images = Images(args.model, self.worker.reads_images, limit)
         self.asleep: set[str] = set()
         self.running = asyncio.Event()
         self.running.set()
@@ -84,14 +88,15 @@ class AsyncLLMEngine:
         self, prompt: dict[str, Any], params: SamplingParams, request_id: str
     ) -> AsyncIterator[Any]:
         """One output with the sampled token ids and, if asked for, their log-probs."""
-        ids = prompt["prompt_token_ids"]
+        pictures = prompt.get("multi_modal_data", {}).get("image", [])
+        ids, inputs = self.images.expand(prompt["prompt_token_ids"], pictures, self.worker.model_config.dtype)
         longest, most = self.args.max_model_len, getattr(self.args, "max_logprobs", MAX_LOGPROBS)
         budget = sampling.check_params(params, len(ids), longest, most)
         processed = getattr(self.args, "logprobs_mode", "") == "processed_logprobs"
         self.unfinished += 1
         try:
             tokens, log_probs, ended = await sampling.sample(
-                self.worker.model, ids, params, budget, self._wait, processed=processed
+                self.worker.model, ids, params, budget, self._wait, processed=processed, **inputs
             )
         finally:
             self.unfinished -= 1
