@@ -1,17 +1,22 @@
 """Responses that take no part: their siblings, OpenRLHF's own loss and what it logs are as without them."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import openrlhf_cases as cases
 import pytest
 import torch
 from openrlhf.models.loss import PolicyLoss, ValueLoss
-from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer
-from openrlhf.trainer.ray.ppo_critic import CriticPPOTrainer
+from openrlhf.trainer.ray.ppo_actor import ActorPPOTrainer, PolicyModelActor
+from openrlhf.trainer.ray.ppo_critic import CriticModelActor, CriticPPOTrainer
 from openrlhf.utils.loss_utils import _optimizer_step_loss_norm
+from ray import cloudpickle
 
 from credit.adapters.openrlhf.critic_training import CreditCriticPPOTrainer
 from credit.adapters.openrlhf.policy_training import CreditActorPPOTrainer
+from credit.adapters.openrlhf.worker import CreditPolicyModelActor
 
 NAN, INF = float("nan"), float("inf")
 GROUP_NORM = ["grpo", "--credit.preset", "openrlhf"]
@@ -182,3 +187,33 @@ def test_a_step_of_the_critic_in_which_no_row_takes_part_changes_nothing(parse, 
     counts = _optimizer_step_loss_norm([made.action_mask], None, 1, 1)
     assert ours.training_step(made, 0, counts)["values"] == pytest.approx(ours.credit_status["values"])
     assert ours.credit_status["values"] < -1
+
+
+IN_WORKER = """
+import pickle, sys
+from credit.adapters.openrlhf import worker_setup
+worker_setup.install_import_hook()
+kinds = pickle.load(open(sys.argv[1], "rb"))
+for kind in kinds:
+    made = next(each for each in kind.__mro__ if each.__module__.startswith("openrlhf."))
+    known = made.init_model_from_pretrained.__globals__
+    print(*[known[name].__name__ for name in ("ActorPPOTrainer", "CriticPPOTrainer") if name in known])
+"""
+
+
+def test_rays_workers_train_with_these_trainers(tmp_path):
+    """Ray sends OpenRLHF's classes of workers by value, with the names that they use of their modules."""
+    kinds = [each.__ray_actor_class__ for each in (PolicyModelActor, CriticModelActor)]
+    (tmp_path / "kinds").write_bytes(cloudpickle.dumps([*kinds, CreditPolicyModelActor]))
+    done = subprocess.run(
+        [sys.executable, "-c", IN_WORKER, str(tmp_path / "kinds")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [
+        word for word in done.stdout.split() if word.endswith("PPOTrainer")
+    ]  # DeepSpeed prints there too
+    policy, critic = "CreditActorPPOTrainer", "CreditCriticPPOTrainer"
+    assert found == [policy, critic, policy], done.stdout + done.stderr[-2000:]
