@@ -44,4 +44,12 @@ WORKER = {
 
 WEIGHT_SYNC = {"openrlhf.trainer.ray.ppo_actor:ActorPPOTrainer": {"broadcast_to_vllm": "self"}}
 
-FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | WORKER | WEIGHT_SYNC
+SCORING = {
+    "openrlhf.models.ring_attn_utils": {
+        "unpad_and_slice_tensor": "sequences attention_mask ring_attn_group",
+        "gather_and_pad_tensor": "tensor ring_attn_group ring_attn_pad_len indices batch seqlen",
+    },
+    "openrlhf.utils.vlm_utils": {"merge_mm_train_inputs": "mm_train_inputs_list device"},
+}
+
+FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | WORKER | WEIGHT_SYNC | SCORING
