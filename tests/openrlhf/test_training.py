@@ -168,7 +168,8 @@ def test_lora_whose_reference_is_the_policy_without_it(train, tmp_path):
     assert largest_error(batches[1], policy, reference) < 5e-6
     # vLLM samples from the policy with its adapter, and a model without it is another thing.
     merged = sampling_error(batches[1], policy.merge_and_unload())
-    assert merged < 1e-2 < 5 * merged < sampling_error(batches[1], reference)
+    assert merged < 5e-3
+    assert 20 * merged < sampling_error(batches[1], reference)
 
 
 def test_asynchronous_training_with_filtered_prompts_and_overlong_penalty(train, tmp_path):
