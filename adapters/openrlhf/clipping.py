@@ -36,19 +36,19 @@ def find_place(estimator: credit.Estimator) -> Place | None:
 
 
 def assign_credit(
-    estimator: credit.Estimator, rollouts: credit.Rollouts, valid: Tensor, clip_range: Sequence[float] | None
+    estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float] | None
 ) -> Assigned:
     """The estimator's credit within the range; in a mix each part is clipped as it is where it stands alone.
 
     An estimator or part without a place to clip is not clipped; `options` refuses a range other than the
-    default for it. `valid` [N] are the rows that take part.
+    default for it.
     """
     result, parts = estimator(rollouts), traits.list_parts(estimator)
     if clip_range is None or not any(_can_change(part.estimator, rollouts, clip_range) for part in parts):
         return _complete(estimator, rollouts, result.advantages, result.metrics)
     clipped = [part.factor * _clip(part.estimator, rollouts, clip_range) for part in parts]
     advantages = torch.stack(clipped).sum(dim=0)
-    seen = rollouts.mask & valid[:, None]
+    seen = rollouts.mask & rollouts.valid[:, None]
     metrics = result.metrics | measure_advantages(advantages, seen)
     rewarded = find_place(estimator) == "reward"
     given = _clip_rewards(rollouts, rollouts.rewards, clip_range) if rewarded else rollouts

@@ -59,7 +59,7 @@ def take_arrays(
     found: dict[str, Tensor] = {}
     if turns.BEFORE in rows:
         rewards = torch.cat([experience.rewards for experience in experiences])
-        rows[NAME], found = turns.settle_rewards(estimator, rows, rewards, lengths)
+        rows[NAME], found = turns.settle_rewards(estimator, rows, rewards)
     for name in names:
         if name not in (turns.BEFORE, turns.OUTCOME):
             found[name] = torch.from_numpy(extra.stack_rows(name, rows[name], lengths.tolist(), width))

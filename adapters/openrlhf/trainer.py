@@ -56,6 +56,6 @@ class CreditExperienceMaker(RemoteExperienceMaker):
         batch = rollouts.Batch(experiences, self.args.rollout.n_samples_per_prompt)
         estimator = self.args.credit.estimator
         given = batch.make_rollouts(estimator, fields, self.credit_progress)
-        assigned = clipping.assign_credit(estimator, given, batch.valid, self.args.reward.clip_range)
+        assigned = clipping.assign_credit(estimator, given, self.args.reward.clip_range)
         batch.write_back(assigned._replace(metrics=assigned.metrics | batch.measure_statistics(fields)))
         return experiences

@@ -78,7 +78,7 @@ def place_rewards(earned: Sequence[float], ranges: Ranges, length: int) -> list[
 
 
 def settle_rewards(
-    estimator: credit.Estimator, rows: Mapping[str, Sequence[Any]], rewards: Tensor, lengths: Tensor
+    estimator: credit.Estimator, rows: Mapping[str, Sequence[Any]], rewards: Tensor
 ) -> tuple[list[list[float]], dict[str, Tensor]]:
     """Rows of token_rewards, and the `rewards` [N] beside them where they are others than OpenRLHF's.
 
@@ -89,7 +89,6 @@ def settle_rewards(
     Args:
         rows: under NAME, BEFORE and OUTCOME, what `take_rewards` gave for each response.
         rewards: [N], after the penalties.
-        lengths: [N], the action tokens of each response.
     """
     before = [reward if given is None else given for given, reward in zip(rows[BEFORE], rewards, strict=True)]
     penalties = rewards - torch.tensor(before, dtype=rewards.dtype)
@@ -97,8 +96,7 @@ def settle_rewards(
         added = penalties.nan_to_num(0.0, 0.0, 0.0).tolist()
         return [_add_to_last(row, each) for row, each in zip(rows[NAME], added, strict=True)], {}
     given = [reward if out is None else out for out, reward in zip(rows[OUTCOME], rewards, strict=True)]
-    outcomes = torch.tensor(given, dtype=rewards.dtype) + penalties
-    return list(rows[NAME]), {"rewards": outcomes.masked_fill(lengths == 0, float("nan"))}
+    return list(rows[NAME]), {"rewards": torch.tensor(given, dtype=rewards.dtype) + penalties}
 
 
 def _find_steps(estimator: credit.Estimator, response: Mapping[str, Any]) -> Sequence[Any]:

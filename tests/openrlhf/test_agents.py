@@ -11,7 +11,7 @@ import pytest
 import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.utils import agent as theirs
-from openrlhf_cases import N, maker
+from openrlhf_cases import N, maker, run_maker
 
 import credit
 from credit.adapters.openrlhf import extra, worker_setup
@@ -173,7 +173,7 @@ def test_a_reward_that_nothing_is_subtracted_from_leaves_the_outcome_exact(recor
         found.append(made._process_response_into_experience(response))
     rewards = torch.cat([each.rewards for each in found])
     rows = {name: [each.info[extra.KEY + name][0] for each in found] for name in ROWS}
-    _, settled = settle_rewards(credit.MTGRPO(), rows, rewards, torch.tensor([5, 5]))
+    _, settled = settle_rewards(credit.MTGRPO(), rows, rewards)
     expected = torch.tensor([torch.tensor(0.7).item()] * 2, dtype=rewards.dtype)
     torch.testing.assert_close(settled["rewards"], expected, rtol=0, atol=1e-7 if kind is np.float32 else 0)
 
@@ -295,6 +295,25 @@ def test_the_advantages_of_turns_are_those_by_hand(recording, sampler, parse, pe
             row = got[N * prompt + sample].double()
             torch.testing.assert_close(row, expected, rtol=1e-5, atol=1e-5)
     assert not [name for each in batches for name in each.info if name.startswith(extra.KEY)]
+
+
+def test_an_agent_that_never_chose_a_token_takes_no_part(recording, sampler, parse):
+    """Its prompt left no room; what an executor gives for it says nothing about the policy."""
+    steps = [[(reward(0.25 * k), "+", False), (reward(k), "", True)] for k in range(3)]
+    responses = [agents.run(agents.scripted(*each), "12", "345") for each in steps]
+    responses.insert(0, agents.run(Bonus(agents.scripted().agent_instance_cls), max_length=1))
+    assert (responses[0]["action_ranges"], responses[0]["reward"]) == ([], 8.0)
+    found = []
+    for chosen in ([0, 1, 2, 3], [1, 2, 3]):
+        rows = [sampler(*MT)._process_response_into_experience(responses[k], max_len=100) for k in chosen]
+        for k, row in zip(chosen, rows, strict=True):
+            row.index = [k]
+        batch = Experience.concat_experiences(rows, 0)
+        batch.kl = torch.zeros(batch.action_mask.shape)
+        (batch,) = run_maker(parse(*MT), [batch])
+        found.append(batch.advantages[-3:])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    assert found[0].abs().max() > 0.5
 
 
 class Counts(credit.ProcessGRPO):
