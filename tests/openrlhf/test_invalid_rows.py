@@ -1,5 +1,6 @@
 """Responses that take no part: their siblings, OpenRLHF's own loss and what it logs are as without them."""
 
+from math import isnan
 from types import SimpleNamespace
 
 import openrlhf_cases as cases
@@ -182,3 +183,5 @@ def test_a_step_of_the_critic_in_which_no_row_takes_part_changes_nothing(parse, 
     counts = _optimizer_step_loss_norm([made.action_mask], None, 1, 1)
     assert ours.training_step(made, 0, counts)["values"] == pytest.approx(ours.credit_status["values"])
     assert ours.credit_status["values"] < -1
+    made.returns = made.returns + NAN  # a critic that diverges is seen
+    assert isnan(ours.training_step(made, 0, counts)["critic_loss"])
