@@ -52,7 +52,7 @@ def flag_names(taken: Any) -> dict[str, str]:
 
 def _load_plugins(args: Any) -> list[str]:
     """Imports what defines estimators, which then become choices; the modules' names."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False)  # which takes a shortened flag, as OpenRLHF's parser
     _add_plugin(early)
     return [plugins.load(value) for value in early.parse_known_args(args)[0].plugin]
 
@@ -128,7 +128,7 @@ def _parse_choice(
     if vars(parsed)[whitening.FLAG.removeprefix("--")]:
         estimator = whitening.leave_undivided(choice.estimator, preset="preset" in settings)
         choice = choice._replace(estimator=estimator)
-    if "extra.values" in choice.estimator.required_fields:
+    if choice.trains_critic:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)
     options.refuse(choice, args)

@@ -74,7 +74,7 @@ class NeedsRollouts(credit.GRPO):
         ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),
         (
             [NAME, "grpo", "--algo.advantage.no_std_norm"],
-            "scales the rewards itself; leave it out (credit_dr_grpo does not",
+            "with grpo, which does not whiten over the batch's tokens; leave it out (credit_dr_grpo divides",
         ),
         (
             [NAME, "gtpo", "--reward.clip_range", "-1", "1"],
