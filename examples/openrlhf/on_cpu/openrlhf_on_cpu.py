@@ -5,17 +5,14 @@ this folder, only Ray and the choice of the attention are told of the missing GP
 """
 
 import runpy
-import time
 from functools import wraps
 from typing import Any
 
 import openrlhf.utils
 import ray
-from ray._private import services
 
 GPUS = 4  # logical ones, so that placement works as usual
 OBJECT_STORE = 200 * 2**20  # bytes
-PATIENCE = 600  # seconds
 ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -38,26 +35,6 @@ def small(init: Any) -> Any:
     return initialise
 
 
-def patient(get_node: Any) -> Any:
-    """Ray's question whether its node has started, which it gives up after 30 s, asked until it has.
-
-    A machine that is busy takes longer, since one call may wait for all of the 30 s in vain.
-    """
-
-    @wraps(get_node)
-    def get(*args: Any) -> Any:
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return get_node(*args)
-            except RuntimeError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(1)
-
-    return get
-
-
 def with_sdpa(get_strategy: Any) -> Any:
     """openrlhf.utils.get_strategy with sdpa in place of flash attention, which packing sets too."""
 
@@ -71,7 +48,6 @@ def with_sdpa(get_strategy: Any) -> Any:
 
 
 if __name__ == "__main__":
-    services.get_node = patient(services.get_node)
     ray.init = small(ray.init)
     openrlhf.utils.get_strategy = with_sdpa(openrlhf.utils.get_strategy)
     runpy.run_module("credit.adapters.openrlhf", run_name="__main__", alter_sys=True)
