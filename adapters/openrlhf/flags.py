@@ -126,7 +126,8 @@ def _parse_choice(
     if plain != settings and parse_settings(names[name], plain) == choice:
         changed |= {"credit.preset"}
     if vars(parsed)[whitening.FLAG.removeprefix("--")]:
-        estimator = whitening.leave_undivided(choice.estimator, preset="preset" in settings)
+        preset = "preset" in settings and "whiten_correction" not in settings
+        estimator = whitening.leave_undivided(choice.estimator, preset=preset)
         choice = choice._replace(estimator=estimator)
     if choice.trains_critic:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic

@@ -77,6 +77,11 @@ class NeedsRollouts(credit.GRPO):
             "with grpo, which does not whiten over the batch's tokens; leave it out (credit_dr_grpo divides",
         ),
         (
+            [NAME, "credit_gae", "--credit.preset", "openrlhf", "--credit.whiten_correction", "0"]
+            + ["--algo.advantage.no_std_norm"],
+            "whiten_correction=0 has no effect with divide_by_std=False",
+        ),
+        (
             [NAME, "gtpo", "--reward.clip_range", "-1", "1"],
             "no reward or advantage A_i per response that could be clipped; leave it out",
         ),
