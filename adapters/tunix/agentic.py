@@ -11,11 +11,13 @@ from tunix.rl.agentic.environments.task_environment import TaskEnvironment
 from tunix.rl.rl_cluster import Mode
 
 from credit.adapters.fields import needed_statistics
+from credit.adapters.readings import NAME, find_shared_reading
 from credit.adapters.tunix import agentic_options, extra, options, rewards, steps, trajectories
 from credit.adapters.tunix.rollouts import Given, assign_credit
 from credit.adapters.tunix.settings import CreditSettings
 from credit.adapters.tunix.trainer import name_metrics, start_learner
 
+LOGGED = f"let a reward function give them by log_extra({NAME!r}, rows)"
 _START = inspect.signature(GRPOLearner.__init__)
 
 
@@ -50,7 +52,7 @@ class CreditAgenticGRPOLearner(GRPOLearner):
         functions = len(rewards.list_functions(reward_fns))
         self._env_rewards = not functions or rewards_itself(given.get("env_class"), given.get("env_kwargs"))
         options.refuse(algo_config, rl_cluster, functions + self._env_rewards)
-        agentic_options.refuse(algo_config, rl_cluster, functions)
+        agentic_options.refuse(algo_config, rl_cluster)
         super().__init__(rl_cluster, algo_config, rewards.wrap_functions(reward_fns), *positional, **named)
         start_learner(self)
 
@@ -85,10 +87,10 @@ class CreditAgenticGRPOLearner(GRPOLearner):
         totals = np.asarray(received.totals, np.float64)
         columns = received.stack_columns([earned] if self._env_rewards else [])
         known = {"turns": trajectories.number_turns(each, mask.shape[1])}
-        if "token_rewards" in estimator.required_fields and "token_rewards" not in logged:
-            known["token_rewards"] = trajectories.place_rewards(each, mask)
-            if received.functions:  # which then reward the outcome, and the environment the turns
-                totals = np.nansum(received.stack_columns(), axis=1)
+        if NAME in estimator.required_fields and NAME not in logged:
+            reading = find_shared_reading(estimator, "the steps of an agent are rewarded one by one", LOGGED)
+            own = np.nansum(received.stack_columns(), axis=1) if received.functions else None
+            known[NAME], totals = trajectories.split_rewards(reading, each, mask, own)
         data = utils.merge_micro_batches([item.traj["original_input"] for item in group])
         return Given(
             totals=totals,

@@ -4,15 +4,13 @@ from typing import Any
 
 from tunix.rl.rl_cluster import Mode
 
-import credit
-from credit.adapters import fields, traits
+from credit.adapters import fields
 from credit.adapters.tunix.groups import compares_groups
 from credit.adapters.tunix.steps import count_micro_batches
-from credit.estimators.token_rewards import TokenRewarded
 
 
-def refuse(config: Any, cluster: Any, functions: int) -> None:
-    """Raises ValueError for options that cannot work with this estimator and this many reward functions."""
+def refuse(config: Any, cluster: Any) -> None:
+    """Raises ValueError for options that cannot work with this estimator."""
     name, training = config.estimator.name, cluster.cluster_config.training_config
     together = (training.compute_logps_micro_batch_size or 1) > 1
     if training.max_seq_token_per_tpu is not None:
@@ -44,18 +42,6 @@ def refuse(config: Any, cluster: Any, functions: int) -> None:
             f"off_policy_steps={config.off_policy_steps} trains on completions of weights that no longer "
             f"exist, so {name} cannot score them; set it to 0, or use an estimator that reads rewards alone"
         )
-    _refuse_double_rewards(config.estimator, functions)
-
-
-def _refuse_double_rewards(estimator: credit.Estimator, functions: int) -> None:
-    """Refuses the sum of the environment's rewards beside each of them."""
-    for part in traits.list_parts(estimator):
-        each = part.estimator
-        if isinstance(each, TokenRewarded) and each.rewards_from == "both" and not functions:
-            raise ValueError(
-                f"rewards_from=both of {each.name} adds the environment's rewards to their own sum, since "
-                "there are no reward_fns; set rewards_from=tokens"
-            )
 
 
 def refuse_moving_weights(learner: Any, mode: Mode) -> None:

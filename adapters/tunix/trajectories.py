@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from tunix.rl.agentic.trajectory.trajectory_collect_engine import TrajectoryCollectEngine
 
+from credit.adapters.readings import Reading
+
 STEPS = "credit_steps"
 
 
@@ -15,6 +17,8 @@ class Step(NamedTuple):
     chosen: int
     answered: int
     reward: float
+    done: bool = False
+    """Whether it ended the episode."""
 
 
 class StepCollectEngine(TrajectoryCollectEngine):
@@ -29,7 +33,7 @@ class StepCollectEngine(TrajectoryCollectEngine):
 
 def _measure_step(step: Any) -> Step:
     chosen, answered = (0 if each is None else len(each) for each in (step.assistant_tokens, step.env_tokens))
-    return Step(chosen, answered, float(step.reward))
+    return Step(chosen, answered, float(step.reward), bool(step.done))
 
 
 def number_turns(rows: Sequence[Sequence[Step]], width: int) -> np.ndarray:
@@ -59,6 +63,25 @@ def place_rewards(rows: Sequence[Sequence[Step]], mask: np.ndarray) -> np.ndarra
     return rewards
 
 
+def split_rewards(
+    reading: Reading, rows: Sequence[Sequence[Step]], mask: np.ndarray, outcome: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`token_rewards` [N, T] and `rewards` [N] as the estimator reads them, in which no reward counts twice.
+
+    Args:
+        outcome: [N], the sum of the reward functions. None: there are none, and what the step that ends an
+            episode earns is the outcome.
+    """
+    if outcome is None:
+        outcome = np.array([sum(step.reward for step in steps if step.done) for steps in rows])
+        rows = [[step._replace(reward=0.0) if step.done else step for step in steps] for steps in rows]
+    placed = place_rewards(rows, mask)
+    if reading == "tokens":  # the outcome is the last token's
+        ends = [Step(mask.shape[1], 0, float(value)) for value in outcome]
+        placed += place_rewards([[end] for end in ends], mask)
+    return placed, outcome
+
+
 def list_steps(trajectories: Sequence[Any]) -> list[list[Step]]:
     """The steps of each trajectory; one that was not collected by our engine has its tokens as one step."""
     return [_steps_of(item.traj) for item in trajectories]
@@ -68,4 +91,4 @@ def _steps_of(trajectory: Mapping[str, Any]) -> list[Step]:
     if STEPS in trajectory:
         return list(trajectory[STEPS])
     reward = trajectory.get("trajectory_reward") or 0.0
-    return [Step(len(trajectory["conversation_tokens"]), 0, float(reward))]
+    return [Step(len(trajectory["conversation_tokens"]), 0, float(reward), done=True)]

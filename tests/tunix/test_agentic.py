@@ -136,11 +136,11 @@ def test_turns_are_credited_by_the_rewards_of_their_steps(act, functions):
     for batch in run.batches:
         mask, steps = np.asarray(batch.example.completion_mask) > 0, shares_of(batch)
         turns = np.asarray(credit.tokens.turns(mask))
+        outcome = [float(len(first)) for first, _ in texts_of(batch)] if functions else steps[:, 1]
         rewards = np.zeros(mask.shape)
         for row in range(len(mask)):
-            for turn in (0, 1):
+            for turn in (0, 1)[: 1 + functions]:  # without a function the last step earns the outcome
                 rewards[row, np.flatnonzero(mask[row] & (turns[row] == turn))[-1]] = steps[row, turn]
-        outcome = [float(len(first)) for first, _ in texts_of(batch)] if functions else steps.sum(axis=1)
         expected = expect("mt_grpo", batch, outcome, token_rewards=rewards, turns=np.where(mask, turns, 0))
         assert_equal(batch, expected)
         assert (np.abs(np.diff(expected, axis=1)) > 1e-3).any()

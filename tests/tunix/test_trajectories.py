@@ -88,6 +88,24 @@ def test_turns_and_their_rewards_lie_on_the_tokens_of_their_steps():
 
 
 @pytest.mark.parametrize(
+    ("reading", "functions", "placed", "outcome"),
+    [
+        ("outcome", None, [0.0, 1.0, 0.0, 0.0], 8.0),
+        ("outcome", 5.0, [0.0, 1.0, 0.0, 8.0], 5.0),
+        ("tokens", None, [0.0, 1.0, 0.0, 8.0], 8.0),
+        ("tokens", 5.0, [0.0, 1.0, 0.0, 13.0], 5.0),
+    ],
+)
+def test_no_reward_counts_twice(reading, functions, placed, outcome):
+    """What is `rewards` to an estimator that adds them is not in token_rewards; to others, all is there."""
+    rows = [[trajectories.Step(2, 0, 1.0), trajectories.Step(2, 0, 8.0, done=True)]]
+    own = None if functions is None else np.array([functions])
+    found, rewards = trajectories.split_rewards(reading, rows, np.ones((1, 4), bool), own)
+    assert found.tolist() == [placed]
+    assert rewards.tolist() == [outcome]
+
+
+@pytest.mark.parametrize(
     ("config", "training", "message"),
     [
         (
@@ -116,11 +134,6 @@ def test_turns_and_their_rewards_lie_on_the_tokens_of_their_steps():
             {"estimator": "dgpo", "num_iterations": 2},
             {},
             "num_iterations=2 changes the weights while the next",
-        ),
-        (
-            {"estimator": {"name": "otb", "rewards_from": "both"}},
-            {},
-            "rewards_from=both of otb adds the environment's rewards to their own sum",
         ),
         ({"estimator": "remax"}, {}, "remax needs baseline_rewards, which Tunix does not provide"),
         (
