@@ -95,6 +95,7 @@ def engine(folder, monkeypatch):
     def make(**changes):
         extension = "openrlhf.trainer.ray.vllm_worker_wrap.WorkerWrap"
         args = {"model": folder, "seed": 0, "worker_extension_cls": extension, "max_model_len": 24}
+        args |= {"dtype": "bfloat16"}
         args |= {"tensor_parallel_size": 1, "enable_sleep_mode": True, "logprobs_mode": "processed_logprobs"}
         return vllm.AsyncLLMEngine.from_engine_args(vllm.AsyncEngineArgs(**(args | changes)))
 
