@@ -5,6 +5,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples/openrlhf/on_cpu")) 
 import openrlhf.utils
 import ray
 import torch
+from openrlhf.utils import agent as theirs
 
-from credit.adapters.openrlhf import flags
+from credit.adapters.openrlhf import flags, worker_setup
+from credit.adapters.openrlhf.sampling import CreditSamplesGenerator
 
 NEEDED = ["--actor.model_name_or_path", "a/model", "--reward.remote_url", "reward.py"]
 NEEDED += ["--vllm.num_engines", "1", "--rollout.n_samples_per_prompt", "4", "--algo.kl.init_coef", "0"]
@@ -66,3 +69,18 @@ def parse(monkeypatch, chosen):
         return args
 
     return run
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """MultiTurnAgentExecutor as it is in a rollout worker of credit's, for one test."""
+    monkeypatch.setattr(theirs.MultiTurnAgentExecutor, "execute", theirs.MultiTurnAgentExecutor.execute)
+    worker_setup.record_steps(theirs)
+
+
+@pytest.fixture
+def sampler(parse):
+    def make(*flags):
+        return CreditSamplesGenerator(SimpleNamespace(args=parse(*flags)), None, None, None, [])
+
+    return make

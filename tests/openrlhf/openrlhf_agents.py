@@ -48,6 +48,14 @@ def run(executor, *texts, prompt="1+2", max_length=100):
     return asyncio.run(executor.execute(**given, hf_tokenizer=TOKENIZER, llm_engine=Engine(*texts)))
 
 
+class Bonus(MultiTurnAgentExecutor):
+    """A user's executor that adds to what OpenRLHF's returns."""
+
+    async def execute(self, *args, **named):
+        response = await super().execute(*args, **named)
+        return response | {"reward": response["reward"] + 8.0}
+
+
 def number(value):
     """A reward as OpenRLHF's examples return it."""
     return torch.tensor(value)
