@@ -52,7 +52,7 @@ def flag_names(taken: Any) -> dict[str, str]:
 
 def _load_plugins(args: Any) -> list[str]:
     """Imports what defines estimators, which then become choices; the modules' names."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False)  # which takes abbreviations, as OpenRLHF's does
     _add_plugin(early)
     return [plugins.load(value) for value in early.parse_known_args(args)[0].plugin]
 

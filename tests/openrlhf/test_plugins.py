@@ -36,6 +36,12 @@ def test_a_file_brings_an_estimator(parse, chosen, tmp_path):
     assert not hasattr(args, "plugin")
 
 
+def test_the_flag_may_be_abbreviated(parse, chosen, tmp_path):
+    path = write(tmp_path, "short.py", "of_short_flag")
+    assert parse(NAME, "of_short_flag", "--credit.plug", path).credit.estimator.name == "of_short_flag"
+    assert chosen == [["credit_plugin_short"]]
+
+
 def test_a_file_may_have_the_name_of_a_module(parse, tmp_path, monkeypatch):
     """Its own name is another one, and a path from where the command runs is enough."""
     write(tmp_path, "torch.py", "of_torch")
