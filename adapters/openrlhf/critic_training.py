@@ -17,6 +17,7 @@ class CreditCriticPPOTrainer(CriticPPOTrainer):
     def training_step(self, experience: Experience, step: int, loss_batch_info: Any = None) -> dict[str, Any]:
         empty_batches.bound_counts(self.replay_buffer, loss_batch_info)
         status: dict[str, Any] = super().training_step(experience, step, loss_batch_info)
-        empty_batches.complete_means(status, vars(self).get("credit_status", {}))
+        if not experience.action_mask.any():
+            empty_batches.complete_means(status, vars(self).get("credit_status", {}))
         self.credit_status = dict(status)
         return status

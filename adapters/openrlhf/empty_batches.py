@@ -37,7 +37,7 @@ def complete_status(status: MutableMapping[str, Any]) -> None:
 
 
 def complete_means(status: MutableMapping[str, float], before: Mapping[str, float]) -> None:
-    """The critic's status, whose mean over no tokens is that of the micro-batch before, or 0."""
+    """The critic's status of a micro-batch without tokens, whose means are those of the one before, or 0."""
     for name, value in status.items():
         if isnan(value):
             status[name] = before.get(name, 0.0)

@@ -52,7 +52,7 @@ def flag_names(taken: Any) -> dict[str, str]:
 
 def _load_plugins(args: Any) -> list[str]:
     """Imports what defines estimators, which then become choices; the modules' names."""
-    early = argparse.ArgumentParser(add_help=False)  # which takes abbreviations, as OpenRLHF's does
+    early = argparse.ArgumentParser(add_help=False)  # which takes a shortened flag, as OpenRLHF's parser
     _add_plugin(early)
     return [plugins.load(value) for value in early.parse_known_args(args)[0].plugin]
 
@@ -126,9 +126,10 @@ def _parse_choice(
     if plain != settings and parse_settings(names[name], plain) == choice:
         changed |= {"credit.preset"}
     if vars(parsed)[whitening.FLAG.removeprefix("--")]:
-        estimator = whitening.leave_undivided(choice.estimator, preset="preset" in settings)
+        preset = "preset" in settings and "whiten_correction" not in settings
+        estimator = whitening.leave_undivided(choice.estimator, preset=preset)
         choice = choice._replace(estimator=estimator)
-    if "extra.values" in choice.estimator.required_fields:
+    if choice.trains_critic:
         setattr(parsed, ESTIMATOR.removeprefix("--"), "gae")  # with which alone OpenRLHF trains a critic
     args = hierarchize(parsed)
     options.refuse(choice, args)

@@ -64,4 +64,12 @@ CRITIC_TRAINER = {
     },
 }
 
-FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | AGENT | WORKER | POLICY_TRAINER | CRITIC_TRAINER
+SCORING = {
+    "openrlhf.models.ring_attn_utils": {
+        "unpad_and_slice_tensor": "sequences attention_mask ring_attn_group",
+        "gather_and_pad_tensor": "tensor ring_attn_group ring_attn_pad_len indices batch seqlen",
+    },
+    "openrlhf.utils.vlm_utils": {"merge_mm_train_inputs": "mm_train_inputs_list device"},
+}
+
+FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | AGENT | WORKER | POLICY_TRAINER | CRITIC_TRAINER | SCORING

@@ -26,11 +26,11 @@ def refuse(choice: Choice, args: Any) -> None:
         rules.refuse_one_ratio(FRAMEWORK, estimator, "--actor.policy_loss_type gspo", "leave it out")
     low, high = args.reward.clip_range
     if not low < high:
-        raise ValueError(f"--reward.clip_range {low:g} {high:g} is no range; give a lower bound and a higher one")
+        raise ValueError(f"--reward.clip_range {low:g} {high:g} is no range; give the lower bound first")
     _refuse_without_effect(estimator, args)
     _refuse_for_lora(args.ds)
     if choice.statistics:
-        _refuse_for_statistics(estimator, args)
+        _refuse_packed_images(estimator, args)
 
 
 def _records_log_probs(advantage: Any) -> bool:
@@ -39,43 +39,27 @@ def _records_log_probs(advantage: Any) -> bool:
 
 
 def _refuse_without_effect(estimator: credit.Estimator, args: Any) -> None:
-    kl, advantage = args.algo.kl, args.algo.advantage
+    kl, name = args.algo.kl, estimator.name
     if kl.init_coef > 0 and not kl.use_loss:
         raise ValueError(
             f"--algo.kl.init_coef {kl.init_coef:g} puts a KL penalty into the reward of each token, but "
-            f"{estimator.name} takes one reward per response; set --algo.kl.init_coef 0, or add "
+            f"{name} takes one reward per response; set --algo.kl.init_coef 0, or add "
             "--algo.kl.use_loss for a KL term in the loss"
         )
+    if args.algo.advantage.no_std_norm and not whitening.whitens(estimator):
+        reason = "does not whiten over the batch's tokens"
+        way_out = "leave it out (credit_dr_grpo divides by no standard deviation)"
+        raise rules.no_effect_error(whitening.FLAG, name, reason, way_out)
     parts = [part.estimator for part in traits.list_parts(estimator)]
     whole = [part.name for part in parts if clipping.find_place(part) is None]
-    clips = bool(whole) and tuple(args.reward.clip_range) != CLIP_RANGE
-    of_part = f"has the part {whole[0]}, which " if whole and whole[0] != estimator.name else ""
-    for given, flag, reason, way_out in (
-        (
-            advantage.gamma != 1,
-            "--algo.advantage.gamma",
-            "takes its settings from --credit.*",
-            "leave it out",
-        ),
-        (
-            advantage.no_std_norm and not whitening.whitens(estimator),
-            "--algo.advantage.no_std_norm",
-            "scales the rewards itself",
-            "leave it out (credit_dr_grpo does not scale)",
-        ),
-        (
-            clips,
-            "--reward.clip_range",
-            f"{of_part}has no reward or advantage A_i per response that could be clipped",
-            "leave it out",
-        ),
-    ):
-        if given:
-            raise rules.no_effect_error(flag, estimator.name, reason, way_out)
+    if whole and tuple(args.reward.clip_range) != CLIP_RANGE:
+        of_part = f"has the part {whole[0]}, which " if whole[0] != name else ""
+        reason = f"{of_part}has no reward or advantage A_i per response that could be clipped"
+        raise rules.no_effect_error("--reward.clip_range", name, reason)
 
 
-def _refuse_for_statistics(estimator: credit.Estimator, args: Any) -> None:
-    """Of vision models in rows that OpenRLHF packs; itself it looks for images before it decides to pack."""
+def _refuse_packed_images(estimator: credit.Estimator, args: Any) -> None:
+    """Options that make OpenRLHF pack rows with images after it has refused --ds.packing_samples for them."""
     if getattr(args.data, "max_images_per_prompt", 0) <= 0:
         return
     packing = {

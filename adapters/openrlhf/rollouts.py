@@ -6,10 +6,9 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters.fields import LOGGED, measure_logged
+from credit.adapters.fields import LOGGED, STATISTICS, measure_logged
 from credit.adapters.openrlhf import extra, invalid_rows
 from credit.adapters.openrlhf.clipping import Assigned
-from credit.adapters.openrlhf.hooks import FRAMEWORK
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -51,12 +50,10 @@ class Batch:
         self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], progress: float
     ) -> credit.Rollouts:
         """Rollouts with the optional fields that the estimator reads."""
-        fields: dict[str, Tensor] = {}
+        fields = extra.take_arrays(estimator, self.experiences, self.lengths, self.mask.shape[1])
         for name in estimator.required_fields:
             if name == "progress":
                 fields[name] = torch.tensor(progress)
-            elif name == "turns":
-                fields[name] = self.align([credit.tokens.turns(mask) for mask in self.masks])
             elif name == "rollout_log_probs":
                 fields[name] = self.align([e.rollout_log_probs for e in self.experiences])
             elif name == "extra.token_ids":
@@ -64,12 +61,10 @@ class Batch:
                 fields[name] = self.align([e.sequences[:, 1:] for e in self.experiences])
             elif name == "extra.values":
                 fields[name] = self.align([e.values for e in self.experiences])
-            elif name in FRAMEWORK.provides:
+            elif name in STATISTICS:
                 fields[name] = self.align([each[name] for each in statistics])
         rollouts = credit.Rollouts(self.rewards, self.groups, self.mask, valid=self.valid)
-        width = self.mask.shape[1]
-        given = extra.take_arrays(estimator, self.experiences, self.lengths, width)
-        return replace_arrays(rollouts, fields | given)
+        return replace_arrays(rollouts, fields)
 
     def measure_statistics(self, statistics: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The metrics of the logged statistics over the tokens of valid rows."""

@@ -25,6 +25,11 @@ class Choice(NamedTuple):
         """Whether a reference model has to run."""
         return fields.needs_reference(self.estimator)
 
+    @property
+    def trains_critic(self) -> bool:
+        """Whether OpenRLHF has to train a critic, whose values the estimator reads."""
+        return "extra.values" in self.estimator.required_fields
+
     def loads_reference(self, lora_rank: int) -> bool:
         """Whether that model has weights of its own; with LoRA it may be the policy without its adapter."""
         return self.compares and (self.reference is not None or lora_rank == 0)

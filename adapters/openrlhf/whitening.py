@@ -18,10 +18,10 @@ def leave_undivided(estimator: credit.Estimator, *, preset: bool) -> credit.Esti
     """The estimator with divide_by_std=False wherever it whitens.
 
     Args:
-        preset: whether a preset has set `whiten_correction`, which has no effect then.
+        preset: whether a preset, and not the user, has set `whiten_correction`, which has no effect then.
 
     Raises:
-        ValueError: the user has set whiten_correction without a preset, or divide_by_std to True.
+        ValueError: the user has set whiten_correction, or divide_by_std to True.
     """
     if isinstance(estimator, Mix):
         parts = tuple((factor, leave_undivided(part, preset=preset)) for factor, part in estimator.parts)

@@ -23,11 +23,12 @@ def list_given(parsed: Mapping[str, Any], defaults: Mapping[str, Any]) -> frozen
 def refuse(choice: Choice, args: Any, given: Set[str]) -> None:
     """Raises ValueError for what would train otherwise than it says, or fail at the first batch."""
     name = choice.estimator.name
-    if "algo.advantage.lambd" in given:
-        way_out = "set --credit.lam" if hasattr(choice.estimator, "lam") else "leave it out"
-        reason = "takes its settings from --credit.*"
-        raise rules.no_effect_error("--algo.advantage.lambd", name, reason, way_out)
-    if not _has_critic(choice):
+    for option, setting in (("algo.advantage.gamma", "gamma"), ("algo.advantage.lambd", "lam")):
+        if option in given:
+            way_out = f"set --credit.{setting}" if hasattr(choice.estimator, setting) else "leave it out"
+            reason = "takes its settings from --credit.*"
+            raise rules.no_effect_error(f"--{option}", name, reason, way_out)
+    if not choice.trains_critic:
         for option, meaning in (
             ("critic.model_name_or_path", ""),
             ("critic.save_value_network", ""),
@@ -64,7 +65,7 @@ def report(choice: Choice, args: Any, given: Set[str]) -> None:
 
 def _list_unused(choice: Choice, args: Any, given: Set[str]) -> Iterator[tuple[str, Set[str]]]:
     """Reasons, and the options that are given and do nothing for that reason."""
-    kl, critic, own = args.algo.kl, _has_critic(choice), choice.loads_reference(args.ds.lora.rank)
+    kl, critic, own = args.algo.kl, choice.trains_critic, choice.loads_reference(args.ds.lora.rank)
     scored = bool(args.reward.remote_url or args.train.agent_func_path)
     if not critic:
         found = {name for name in given if name.startswith("critic.")}
@@ -124,10 +125,6 @@ def _refuse_penalties(args: Any) -> None:
             f"--reward.stop_properly_penalty_coef {penalty:g} would raise the reward of truncated responses; "
             "set a factor in 0..1, or a negative reward for them"
         )
-
-
-def _has_critic(choice: Choice) -> bool:
-    return "extra.values" in choice.estimator.required_fields
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from credit.adapters.hooks import check_functions
 from credit.adapters.openrlhf import hooks, lora, statistics
 from credit.adapters.openrlhf.settings import Choice
 
-check_functions(hooks.FRAMEWORK, hooks.WORKER | hooks.POLICY_TRAINER)
+check_functions(hooks.FRAMEWORK, hooks.WORKER | hooks.POLICY_TRAINER | hooks.SCORING)
 
 Tensor = torch.Tensor
 Base: Any = ppo_actor.PolicyModelActor.__ray_actor_class__  # Ray's decorated class cannot be subclassed

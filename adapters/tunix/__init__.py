@@ -5,6 +5,10 @@ from credit.adapters.tunix.hooks import FRAMEWORK, FUNCTIONS
 
 check_framework(FRAMEWORK, FUNCTIONS)
 
+from credit.adapters.tunix.agentic import (  # noqa: E402
+    CreditAgenticGRPOConfig,
+    CreditAgenticGRPOLearner,
+)
 from credit.adapters.tunix.extra import log_extra  # noqa: E402
 from credit.adapters.tunix.registry import register_estimators as register  # noqa: E402
 from credit.adapters.tunix.settings import CreditGRPOConfig  # noqa: E402
@@ -12,4 +16,11 @@ from credit.adapters.tunix.trainer import CreditGRPOLearner  # noqa: E402
 
 register()
 
-__all__ = ["CreditGRPOConfig", "CreditGRPOLearner", "log_extra", "register"]
+__all__ = [
+    "CreditAgenticGRPOConfig",
+    "CreditAgenticGRPOLearner",
+    "CreditGRPOConfig",
+    "CreditGRPOLearner",
+    "log_extra",
+    "register",
+]

@@ -87,4 +87,4 @@ def counts_tokens(config: Any) -> bool:
 
 def count_micro_batches(training: Any) -> int:
     """The micro-batches of one optimizer step, of Tunix's training config."""
-    return int(training.get_with_default("gradient_accumulation_steps", 1))
+    return getattr(training, "gradient_accumulation_steps", None) or 1

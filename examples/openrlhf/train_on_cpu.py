@@ -39,8 +39,6 @@ ENVIRONMENT = {
     "REWARD": "exact_match",
     "TOKENIZERS_PARALLELISM": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_agent_register_timeout_ms": "600000",  # a busy machine takes longer to start than Ray waits
-    "RAY_gcs_server_request_timeout_seconds": "600",
     "RAY_prestart_worker_first_driver": "0",  # else Ray starts a process for each CPU it is told of
     "RAY_USAGE_STATS_ENABLED": "0",
 }

@@ -14,6 +14,7 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 pytest.importorskip("openrlhf")
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/openrlhf"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples/openrlhf/on_cpu"))  # flash-attn and vLLM
 
 import openrlhf.utils

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from math import isnan
 from types import SimpleNamespace
 
 import openrlhf_cases as cases
@@ -187,6 +188,8 @@ def test_a_step_of_the_critic_in_which_no_row_takes_part_changes_nothing(parse, 
     counts = _optimizer_step_loss_norm([made.action_mask], None, 1, 1)
     assert ours.training_step(made, 0, counts)["values"] == pytest.approx(ours.credit_status["values"])
     assert ours.credit_status["values"] < -1
+    made.returns = made.returns + NAN  # a critic that diverges is seen
+    assert isnan(ours.training_step(made, 0, counts)["critic_loss"])
 
 
 IN_WORKER = """

@@ -20,12 +20,19 @@ def computed(parse):
         found = cases.statistics(made)
         for experience, fields in zip(made, found, strict=True):
             experience.credit = fields
+            experience.info[extra.KEY + "turns"] = list_turns(experience)
         maker = cases.maker(parse("--algo.advantage.estimator", *given), CreditExperienceMaker)
         maker.credit_progress = progress
         maker.compute_advantages_and_returns(made)
         return made, found
 
     return run
+
+
+def list_turns(experience):
+    """The turn of each action token of each row, as the sampler leaves them."""
+    masks = experience.action_mask.bool()
+    return [row[mask].tolist() for row, mask in zip(credit.tokens.turns(masks), masks, strict=True)]
 
 
 def alone(estimator, made, found, progress=0.25):
@@ -101,7 +108,7 @@ def test_a_response_without_tokens_changes_nothing(computed):
         experience.action_mask = torch.zeros_like(experience.action_mask)
     batch = rollouts.Batch(made, cases.N)
     given = batch.make_rollouts(credit.GRPO(), [{}] * len(made), 0.0)
-    batch.write_back(clipping.assign_credit(credit.GRPO(), given, batch.valid, (-10, 10)))
+    batch.write_back(clipping.assign_credit(credit.GRPO(), given, (-10, 10)))
     assert all((experience.advantages == 0).all() for experience in made)
 
 

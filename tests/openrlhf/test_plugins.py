@@ -36,9 +36,9 @@ def test_a_file_brings_an_estimator(parse, chosen, tmp_path):
     assert not hasattr(args, "plugin")
 
 
-def test_the_flag_may_be_abbreviated(parse, chosen, tmp_path):
-    path = write(tmp_path, "short.py", "of_short_flag")
-    assert parse(NAME, "of_short_flag", "--credit.plug", path).credit.estimator.name == "of_short_flag"
+def test_a_shortened_flag_is_read_as_openrlhfs_are(parse, chosen, tmp_path):
+    path = write(tmp_path, "short.py", "of_short")
+    assert parse(NAME, "of_short", "--credit.plug", path).credit.estimator.name == "of_short"
     assert chosen == [["credit_plugin_short"]]
 
 

@@ -78,7 +78,12 @@ class NeedsRollouts(credit.GRPO):
         ([*DGPO, "--algo.advantage.gamma", "0.9"], "--algo.advantage.gamma has no effect with dgpo"),
         (
             [NAME, "grpo", "--algo.advantage.no_std_norm"],
-            "scales the rewards itself; leave it out (credit_dr_grpo does not",
+            "with grpo, which does not whiten over the batch's tokens; leave it out (credit_dr_grpo divides",
+        ),
+        (
+            [NAME, "credit_gae", "--credit.preset", "openrlhf", "--credit.whiten_correction", "0"]
+            + ["--algo.advantage.no_std_norm"],
+            "whiten_correction=0 has no effect with divide_by_std=False",
         ),
         (
             [NAME, "gtpo", "--reward.clip_range", "-1", "1"],

@@ -152,7 +152,7 @@ def train(flags, folder):
 
 
 RESUMED = ("agent",)
-SHOWN = ("dapo", "ppo_hybrid", "agent_async")  # the others are slow tests
+SHOWN = ("dapo", "ppo_hybrid", "vision")  # the others are slow tests
 PARAMETERS = [pytest.param(name, marks=() if name in SHOWN else pytest.mark.slow) for name in CASES]
 
 

@@ -43,9 +43,8 @@ def train(tmp_path):
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
             "WITNESS": str(tmp_path),
-            # How long Ray waits for its own processes, which is half a minute.
+            # How long Ray waits for its agents, which is half a minute.
             "RAY_agent_register_timeout_ms": str(1000 * TIMEOUT),
-            "RAY_gcs_server_request_timeout_seconds": str(TIMEOUT),
         }
         process = subprocess.Popen(
             [*command, "--output", str(tmp_path), *SMALL.split(), *flags.split()],

@@ -17,6 +17,8 @@ TWO += "--rollout.n_samples_per_prompt 4 --algo.kl.init_coef 0"  # a reward mode
     ("flags", "message"),
     [
         ("grpo --algo.advantage.lambd 0.95", "lambd has no effect with grpo, which takes its settings from"),
+        ("grpo --algo.advantage.gamma 0.9", "gamma has no effect with grpo, which takes its settings from"),
+        ("reinforce_plus_plus --algo.advantage.gamma 0.9", "from --credit.*; set --credit.gamma"),
         (
             "credit_gae --algo.advantage.lambd 0.95",
             "no effect with gae, which takes its settings from --credit.*; set --credit.lam",

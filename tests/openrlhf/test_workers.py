@@ -14,9 +14,15 @@ import sys
 {setup}
 assert not any(name.startswith(("openrlhf", "torch", "ray")) for name in sys.modules)
 from openrlhf.trainer.ppo_trainer import BasePPOTrainer
+from openrlhf.trainer.ray import ppo_actor, ppo_critic
 from openrlhf.utils.agent import MultiTurnAgentExecutor
 made = BasePPOTrainer.__init__.__globals__
 print(made["RemoteExperienceMaker"].__name__, made["SamplesGenerator"].__name__)
+for kind, name in (
+    (ppo_actor.PolicyModelActor, "ActorPPOTrainer"),
+    (ppo_critic.CriticModelActor, "CriticPPOTrainer"),
+):
+    print(kind.__ray_actor_class__.init_model_from_pretrained.__globals__[name].__name__)
 print("records steps:", hasattr(MultiTurnAgentExecutor.execute, "__wrapped__"))
 """
 
@@ -26,9 +32,13 @@ print("records steps:", hasattr(MultiTurnAgentExecutor.execute, "__wrapped__"))
     [
         (
             "from credit.adapters.openrlhf import worker_setup; worker_setup.install_import_hook()",
-            "CreditExperienceMaker CreditSamplesGenerator\nrecords steps: True",
+            "CreditExperienceMaker CreditSamplesGenerator\nCreditActorPPOTrainer\nCreditCriticPPOTrainer\n"
+            "records steps: True",
         ),
-        ("", "RemoteExperienceMaker SamplesGenerator\nrecords steps: False"),
+        (
+            "",
+            "RemoteExperienceMaker SamplesGenerator\nActorPPOTrainer\nCriticPPOTrainer\nrecords steps: False",
+        ),
     ],
 )
 def test_the_hook_replaces_what_trainers_use_and_imports_nothing_itself(setup, classes):
