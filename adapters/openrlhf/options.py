@@ -24,6 +24,9 @@ def refuse(choice: Choice, args: Any) -> None:
     rules.refuse_filter_by(FRAMEWORK, estimator, "which filters groups by their scores", own_filter)
     if args.actor.policy_loss_type == "gspo":
         rules.refuse_one_ratio(FRAMEWORK, estimator, "--actor.policy_loss_type gspo", "leave it out")
+    low, high = args.reward.clip_range
+    if not low < high:
+        raise ValueError(f"--reward.clip_range {low:g} {high:g} is no range; give the lower bound first")
     _refuse_without_effect(estimator, args)
     _refuse_for_lora(args.ds)
     if choice.statistics:

@@ -44,6 +44,8 @@ def parse_settings(name: str, settings: Mapping[str, Any]) -> Choice:
     settings = dict(settings)
     reference = settings.pop("reference", None)
     choice = Choice(credit.parse({"name": name, **settings}), reference)
+    if reference == "":
+        raise ValueError("--credit.reference is empty; give a checkpoint, or leave it out for the actor's")
     if reference is not None and not choice.compares:
         raise ValueError(f"--credit.reference has no effect with {name}; leave it out")
     return choice

@@ -102,7 +102,7 @@ def _list_unused(choice: Choice, args: Any, given: Set[str]) -> Iterator[tuple[s
 
 
 def _refuse_temperature(temperature: float) -> None:
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(
             f"--rollout.temperature {temperature:g} makes all responses to a prompt equal, and OpenRLHF's "
             "models divide their logits by it; set a temperature above 0"
