@@ -106,7 +106,7 @@ def refuse_without_effect(estimator: credit.Estimator, algorithm: Any) -> None:
         raise rules.no_effect_error(
             "algorithm.norm_adv_by_std_in_grpo=False",
             name,
-            "scales the rewards itself",
+            "says itself whether rewards are scaled",
             f"leave it out ({PREFIX}dr_grpo does not scale)",
         )
     for option, noun in {"gamma": "discount", "lam": "lambda"}.items():

@@ -110,7 +110,7 @@ def build(configured):
         ),
         (
             ["algorithm.adv_estimator=credit_grpo", "algorithm.norm_adv_by_std_in_grpo=False"],
-            "scales the rewards itself; leave it out .credit_dr_grpo",
+            "says itself whether rewards are scaled; leave it out .credit_dr_grpo",
         ),
         (
             ["algorithm.adv_estimator=credit_grpo", "algorithm.gamma=0.9"],
