@@ -24,8 +24,9 @@ class Engine:
         return lambda: self._load(name, dtype, shape, self.group.sent.pop())
 
     def update_weight_cuda_ipc(self, name, dtype, shape, ipc_handles, empty_cache):
-        rebuild, arguments = ipc_handles[torch.distributed.get_rank()]
-        return lambda: self._load(name, dtype, shape, rebuild(*arguments))
+        rebuild, (*arguments, _, _) = ipc_handles[torch.distributed.get_rank()]
+        other, device = -1, 0  # in a run the engine is another process, as whoever opens a handle has to be
+        return lambda: self._load(name, dtype, shape, rebuild(*arguments, other, device))
 
     def _load(self, name, dtype, shape, weight):
         assert dtype == weight.dtype == torch.bfloat16, name
