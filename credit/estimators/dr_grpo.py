@@ -27,7 +27,7 @@ class DrGRPO(Estimator):
     """
 
     blockwise: ClassVar[bool] = True
-    # shift_invariant is that of the group's baseline, the paper's: the batch's moves with one group's rewards.
+    # shift_invariant is true of the paper's baseline: that of the batch moves with one group's rewards.
     name: Literal["dr_grpo"] = "dr_grpo"
     loss: PolicyLoss = PolicyLoss(aggregation="fixed_horizon")
     """The policy loss of the paper: sum over a response's tokens divided by a constant length, `horizon`, so
