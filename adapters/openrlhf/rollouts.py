@@ -9,6 +9,7 @@ import credit
 from credit.adapters.fields import LOGGED, STATISTICS, measure_logged
 from credit.adapters.openrlhf import extra, invalid_rows
 from credit.adapters.openrlhf.clipping import Assigned
+from credit.adapters.readings import NAME
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
@@ -63,6 +64,8 @@ class Batch:
                 fields[name] = self.align([e.values for e in self.experiences])
             elif name in STATISTICS:
                 fields[name] = self.align([each[name] for each in statistics])
+        if NAME in fields:  # one that is not finite says as little of its row as a reward
+            self.valid = self.valid & fields[NAME].isfinite().all(dim=1)
         rollouts = credit.Rollouts(self.rewards, self.groups, self.mask, valid=self.valid)
         return replace_arrays(rollouts, fields)
 

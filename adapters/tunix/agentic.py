@@ -96,7 +96,7 @@ class CreditAgenticGRPOLearner(GRPOLearner):
             totals=totals,
             columns=columns,
             groups=np.arange(len(group)) // self.algo_config.num_generations,
-            chosen=np.array([len(item.traj["conversation_tokens"]) > 0 for item in group]),
+            chosen=np.array([any(step.chosen for step in steps) for steps in each]),
             arrays=extra.stack_arrays(estimator, data, logged, example, known),
         )
 

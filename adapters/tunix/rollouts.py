@@ -9,6 +9,7 @@ from tunix.rl.rl_cluster import Mode
 import credit
 from credit.adapters import traits
 from credit.adapters.fields import add_logged, measure_logged, needed_statistics
+from credit.adapters.readings import NAME
 from credit.adapters.tunix import rewards, statistics
 from credit.adapters.tunix.examples import CreditExample, make_example
 from credit.fields import replace_arrays
@@ -61,7 +62,10 @@ def make_rollouts(
 ) -> tuple[credit.Rollouts, dict[str, Any]]:
     """Rollouts on the host, in Tunix's order, and metrics of how they were made."""
     estimator, mask = config.estimator, np.asarray(example.completion_mask) > 0
-    combined = rewards.combine_rewards(estimator, given.totals, given.columns, given.chosen)
+    chosen = given.chosen
+    if NAME in given.arrays:  # one that is not finite says as little of its row as a reward
+        chosen = chosen & np.isfinite(given.arrays[NAME]).all(axis=1)
+    combined = rewards.combine_rewards(estimator, given.totals, given.columns, chosen)
     fields, metrics = dict(given.arrays), dict[str, Any]()
     needed = needed_statistics(estimator)
     if needed:

@@ -55,6 +55,22 @@ def test_the_siblings_of_a_row_without_reward_get_what_they_get_without_it(parse
     assert made.info["credit/invalid_rows"][0] == 1
 
 
+@pytest.mark.parametrize("name", ["mt_grpo", "process_grpo"])
+@pytest.mark.parametrize("strange", [NAN, INF])
+def test_a_row_with_a_tokens_reward_that_is_no_number_takes_no_part(parse, name, strange):
+    def of_rows(reward, first):
+        made = cases.batch(torch.tensor([reward, 0.0, 0.5, 2.0]), torch.ones(4, 4, dtype=torch.long))
+        rows = [[0.0, first, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 2.0], [0.0, 3.0, 0.0, 1.0]]
+        made.info |= {"credit_token_rewards": rows, "credit_turns": [[0, 0, 1, 1]] * 4}
+        return cases.run_maker(parse("--algo.advantage.estimator", name), [made])[0]
+
+    made, without = of_rows(1.0, strange), of_rows(NAN, 1.0)
+    torch.testing.assert_close(made.advantages, without.advantages, rtol=0, atol=0)
+    assert made.advantages[1:].abs().max() > 0.1
+    assert made.action_mask.sum(dim=1).tolist() == [0, 4, 4, 4]
+    assert made.info["credit/invalid_rows"][0] == 1
+
+
 @pytest.mark.parametrize("aggregation", ["token-mean", "seq-mean-token-mean", "gspo"])
 def test_openrlhfs_gradient_is_that_without_the_row(parse, aggregation):
     """Through OpenRLHF's own loss and the counts that it takes of a step of the optimizer."""

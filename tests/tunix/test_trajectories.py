@@ -68,6 +68,32 @@ def test_a_trajectory_without_a_reward_leaves_the_loss(cluster):
     assert found[1:] == pytest.approx([0.57735, -1.1547, 0.57735], abs=1e-4)
 
 
+def test_an_environment_alone_is_no_choice(cluster):
+    """Its answer to an agent that sampled nothing fills the row with tokens."""
+    group = [trajectory(place, reward, 5) for place, reward in enumerate([1.0, 0.0, 0.0, 1.0])]
+    group[0] = trajectory(0, 1.0, 5, masked=True, steps=[trajectories.Step(0, 5, 1.0, done=True)])
+    found = score(cluster, group)
+    assert np.isnan(found[0])
+    assert found[1:] == pytest.approx([-0.57735, -0.57735, 1.1547], abs=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["mt_grpo", "process_grpo"])
+def test_a_step_without_a_reward_takes_its_row_out_and_no_other(cluster, estimator):
+    def make(first):
+        earned = [(first, 2.0), (1.0, 0.0), (0.0, 0.0), (0.5, 1.5)]
+        steps = [[trajectories.Step(2, 0, a), trajectories.Step(2, 0, b, done=True)] for a, b in earned]
+        return [trajectory(place, sum(earned[place]), 4, steps=own) for place, own in enumerate(steps)]
+
+    def reward(first):
+        return lambda completions, **_: [first, 0.0, 0.0, 1.0]
+
+    found = score(cluster, make(np.nan), reward=reward(1.0), estimator=estimator)
+    without = score(cluster, make(1.0), reward=reward(None), estimator=estimator)
+    assert np.isnan(found[0])
+    assert np.abs(found[1:]).max() > 0.1
+    assert found[1:] == pytest.approx(without[1:], abs=1e-6)
+
+
 def test_groups_without_advantages_leave_the_loss_if_tunix_is_told_so(cluster):
     group = [trajectory(place, 1.0, 4) for place in range(GROUP)]
     assert score(cluster, group).tolist() == [0.0] * GROUP
