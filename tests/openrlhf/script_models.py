@@ -2,7 +2,6 @@
 
 import json
 
-import image_processor
 import tiny_model
 import torch
 import vision_models
@@ -34,11 +33,10 @@ def save_vision_model(path):
     """A model that reads images, with its processor, whose code its folder holds."""
     model, processor = vision_models.qwen25()
     never_sample(model, processor.tokenizer.convert_tokens_to_ids(VISION_TOKENS))
-    parts = processor.image_processor, processor.tokenizer
-    own = image_processor.ImageOnlyProcessor(*parts, chat_template=processor.chat_template)
+    type(processor).register_for_auto_class("AutoProcessor")  # OpenRLHF loads the code of a model's folder
     model.save_pretrained(path)
-    own.save_pretrained(path)
-    return own
+    processor.save_pretrained(path)
+    return processor
 
 
 @torch.no_grad()

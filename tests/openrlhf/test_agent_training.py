@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_model
 import torch
+from commands import run_to_end
 from openrlhf_agents import compute_turns
 
 HERE = Path(__file__).parent
@@ -29,21 +28,9 @@ def trained(tmp_path_factory):
     """The folder with the batches and episodes of one run, and what it printed."""
     folder = tmp_path_factory.mktemp("agent")
     paths = [path for path in sys.path if path and Path(path) != HERE]  # the plugin is found by its path
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), *FLAGS.split(), "--output", str(folder)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "WITNESS": str(folder)},
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in its session
-    assert process.returncode == 0, printed[-6000:]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "WITNESS": str(folder)}
+    command = [sys.executable, str(SCRIPT), *FLAGS.split(), "--output", str(folder)]
+    printed = run_to_end(command, environment, folder)
     return folder, printed
 
 

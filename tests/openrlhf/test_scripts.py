@@ -2,10 +2,7 @@
 
 import ast
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +11,9 @@ import official_scripts
 import pytest
 import script_models
 import train_on_cpu
+from commands import run_to_end
 
 HERE = Path(__file__).parent
-TIMEOUT = 3600
 
 
 class Case(NamedTuple):
@@ -129,23 +126,8 @@ def vision_place(tmp_path_factory, place):
 
 def train(flags, folder):
     """The logged status of every step by its number, and all that was printed."""
-    process = subprocess.Popen(
-        [*train_on_cpu.COMMAND, *flags],
-        env=train_on_cpu.make_environment(str(HERE), *sys.path),
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        printed, _ = process.communicate(timeout=TIMEOUT)
-    except subprocess.TimeoutExpired as late:
-        pytest.fail(f"not done after {TIMEOUT} s; it printed {late.stdout[-6000:]}")
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, printed[-8000:]
+    environment = train_on_cpu.make_environment(str(HERE), *sys.path)
+    printed = run_to_end([*train_on_cpu.COMMAND, *flags], environment, folder)
     found = re.findall(r"Global step (\d+): (\{.*?\})$", printed, re.M)
     read = {int(step): ast.literal_eval(re.sub(r"\b(nan|inf)\b", "None", text)) for step, text in found}
     return read, printed

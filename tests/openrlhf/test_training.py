@@ -3,20 +3,18 @@
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import tiny_model
 import torch
+from commands import run_to_end
 from openrlhf_oracle import TAU, expected_kl, largest_error, metric, model, sampling_error
 from openrlhf_reward_by_prompt import EVEN
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "examples" / "openrlhf" / "train_on_cpu.py"
-TIMEOUT = 3600  # seconds; a run takes about 45 on two free cores, and any time on busy ones
 SMALL = (
     "--algo.advantage.estimator witness --credit.plugin openrlhf_witness --rollout.batch_size 4 "
     "--rollout.n_samples_per_prompt 4 --rollout.micro_batch_size 4 --rollout.max_new_tokens 12 "
@@ -43,26 +41,9 @@ def train(tmp_path):
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
             "WITNESS": str(tmp_path),
-            # How long Ray waits for its agents, which is half a minute.
-            "RAY_agent_register_timeout_ms": str(1000 * TIMEOUT),
         }
-        process = subprocess.Popen(
-            [*command, "--output", str(tmp_path), *SMALL.split(), *flags.split()],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            printed, _ = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired as late:
-            pytest.fail(f"not done after {TIMEOUT} s; it printed {late.stdout[-6000:]}")
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in its session
-        assert process.returncode == 0, printed[-6000:]
+        command += ["--output", str(tmp_path), *SMALL.split(), *flags.split()]
+        printed = run_to_end(command, environment, tmp_path)
         assert printed.count("OpenRLHF trains with witness: ") == 1
         paths = sorted(tmp_path.glob("batch_*.pt"))
         batches = [torch.load(path, weights_only=False) for path in paths]

@@ -3,16 +3,15 @@
 import numpy as np
 import tiny_model
 import torch
+from image_processor import ImageOnlyProcessor
 from PIL import Image
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessorPil,
     Gemma3Processor,
-    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
     Qwen2VLImageProcessorPil,
 )
 
@@ -74,17 +73,6 @@ def gemma3(seed=0):
     )
     torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.5)
     return model, processor
-
-
-class ImageOnlyProcessor(Qwen2_5_VLProcessor):
-    """Qwen's processor without the part for videos, which needs torchvision."""
-
-    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
-        for kind in ("image", "video"):
-            token = f"<|{kind}_pad|>"
-            setattr(self, f"{kind}_token", token)
-            setattr(self, f"{kind}_token_id", tokenizer.convert_tokens_to_ids(token))
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
 
 VISION_TOKENS = ("vision_start", "vision_end", "image_pad", "video_pad")

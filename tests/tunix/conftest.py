@@ -59,11 +59,11 @@ def mesh_of():
 
 
 @pytest.fixture(scope="session")
-def small_qwen2():
-    """Tunix's Qwen2, which takes packed sequences."""
+def small_qwen():
+    """Tunix's Qwen2, which takes packed sequences, or another of the family."""
 
-    def make(seed=0):
-        config = qwen2.ModelConfig(
+    def make(seed=0, kind=qwen2.Qwen2, config=qwen2.ModelConfig):
+        settings = config(
             num_layers=1,
             vocab_size=16,
             embed_dim=32,
@@ -74,7 +74,7 @@ def small_qwen2():
             rope_theta=10_000,
             norm_eps=1e-5,
         )
-        model = qwen2.Qwen2(config, rngs=nnx.Rngs(params=seed))
+        model = kind(settings, rngs=nnx.Rngs(params=seed))
         tiny_llama.draw(model, 32**-0.5, seed)
         return model
 

@@ -35,8 +35,8 @@ def llamas(vocabulary=16):
     ],
     ids=["one", "mesh", "odd", "rows", "qwen2"],
 )
-def test_statistics_equal_float64(mesh_of, in_float64, example, small_qwen2, shape, vocabulary, layout):
-    models = llamas(vocabulary) if vocabulary else [small_qwen2(seed) for seed in (0, 1)]
+def test_statistics_equal_float64(mesh_of, in_float64, example, small_qwen, shape, vocabulary, layout):
+    models = llamas(vocabulary) if vocabulary else [small_qwen(seed) for seed in (0, 1)]
     batch = example(5, 7, vocabulary or 16)
     expected = in_float64(models, batch, temperature=0.7)
     found = scored(mesh_of(*shape), models, batch, temperature=0.7, **layout)

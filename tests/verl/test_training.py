@@ -3,17 +3,15 @@
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import train_on_cpu
 import turn_witness
+from commands import run_to_end
 
 STEPS = 3
-TIMEOUT = 3600  # seconds; a run takes about 60 on two free cores, and any time on busy ones
 SMALL = [
     f"trainer.total_training_steps={STEPS}",
     "data.train_batch_size=4",
@@ -32,23 +30,8 @@ def train(tmp_path):
     def run(estimator, *overrides):
         command = [sys.executable, train_on_cpu.__file__, "--estimator", estimator, "--warm-up", "0.0"]
         paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        process = subprocess.Popen(
-            [*command, "--output", str(tmp_path), *SMALL, *overrides],
-            env=os.environ | {"PYTHONPATH": paths},
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            printed, _ = process.communicate(timeout=TIMEOUT)
-        except subprocess.TimeoutExpired as late:
-            pytest.fail(f"not done after {TIMEOUT} s; it printed {late.stdout[-4000:]}")
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)  # Ray's processes are in its session
-        assert process.returncode == 0, printed[-4000:]
+        command += ["--output", str(tmp_path), *SMALL, *overrides]
+        printed = run_to_end(command, os.environ | {"PYTHONPATH": paths}, tmp_path)
         lines = (tmp_path / "log.jsonl").read_text().splitlines()
         log = [json.loads(line)["data"] for line in lines]
         assert len(log) == STEPS
