@@ -139,8 +139,9 @@ def test_row_and_token_advantages_give_the_same_loss(make_trainer, level):
             loss.backward()
             gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
             pair.append((loss.item(), gradient))
-        assert pair[0][0] == pytest.approx(pair[1][0], abs=1e-7), loss_type
-        assert torch.allclose(pair[0][1], pair[1][1], atol=1e-7), loss_type
+        # The two forms add float32 numbers in different orders.
+        assert pair[0][0] == pytest.approx(pair[1][0], rel=1e-6, abs=1e-7), loss_type
+        assert torch.allclose(pair[0][1], pair[1][1], atol=1e-6), loss_type
         assert pair[0][1].abs().max() > 0
         losses[loss_type] = pair[0][1]
     assert not torch.allclose(losses["grpo"], losses["dapo"])
