@@ -73,10 +73,15 @@ def expected_kl(batch, policy, reference):
 
 
 def sampling_error(batch, network):
-    """The mean distance of the log-probs that the engine sampled with from those of a model."""
+    """The mean distance of the log-probs that the engine sampled with from those of a model.
+
+    The first token of a response is left out, since OpenRLHF asks for one at least (min_tokens): it was sampled
+    as if it could not be the end.
+    """
     each = []
     for experience in batch["experiences"]:
         mask = experience["action_mask"].bool()
+        mask &= mask.cumsum(dim=-1) > 1
         chosen = log_probs(network, experience).gather(-1, experience["sequences"][:, 1:, None])[..., 0]
         each.append((experience["rollout_log_probs"] - chosen)[mask].abs())
     return torch.cat(each).mean().item()
