@@ -75,7 +75,7 @@ def _refuse_packed_images(estimator: credit.Estimator, args: Any) -> None:
 
 
 def _refuse_for_lora(ds: Any) -> None:
-    """Of what has no weights that an adapter could be merged into before they are sent to vLLM."""
+    """Raises ValueError for LoRA on weights that it cannot be merged into before vLLM gets them."""
     if ds.lora.rank > 0 and ds.load_in_4bit:
         raise ValueError(
             f"--ds.load_in_4bit packs the weights that --ds.lora.rank {ds.lora.rank} adapts, and vLLM takes "
