@@ -13,6 +13,7 @@ from credit.adapters.readings import NAME
 from credit.adapters.tunix import rewards, statistics
 from credit.adapters.tunix.examples import CreditExample, make_example
 from credit.fields import replace_arrays
+from credit.several_rewards import find_scored_rows
 
 
 class Given(NamedTuple):
@@ -47,10 +48,10 @@ def assign_credit(
         metrics["overlong_penalty_mean"] = penalty.mean()
         estimator, shaped = add_penalty(estimator, rollouts, penalty)
     result = estimator(shaped)
-    kept = rollouts.mask & find_present(rollouts.rewards)[:, None]
+    kept = rollouts.mask & find_scored_rows(rollouts.rewards)[:, None]
     if config.filter_groups:
         # The functions' rewards, of which filter_by names one.
-        absent = ~find_present(rollouts.rewards)[:, None]
+        absent = ~find_scored_rows(rollouts.rewards)[:, None]
         apart = rollouts._replace(rewards=np.where(absent, np.nan, given.columns))
         kept &= np.asarray(config.estimator.keep(apart))[:, None]
     packed = cluster.cluster_config.training_config.max_seq_token_per_tpu is not None
@@ -76,17 +77,11 @@ def make_rollouts(
         found = {name: np.asarray(array) for name, array in found.items()}
         fields |= {name: found[name] for name in needed}
         metrics["statistics_seconds"] = time.perf_counter() - started
-        metrics |= measure_logged(found, mask & find_present(combined)[:, None])
+        metrics |= measure_logged(found, mask & find_scored_rows(combined)[:, None])
     if "progress" in estimator.required_fields:
         last = cluster.cluster_config.training_config.max_steps
         fields["progress"] = np.asarray(min(cluster.actor_trainer.train_steps / last, 1.0))
     return replace_arrays(credit.Rollouts(combined, given.groups, mask), fields), metrics
-
-
-def find_present(combined: np.ndarray) -> np.ndarray:
-    """Whether each row has a reward, bool [B], of rewards [B] or [B, K]: all that are given are finite."""
-    columns = combined.reshape(len(combined), -1)
-    return np.isfinite(columns).any(axis=1) & ~np.isinf(columns).any(axis=1)
 
 
 def overlong_penalty(cluster: Any, config: Any, mask: np.ndarray) -> np.ndarray:
@@ -107,5 +102,5 @@ def add_penalty(
     own = getattr(traits.find_weigher(estimator), "reward_weights", None)
     if own is not None:
         estimator = traits.set_reward_weights(estimator, [*own, 1.0])
-    penalty = np.where(find_present(combined), penalty, np.nan)
+    penalty = np.where(find_scored_rows(combined), penalty, np.nan)
     return estimator, rollouts._replace(rewards=np.column_stack([combined, penalty]))
