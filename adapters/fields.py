@@ -37,6 +37,12 @@ def add_logged(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *logged)))
 
 
+def list_shown(estimator: Estimator) -> tuple[str, ...]:
+    """The statistics that `credit.lens` shows, as far as the models that the estimator needs give them."""
+    hidden = () if needs_reference(estimator) else REFERENCE_FIELDS
+    return tuple(name for name in TokenStatistics._fields if name not in hidden)
+
+
 def compute_by_name(
     function: Callable[..., Any], names: Sequence[str], *arrays: Any, **options: Any
 ) -> dict[str, Any]:

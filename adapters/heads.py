@@ -1,7 +1,7 @@
 """What lies between a transformers model's last hidden states and its logits, and statistics through it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +10,11 @@ from torch.distributed.tensor import DTensor
 
 import credit
 from credit.adapters.fields import compute_by_name
-from credit.adapters.memory import CHUNK
+from credit.adapters.memory import CHUNK, count_within, tile_bytes
 
 Tensor = torch.Tensor
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+ROUNDING = 0.25  # nats: of 16-bit logits below 64, of which frameworks take log-probs
 
 
 class Head(NamedTuple):
@@ -94,6 +95,66 @@ def compute_statistics(
         soft_cap=policy.soft_cap,
         chunk=CHUNK,
     )
+
+
+def compute_in_slices(
+    names: Sequence[str],
+    hidden: tuple[Tensor, Tensor],
+    heads: tuple[Head, Head],
+    ids: Tensor,
+    temperature: Tensor,
+    memory_mb: float,
+) -> dict[str, Tensor]:
+    """As `compute_statistics`, of so many tokens at a time that their tiles of logits fit into `memory_mb`.
+
+    The temperature is one per token, [M].
+    """
+    size = count_within(memory_mb, tile_bytes(len(heads[0].weight)))
+    parts = zip(*(x.split(size) for x in (*hidden, ids, temperature)), strict=True)
+    found = [
+        compute_statistics(names, (ours, theirs), heads, chosen, degrees)
+        for ours, theirs, chosen, degrees in parts
+    ]
+    return {name: torch.cat([part[name] for part in found]) for name in names}
+
+
+def refuse_other_logits(theirs: Tensor, ours: Tensor, way_out: str) -> None:
+    """Raises ValueError if a framework's log-probs are not those of the model's hidden states and head.
+
+    A model can do more between the two than `find_head` knows of.
+    """
+    gaps = (theirs.float() - ours).abs()
+    gap = gaps[gaps.isfinite()].mean()
+    if gap > ROUNDING:
+        raise ValueError(
+            f"log-probs from the model's hidden states and lm_head are {gap:.3g} nats off those of the "
+            f"framework, so its logits are made in another way; {way_out}"
+        )
+
+
+@contextmanager
+def gather_zero3(*parameters: Any) -> Iterator[None]:
+    """Within it parameters that DeepSpeed's ZeRO-3 shards are whole; others, and None, stay as they are.
+
+    They are gathered one after the other: given several at once, DeepSpeed waits for the last one only, which
+    is too early for the others on gloo.
+    """
+    with ExitStack() as stack:
+        for parameter in parameters:
+            if hasattr(parameter, "ds_id"):
+                from deepspeed.zero import GatheredParameters
+
+                stack.enter_context(GatheredParameters([parameter]))
+        yield
+
+
+def gather_shards(head: Head) -> Head:
+    """The head with its weight and bias whole, which may be FSDP 2's shards."""
+
+    def gather(parameter: Any) -> Any:
+        return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+
+    return head._replace(weight=gather(head.weight), bias=gather(head.bias))
 
 
 def _find_trained_layer(layer: Any) -> Any:

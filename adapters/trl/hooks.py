@@ -64,7 +64,6 @@ FUNCTIONS: FunctionTable = {
     "trl.trainer.utils": {
         "disable_dropout_in_model": "model",
         "pad": "tensors padding_value padding_side pad_to_multiple_of",
-        "maybe_gather_lm_head_ctx": "params",
         "add_fused_lm_head": {">=1.15": "model temperature cast_lm_head_to_fp32 outputs"},
         "use_adapter": "model adapter_name",
     },

@@ -1,6 +1,5 @@
 """Completions with the credit of their tokens, written while training for the views of credit.lens."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 
 import credit
 from credit import lens
+from credit.adapters.prompts import write_prompt
 from credit.adapters.trl.processes import gather_rows
 from credit.fields import map_arrays
 
@@ -44,26 +44,9 @@ def write_records(
         rollouts=given,
         result=result,
         estimator=trainer.credit.estimator,
-        prompts=[_write_prompt(text) for text in texts],
+        prompts=[write_prompt(text) for text in texts],
         step=trainer.state.global_step + 1,
     )
-
-
-def _write_prompt(prompt: Any) -> str:
-    """A prompt as text; messages as JSON, with <image> in place of an image."""
-    if isinstance(prompt, str):
-        return prompt
-    messages = [
-        message | {"content": _write_parts(message["content"])}
-        if isinstance(message.get("content"), list)
-        else message
-        for message in prompt
-    ]
-    return json.dumps(messages, ensure_ascii=False, default=str)
-
-
-def _write_parts(parts: list[dict[str, Any]]) -> str:
-    return "".join(part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in parts)
 
 
 def _strip_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:

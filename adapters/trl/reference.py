@@ -11,10 +11,9 @@ from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import disable_dropout_in_model
 
 import credit
+from credit.adapters.early_deviation import find_early_deviation
 from credit.adapters.fields import needs_reference
 from credit.adapters.trl import forward
-
-ROUNDING = 1e-3  # a larger deviation before the first step means that the reference is another model
 
 
 def refuse_lost_reference(estimator: credit.Estimator, model: Any, peft_config: Any) -> None:
@@ -72,15 +71,11 @@ def attach_reference(trainer: Any, model: Any) -> None:
 
 def warn_of_another_reference(trainer: Any, given: credit.Rollouts) -> None:
     """Warns if the policy deviates before the first step of training from the reference that TRL loaded."""
-    at_start = trainer.model.training and trainer.state.global_step == 0
-    if not at_start or trainer.credit.reference_given or given.deviation is None:
-        return
-    largest = given.deviation.max().item()
-    if largest > ROUNDING:
+    found = None if trainer.credit.reference_given else find_early_deviation(trainer, given)
+    if found is not None:
         path = trainer.model.config._name_or_path
         warnings.warn(
-            f"before the first step the policy deviates from its reference by up to {largest:.3g} "
-            f"(squared Hellinger distance; 0 expected). TRL loads the reference from {path!r}: if the "
-            "policy is another model, give the trainer ref_model=",
+            f"{found}. TRL loads the reference from {path!r}: if the policy is another model, give the "
+            "trainer ref_model=",
             stacklevel=2,
         )

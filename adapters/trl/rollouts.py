@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 import credit
-from credit.adapters import traits
-from credit.adapters.fields import LOGGED, add_logged, needed_statistics
-from credit.adapters.trl import extra, overlong, rewards, statistics, token_rewards
+from credit.adapters import rewards
+from credit.adapters.fields import LOGGED, add_logged, list_shown, needed_statistics
+from credit.adapters.trl import extra, overlong, statistics, token_rewards
 from credit.adapters.trl.processes import gather_rows
 from credit.fields import replace_arrays
 
@@ -70,9 +70,7 @@ def _deciding_rewards(trainer: Any) -> Tensor:
         return rewards.sum_rewards(given, weights)
     if state.filter_column is not None:
         return given[:, state.filter_column]
-    if any(column != "total" for column in traits.find_filters(state.estimator)):
-        return given
-    return rewards.combine_rewards(state.estimator, rewards.flatten_weightless(given, weights), weights)
+    return rewards.select_deciding(state.estimator, given, weights)
 
 
 def token_fields(
@@ -89,7 +87,7 @@ def token_fields(
         started = time.perf_counter()
         names = add_logged(needed) if logs else needed
         if every:
-            names = tuple(dict.fromkeys((*names, *statistics.list_shown(trainer.credit.estimator))))
+            names = tuple(dict.fromkeys((*names, *list_shown(trainer.credit.estimator))))
         found = statistics.compute_statistics(trainer, output, mask, names)
         fields |= {name: field for name, field in found.items() if every or name in needs}
         trainer._metrics[mode]["credit/statistics_seconds"].append(time.perf_counter() - started)

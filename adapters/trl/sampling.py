@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from trl.trainer.utils import pad
@@ -74,6 +74,20 @@ def resample(trainer: Any, generate: Callable[[Rows], dict[str, Any]], inputs: R
     rows = (chosen[:, :, None] * size + torch.arange(size, device=live.device)).flatten(start_dim=1)
     _replace_rewards_and_logs(trainer, rounds, rows)
     return _merge_outputs(trainer, [each.output for each in rounds], rows[trainer.accelerator.process_index])
+
+
+def find_column(chosen: str | None, names: Sequence[str]) -> int | Literal["total"] | None:
+    """The place of the reward function of that name, which may also be `total`."""
+    places = [place for place, name in enumerate(names) if name == chosen]
+    if len(places) == 1:
+        return places[0]
+    if chosen is None or (chosen == "total" and not places):
+        return None if chosen is None else "total"
+    found = "several have" if places else "none has"
+    raise ValueError(
+        f"dynamic_sampling_reward is {chosen!r}, and of the reward functions {', '.join(names)} {found} that "
+        "name; name one of them, or total"
+    )
 
 
 def find_live_rows(estimator: credit.Estimator, args: Any, given: credit.Rollouts) -> Tensor:

@@ -1,19 +1,17 @@
 """Token statistics of sampled completions, from hidden states that TRL's own forward made."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 from torch.nn.functional import pad
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import maybe_gather_lm_head_ctx, use_adapter
+from trl.trainer.utils import use_adapter
 
-import credit
 from credit.adapters import heads
-from credit.adapters.fields import REFERENCE_FIELDS, needs_reference
-from credit.adapters.heads import Head, find_head
+from credit.adapters.fields import REFERENCE_FIELDS, list_shown, needs_reference
+from credit.adapters.heads import Head, find_head, gather_shards, gather_zero3
 from credit.adapters.trl import images
 from credit.adapters.trl.forward import compute_hidden_states, find_base
 from credit.adapters.trl.micro_batches import micro_batches
@@ -36,12 +34,6 @@ def refuse_other_heads(trainer: Any) -> None:
     for model in (trainer.model, reference):
         if model is not None:
             find_head(find_base(trainer, model))
-
-
-def list_shown(estimator: credit.Estimator) -> tuple[str, ...]:
-    """The statistics that `credit.lens` shows, as far as the models that the estimator needs give them."""
-    hidden = () if needs_reference(estimator) else REFERENCE_FIELDS
-    return tuple(name for name in credit.TokenStatistics._fields if name not in hidden)
 
 
 def compute_statistics(
@@ -96,11 +88,11 @@ def _score_rows(
     if set(names) & set(REFERENCE_FIELDS):
         with _reference_model(trainer) as model:
             reference_hidden, reference = _hidden_states(trainer, model, inputs, mask)
-    with _gather_parameters(policy.weight, policy.bias, reference.weight, reference.bias):
+    with gather_zero3(policy.weight, policy.bias, reference.weight, reference.bias):
         chosen = heads.compute_statistics(
             names,
             (policy_hidden, reference_hidden),
-            (_gather_shards(policy), _gather_shards(reference)),
+            (gather_shards(policy), gather_shards(reference)),
             inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
             trainer.temperature,
         )
@@ -134,27 +126,6 @@ def _eval_mode(model: Any, gradient_checkpointing_kwargs: Any) -> Iterator[None]
             yield
     finally:
         model.train(training)
-
-
-@contextmanager
-def _gather_parameters(*parameters: Any) -> Iterator[None]:
-    """Gathers parameters that ZeRO-3 shards, one after the other.
-
-    Given several at once, DeepSpeed waits for the last one only, which is too early for the others on gloo.
-    """
-    with ExitStack() as stack:
-        for parameter in parameters:
-            stack.enter_context(maybe_gather_lm_head_ctx(parameter))
-        yield
-
-
-def _gather_shards(head: Head) -> Head:
-    """The head with its weight and bias whole, which are FSDP 2's shards."""
-
-    def gather(parameter: Any) -> Any:
-        return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-
-    return head._replace(weight=gather(head.weight), bias=gather(head.bias))
 
 
 def _scatter(values: Tensor, mask: Tensor) -> Tensor:

@@ -7,9 +7,8 @@ import numpy as np
 import torch
 
 import credit
-from credit.adapters import traits
+from credit.adapters import rewards, traits
 from credit.adapters.readings import NAME, Reading, find_shared_reading
-from credit.adapters.trl import rewards
 from credit.adapters.trl.processes import own_rows
 from credit.estimators.token_rewards import TokenRewarded
 

@@ -7,6 +7,7 @@ import torch
 from trl import GRPOTrainer
 
 import credit
+from credit.adapters import metrics, rewards
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import needed_statistics
 from credit.adapters.traits import find_filters, weighs_rewards
@@ -15,7 +16,6 @@ from credit.adapters.trl import (
     extra,
     gspo_token,
     losses,
-    metrics,
     model_card,
     options,
     overlong,
@@ -23,7 +23,6 @@ from credit.adapters.trl import (
     reference,
     resuming,
     reward_lists,
-    rewards,
     reweighting,
     rollouts,
     sampling,
@@ -35,7 +34,6 @@ from credit.adapters.trl.processes import own_rows
 from credit.adapters.trl.prompt_stream import PromptStream
 from credit.adapters.trl.settings import parse_estimator
 from credit.adapters.trl.state import CreditState
-from credit.estimators.targets import warn_of_missed_targets
 from credit.several_rewards import find_scored_rows
 
 # To a type checker the mixin has the attributes of the trainer that it is listed before.
@@ -95,8 +93,10 @@ class CreditMixin(Trainer):
     def _set_up_credit(self, estimator: credit.Estimator) -> None:
         """Settles what depends on the trainer that TRL has built."""
         functions = self.reward_func_names[: -1 if overlong.has_penalty(self.args) else None]
-        self.credit.filter_column = rewards.find_column(self.args.dynamic_sampling_reward, functions)
-        rewards.refuse_missing_columns(find_filters(estimator), functions)
+        self.credit.filter_column = sampling.find_column(self.args.dynamic_sampling_reward, functions)
+        rewards.refuse_missing_columns(
+            find_filters(estimator), functions, ", or dynamic_sampling_reward with a name"
+        )
         if weighs_rewards(estimator):
             penalty = overlong.has_penalty(self.args)
             estimator, self.reward_weights = rewards.settle_weights(estimator, self.reward_weights, penalty)
@@ -203,11 +203,7 @@ class CreditMixin(Trainer):
 
     def _log_credit(self, estimator: str, result: credit.Credit, mode: str) -> None:
         """Logs the estimator's metrics as credit/<name>."""
-        values = torch.stack([value.float() for value in result.metrics.values()]).tolist()
-        found = dict(zip(result.metrics, values, strict=True))
-        metrics.refuse_nan_advantages(estimator, found)
-        warn_of_missed_targets(found)
-        for name, value in found.items():
+        for name, value in metrics.read_metrics(estimator, result).items():
             self._metrics[mode][f"credit/{name}"].append(value)
 
     def create_model_card(self, *arguments: Any, **named: Any) -> None:

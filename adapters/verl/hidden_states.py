@@ -10,13 +10,13 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 
 from credit.adapters.fields import REFERENCE_FIELDS
-from credit.adapters.heads import on_hidden_states
+from credit.adapters.heads import on_hidden_states, refuse_other_logits
 from credit.adapters.verl import layout
 from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.whole_heads import find_model, whole_heads
 
 Tensor = torch.Tensor
-ROUNDING = 0.25  # nats: of 16-bit logits below 64, of which verl takes log-probs
+WAY_OUT = "use +algorithm.credit.divergence=binary, or report the model"
 
 
 class Pass(NamedTuple):
@@ -56,23 +56,9 @@ def _forward_step(scored: Pass, step: Any, micro_batch: Any, loss_function: Any,
     with on_hidden_states(find_model(scored.policy), _make_receiver(scored, step, micro_batch, score)):
         loss, output = step(micro_batch, loss_function=loss_function, forward_only=forward_only)
     nested = layout.nest(scored.policy, micro_batch, tokens, found)
-    refuse_other_logits(output["model_output"]["log_probs"], nested["log_probs"])
+    refuse_other_logits(output["model_output"]["log_probs"].values(), nested["log_probs"].values(), WAY_OUT)
     output["model_output"] |= {KEY + name: nested[name] for name in scored.fields}
     return loss, output
-
-
-def refuse_other_logits(theirs: Tensor, ours: Tensor) -> None:
-    """Raises ValueError if the model's log-probs are not those of its hidden states and head.
-
-    A model can do more between the two than `heads.find_head` knows of.
-    """
-    gaps = (theirs.values().float() - ours.values()).abs()
-    gap = gaps[gaps.isfinite()].mean()
-    if gap > ROUNDING:
-        raise ValueError(
-            f"log-probs from the model's hidden states and lm_head are {gap:.3g} nats off verl's own, so its "
-            "logits are made in another way; use +algorithm.credit.divergence=binary, or report the model"
-        )
 
 
 def _make_receiver(scored: Pass, step: Any, micro_batch: Any, score: Any) -> Callable[[Tensor], None]:

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from credit.adapters import memory
-from credit.adapters.heads import Head, compute_statistics
+from credit.adapters.heads import Head, compute_in_slices
 
 Tensor = torch.Tensor
 
@@ -39,14 +38,10 @@ def compute(
     memory_mb: float,
 ) -> dict[str, Tensor]:
     """The statistics [M] of policy and reference, from their hidden states [B, L, D]."""
-    size = memory.count_within(memory_mb, memory.tile_bytes(len(heads[0].weight)))
     rows = (x[0] if tokens.mask is None else x[tokens.mask] for x in hidden)
-    parts = zip(*(x.split(size) for x in (*rows, tokens.ids, tokens.temperature)), strict=True)
-    found = [
-        compute_statistics(names, (ours, theirs), heads, ids, temperature)
-        for ours, theirs, ids, temperature in parts
-    ]
-    return {name: torch.cat([part[name] for part in found]) for name in names}
+    return compute_in_slices(
+        names, (next(rows), next(rows)), heads, tokens.ids, tokens.temperature, memory_mb
+    )
 
 
 def nest(engine: Any, micro_batch: Any, tokens: Tokens, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

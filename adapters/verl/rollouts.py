@@ -14,8 +14,10 @@ import torch
 import credit
 from credit.adapters import rules
 from credit.adapters.fields import LOGGED, measure_logged
-from credit.adapters.verl import rewards, sessions, settings, turns
+from credit.adapters.sessions import assign_credit, select_rows
+from credit.adapters.verl import rewards, settings, turns
 from credit.adapters.verl.hooks import FRAMEWORK
+from credit.adapters.verl.sessions import find_last_rows
 from credit.fields import replace_arrays
 from credit.several_rewards import find_scored_rows
 
@@ -108,15 +110,16 @@ def _assign_credit(
     """Advantages and returns [N, T] of the rows that are no padding, and 0 in the others."""
     real = torch.tensor([row for row, padding in enumerate(step.padding) if not padding], dtype=torch.long)
     keys = [step.keys[row] for row in real] if step.keys else None
-    chosen = sessions.select_rows(rollouts, real)
+    chosen = select_rows(rollouts, real)
     if chosen.token_rewards is not None:
         before = (chosen.mask if step.mask is None else step.mask[real]).bool()
         chosen = _count_rejected(estimator, chosen, before)
-    result = sessions.assign_credit(estimator, chosen, keys)
+    last = find_last_rows(keys, len(chosen.mask))
+    result = assign_credit(estimator, chosen, last)
     scored = find_scored_rows(chosen.rewards)
     seen = chosen.mask.bool() & scored[:, None]
     step.valid = torch.ones(len(rollouts.mask), dtype=torch.bool)
-    step.valid[real] = scored[sessions.find_last_rows(keys, len(scored))].cpu()
+    step.valid[real] = scored[last].cpu()
     logged = {name: array[real] for name, array in step.fields.items() if name in LOGGED}
     step.metrics |= _to_floats(result.metrics | measure_logged(logged, seen))
     returns = estimator.returns(chosen)

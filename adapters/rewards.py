@@ -1,23 +1,22 @@
-"""The rewards of TRL's reward functions as an estimator takes them: one per response, or one per function."""
+"""The rewards of reward functions as an estimator takes them: one per response, or one per function."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 import credit
-from credit.adapters.traits import find_weigher, set_reward_weights, weighs_rewards
+from credit.adapters.traits import find_filters, find_weigher, set_reward_weights, weighs_rewards
 from credit.several_rewards import sum_given
 
 Tensor = torch.Tensor
 
 
 def settle_weights(
-    estimator: credit.Estimator, weights: Tensor, penalty: bool
+    estimator: credit.Estimator, weights: Tensor, penalty: bool = False
 ) -> tuple[credit.Estimator, Tensor]:
-    """The estimator and TRL with the same weights [K] of the rewards: the estimator's own if it has some.
+    """The estimator and the trainer with the same weights [K] of the rewards: the estimator's if it has some.
 
-    With `penalty` TRL's last function is the overlong penalty, for which the user gives no weight.
+    With `penalty` the last function is an overlong penalty, for which the user gives no weight.
     """
     own: Sequence[float] | None = getattr(find_weigher(estimator), "reward_weights", None)
     if own is not None:
@@ -31,27 +30,13 @@ def settle_weights(
     return set_reward_weights(estimator, weights.tolist()), weights
 
 
-def find_column(chosen: str | None, names: Sequence[str]) -> int | Literal["total"] | None:
-    """The place of the reward function of that name, which may also be `total`."""
-    places = [place for place, name in enumerate(names) if name == chosen]
-    if len(places) == 1:
-        return places[0]
-    if chosen is None or (chosen == "total" and not places):
-        return None if chosen is None else "total"
-    found = "several have" if places else "none has"
-    raise ValueError(
-        f"dynamic_sampling_reward is {chosen!r}, and of the reward functions {', '.join(names)} {found} that "
-        "name; name one of them, or total"
-    )
-
-
-def refuse_missing_columns(filters: Sequence[int | str], names: Sequence[str]) -> None:
+def refuse_missing_columns(filters: Sequence[int | str], names: Sequence[str], way_out: str = "") -> None:
     """A ValueError for a `filter_by` that counts beyond the reward functions."""
     for column in filters:
         if isinstance(column, int) and column >= len(names):
             raise ValueError(
                 f"filter_by={column} counts the reward functions {', '.join(names)} from 0; expected "
-                f"0..{len(names) - 1}, or dynamic_sampling_reward with a name"
+                f"0..{len(names) - 1}{way_out}"
             )
 
 
@@ -61,6 +46,13 @@ def combine_rewards(estimator: credit.Estimator, rewards: Tensor, weights: Tenso
     The sum is weighted by `weights` [K], and NaN where a row has no reward.
     """
     return rewards if weighs_rewards(estimator) else sum_rewards(rewards, weights)
+
+
+def select_deciding(estimator: credit.Estimator, rewards: Tensor, weights: Tensor) -> Tensor:
+    """The rewards [N] or [N, K] by which the estimator keeps groups, of those of all functions [N, K]."""
+    if any(column != "total" for column in find_filters(estimator)):
+        return rewards
+    return combine_rewards(estimator, flatten_weightless(rewards, weights), weights)
 
 
 def sum_rewards(rewards: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,74 @@
+"""ms-swift's pipeline, extended by checks before a model is loaded and by the reference."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from swift.arguments import RLHFArguments
+from swift.pipelines.train.rlhf import SwiftRLHF
+from swift.pipelines.train.sft import SwiftSft
+from swift.trainers import TrainerFactory
+
+import credit
+from credit.adapters.fields import needs_reference
+from credit.adapters.swift import options
+
+TRAINER = "credit.adapters.swift.trainer.CreditGRPOTrainer"
+REFERENCE = "credit_reference"  # the attribute of ms-swift's arguments for the reference that the user names
+
+_installed: list[credit.Estimator] = []
+
+
+def install(estimator: credit.Estimator) -> None:
+    """Lets runs of ms-swift in this process take their advantages from the estimator."""
+    TrainerFactory.TRAINER_MAPPING["grpo"] = TRAINER
+    if not _installed:
+        _extend(RLHFArguments, "_check_grpo", _keep_reference)
+        _extend(SwiftRLHF, "_prepare_model_tokenizer", _prepare)
+        _extend(SwiftSft, "_prepare_model_tokenizer", _refuse_other_training)
+    _installed[:] = [estimator]
+
+
+def _extend(kind: type, name: str, before: Callable[[Any], None]) -> None:
+    """Calls `before` with the object before each call of its class's function."""
+    function = getattr(kind, name)
+
+    @wraps(function)
+    def extended(self: Any, *positional: Any, **named: Any) -> Any:
+        before(self)
+        return function(self, *positional, **named)
+
+    setattr(kind, name, extended)
+
+
+def _keep_reference(args: Any) -> None:
+    """Remembers the reference that the user names, which ms-swift forgets where its loss has no KL term."""
+    setattr(args, REFERENCE, (args.ref_model, args.ref_model_type, args.ref_model_revision))
+
+
+def _prepare(pipeline: Any) -> None:
+    """Refuses what cannot work with the estimator, and names the reference that it needs."""
+    args, estimator = pipeline.args, _installed[0]
+    _refuse_other_type(args)
+    options.refuse(estimator, args)
+    if needs_reference(estimator) and args.tuner_type == "full" and args.ref_model is None:
+        named, kind, revision = getattr(args, REFERENCE, (None, None, None))
+        # As ms-swift does where its loss has a KL term.
+        args.ref_model = named or args.model
+        args.ref_model_type = kind or args.model_type
+        args.ref_model_revision = revision or args.model_revision
+
+
+def _refuse_other_training(pipeline: Any) -> None:
+    if not isinstance(pipeline, SwiftRLHF):
+        _refuse_other_type(pipeline.args)
+
+
+def _refuse_other_type(args: Any) -> None:
+    kind = getattr(args, "rlhf_type", None)
+    if kind != "grpo":
+        found = "no RLHF" if kind is None else f"--rlhf_type {kind}"
+        raise ValueError(
+            f"train_with names {_installed[0].name} for `swift rlhf --rlhf_type grpo`, and this run is "
+            f"{found}, which has no such advantages; leave that plugin out"
+        )
