@@ -2,7 +2,8 @@
 
 `make quick` installs core's environment and runs the session quick: style, types, and the essentials on
 numpy and torch.
-`make test` runs the sessions core, verl, trl, tunix and openrlhf, two at a time, without the slow tests.
+`make test` runs the sessions core, verl, trl, tunix, openrlhf and swift, two at a time, without the slow
+tests.
 `make trl-releases` runs what may differ between TRL's releases in each of them.
 `make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
 `nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
@@ -23,7 +24,7 @@ TRL_RELEASES = [
 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.allow_parallel = True
-FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf")
+FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf", "swift")
 nox.options.sessions = ["core", *FRAMEWORKS]
 
 # The style, the types and these tests take less than two minutes on two cores.
@@ -138,6 +139,14 @@ def openrlhf(session: nox.Session) -> None:
     session.env["DS_BUILD_OPS"] = "0"  # DeepSpeed's compiled operators are for GPUs
     install(session, "openrlhf", "setuptools", "wheel")
     run_framework_tests(session, "tests/openrlhf")
+
+
+@nox.session
+def swift(session: nox.Session) -> None:
+    """ms-swift's command line on a CPU with our estimators, on a tiny model."""
+    # The pins hold two thirds of what ms-swift asks for: these runs call no hub, server or tracker.
+    install(session, "swift")
+    run_framework_tests(session, "tests/swift")
 
 
 @nox.session

@@ -94,13 +94,14 @@ def read_attributes(folder, owner):
                     yield node.attr
 
 
-def test_the_options_that_trls_adapter_reads_are_in_its_table():
-    folder = ROOT / "adapters/trl"
+@pytest.mark.parametrize("adapter", ["trl", "swift"])
+def test_the_options_that_an_adapter_reads_are_in_its_table(adapter):
+    folder, place = ROOT / "adapters" / adapter, f"OPTIONS in adapters/{adapter}/hooks.py"
     settings = ast.walk(ast.parse((folder / "settings.py").read_text()))
     own = {node.target.id for node in settings if isinstance(node, ast.AnnAssign)}
-    read, listed = set(read_attributes(folder, "args")), set(load_hooks("trl").OPTIONS.split())
-    assert not read - own - listed, "add them to OPTIONS in adapters/trl/hooks.py"
-    assert not listed - read - own, "no code reads them: take them out of OPTIONS in adapters/trl/hooks.py"
+    read, listed = set(read_attributes(folder, "args")), set(load_hooks(adapter).OPTIONS.split())
+    assert not read - own - listed, f"add them to {place}"
+    assert not listed - read - own, f"no code reads them: take them out of {place}"
 
 
 def pins(name):

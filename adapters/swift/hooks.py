@@ -25,14 +25,17 @@ FRAMEWORK = Framework(
 
 # The options that the adapter reads; tests/test_adapters.py compares them with the code.
 OPTIONS = (
-    "advantage_estimator advantage_reweight beta delta epsilon epsilon_high importance_sampling_level "
-    "kl_in_reward loss_type max_completion_length num_generations output_dir reward_weights "
-    "rollout_importance_sampling_mode rollout_importance_sampling_threshold scale_rewards "
-    "sdar_loss_coef tau_neg tau_pos top_entropy_quantile use_liger_kernel use_vllm"
+    "advantage_estimator advantage_reweight beta delta epsilon epsilon_high eval_strategy "
+    "gradient_accumulation_steps gradient_checkpointing_kwargs importance_sampling_level kl_in_reward "
+    "loss_type max_completion_length model model_revision model_type num_generations output_dir ref_model "
+    "ref_model_revision ref_model_type reward_weights rollout_importance_sampling_mode "
+    "rollout_importance_sampling_threshold scale_rewards sdar_loss_coef sequence_parallel_size "
+    "steps_per_generation tau_neg tau_pos teacher_model teacher_model_server temperature tuner_type "
+    "use_liger_kernel use_vllm"
 )
 
 FUNCTIONS: FunctionTable = {
-    "swift.rlhf_trainers.arguments:GRPOConfig": OPTIONS,
+    "swift.arguments:RLHFArguments": OPTIONS,
     "swift.rlhf_trainers.grpo_trainer:GRPOTrainer": {
         "__init__": "self model ref_model reward_model reward_funcs _args kwargs",
         "_score_completions": "self samples",
@@ -41,6 +44,7 @@ FUNCTIONS: FunctionTable = {
         "_get_per_token_logps_and_entropies": "self model model_inputs grpo_batch compute_entropy "
         "origin_data",
         "_get_per_token_logps_and_entropies_single": "self model model_inputs grpo_batch compute_entropy",
+        "_get_logps_via_sp": "self model model_inputs grpo_batch logits_to_keep input_ids compute_entropy",
         "compute_std": "self samples rewards_per_func",
         "null_ref_context": "self",
         "split_by_mini_batches": "self samples",
@@ -51,10 +55,12 @@ FUNCTIONS: FunctionTable = {
         "pad_logps_back_to_batch": "logps_rmpad position_ids logits_to_keep batch_size seq_lengths dtype "
         "pad_value",
     },
-    "swift.arguments:RLHFArguments": {"_check_grpo": "self"},
+    "swift.arguments.rlhf_args:RLHFArguments": {"_check_grpo": "self"},
     "swift.pipelines.train.rlhf:SwiftRLHF": {"_prepare_model_tokenizer": "self"},
     "swift.pipelines.train.sft:SwiftSft": {"_prepare_model_tokenizer": "self kwargs"},
     "swift.trainers:TrainerFactory.TRAINER_MAPPING": {},
     "swift.trainers:disable_gradient_checkpointing": {},
-    "swift.sequence_parallel:sequence_parallel.sp_world_size": {},
+    "swift.sequence_parallel:sequence_parallel.world_size": {},
+    "swift.sequence_parallel:sequence_parallel.__class__.sp_rank": {},
+    "swift.sequence_parallel:sequence_parallel.__class__.sp_group": {},
 }

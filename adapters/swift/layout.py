@@ -73,3 +73,8 @@ def join_ranks(trainer: Any, values: Tensor, own: Tensor) -> Tensor:
 def splits_sequences(trainer: Any) -> bool:
     """Whether each rank has a part of every sequence (--sequence_parallel_size)."""
     return bool(trainer.template.sequence_parallel_size > 1)
+
+
+def count_padding(trainer: Any, input_ids: Tensor) -> int:
+    """How many columns ms-swift adds behind padded rows [B, L], so that each rank gets as many of them."""
+    return 0 if trainer.template.padding_free else -input_ids.shape[1] % int(sequence_parallel.world_size)

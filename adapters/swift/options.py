@@ -35,9 +35,7 @@ def refuse(estimator: credit.Estimator, args: Any) -> None:
         )
     own_weights = getattr(traits.find_weigher(estimator), "reward_weights", None)
     if own_weights is not None and args.reward_weights is not None:
-        raise ValueError(
-            f"reward weights are given twice, by --reward_weights and to {estimator.name}; leave one out"
-        )
+        raise ValueError(f"--reward_weights is given, and {estimator.name} has its own; leave one out")
     if not args.temperature > 0:
         raise ValueError(
             f"--temperature {args.temperature} samples greedily, so that all completions of a prompt are the "

@@ -14,42 +14,46 @@ from credit.adapters.fields import needs_reference
 from credit.adapters.swift import options
 
 TRAINER = "credit.adapters.swift.trainer.CreditGRPOTrainer"
+EXTENDED = "credit_extended"  # the attribute of a function of ms-swift's that is extended
 REFERENCE = "credit_reference"  # the attribute of ms-swift's arguments for the reference that the user names
 
-_installed: list[credit.Estimator] = []
+_installed: list[credit.Estimator] = []  # at most one
 
 
 def install(estimator: credit.Estimator) -> None:
     """Lets runs of ms-swift in this process take their advantages from the estimator."""
     TrainerFactory.TRAINER_MAPPING["grpo"] = TRAINER
-    if not _installed:
-        _extend(RLHFArguments, "_check_grpo", _keep_reference)
-        _extend(SwiftRLHF, "_prepare_model_tokenizer", _prepare)
-        _extend(SwiftSft, "_prepare_model_tokenizer", _refuse_other_training)
+    _extend(RLHFArguments, "_check_grpo", _keep_reference)
+    _extend(SwiftRLHF, "_prepare_model_tokenizer", _prepare)
+    _extend(SwiftSft, "_prepare_model_tokenizer", _refuse_other_training)
     _installed[:] = [estimator]
 
 
-def _extend(kind: type, name: str, before: Callable[[Any], None]) -> None:
-    """Calls `before` with the object before each call of its class's function."""
+def _extend(kind: type, name: str, before: Callable[[Any, credit.Estimator], None]) -> None:
+    """Calls `before` with the object and the estimator before each call of its class's function, once."""
     function = getattr(kind, name)
+    if hasattr(function, EXTENDED):
+        return
 
     @wraps(function)
     def extended(self: Any, *positional: Any, **named: Any) -> Any:
-        before(self)
+        for estimator in _installed:
+            before(self, estimator)
         return function(self, *positional, **named)
 
+    setattr(extended, EXTENDED, True)
     setattr(kind, name, extended)
 
 
-def _keep_reference(args: Any) -> None:
+def _keep_reference(args: Any, _: credit.Estimator) -> None:
     """Remembers the reference that the user names, which ms-swift forgets where its loss has no KL term."""
     setattr(args, REFERENCE, (args.ref_model, args.ref_model_type, args.ref_model_revision))
 
 
-def _prepare(pipeline: Any) -> None:
+def _prepare(pipeline: Any, estimator: credit.Estimator) -> None:
     """Refuses what cannot work with the estimator, and names the reference that it needs."""
-    args, estimator = pipeline.args, _installed[0]
-    _refuse_other_type(args)
+    args = pipeline.args
+    _refuse_other_type(args, estimator)
     options.refuse(estimator, args)
     if needs_reference(estimator) and args.tuner_type == "full" and args.ref_model is None:
         named, kind, revision = getattr(args, REFERENCE, (None, None, None))
@@ -59,16 +63,16 @@ def _prepare(pipeline: Any) -> None:
         args.ref_model_revision = revision or args.model_revision
 
 
-def _refuse_other_training(pipeline: Any) -> None:
+def _refuse_other_training(pipeline: Any, estimator: credit.Estimator) -> None:
     if not isinstance(pipeline, SwiftRLHF):
-        _refuse_other_type(pipeline.args)
+        _refuse_other_type(pipeline.args, estimator)
 
 
-def _refuse_other_type(args: Any) -> None:
+def _refuse_other_type(args: Any, estimator: credit.Estimator) -> None:
     kind = getattr(args, "rlhf_type", None)
     if kind != "grpo":
         found = "no RLHF" if kind is None else f"--rlhf_type {kind}"
         raise ValueError(
-            f"train_with names {_installed[0].name} for `swift rlhf --rlhf_type grpo`, and this run is "
+            f"train_with names {estimator.name} for `swift rlhf --rlhf_type grpo`, and this run is "
             f"{found}, which has no such advantages; leave that plugin out"
         )

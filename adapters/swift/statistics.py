@@ -101,7 +101,8 @@ def score(trainer: Any, scoring: Scoring, model: Any, mask: Tensor, run: Callabl
     if as_reference and not scoring.compares:
         return run()
     forward = Forward(len(mask))
-    if _drops_out(trainer, model, adapted=not as_reference):
+    adapted = not as_reference or trainer.ref_adapter_name is not None
+    if _drops_out(trainer, model, adapted):
         found = run()
         with scoring.timed(), _eval_mode(model), _captured(scoring, forward):
             forward.log_probs = run()[0]

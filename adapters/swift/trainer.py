@@ -15,7 +15,16 @@ from credit.adapters import metrics, rewards
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import LOGGED, add_logged, list_shown, measure_logged, needed_statistics
 from credit.adapters.sessions import assign_credit
-from credit.adapters.swift import options, records, reference, rollouts, sampling, settings, statistics
+from credit.adapters.swift import (
+    layout,
+    options,
+    records,
+    reference,
+    rollouts,
+    sampling,
+    settings,
+    statistics,
+)
 from credit.adapters.swift.hooks import FRAMEWORK
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.several_rewards import find_scored_rows
@@ -120,6 +129,27 @@ class CreditGRPOTrainer(GRPOTrainer):
         compute = super()._get_per_token_logps_and_entropies_single
         with statistics.capture(self, model, model_inputs, grpo_batch, self.credit.scoring):
             return compute(model, model_inputs, grpo_batch, compute_entropy)
+
+    def _get_logps_via_sp(
+        self,
+        model: Any,
+        model_inputs: Any,
+        grpo_batch: Any,
+        logits_to_keep: int,
+        input_ids: Tensor,
+        compute_entropy: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """ms-swift's own, but for rows whose length the ranks do not divide.
+
+        It pads them at their end and then counts from there, so that its log-probs are those of other tokens.
+        """
+        padding = layout.count_padding(self, input_ids)
+        compute = super()._get_logps_via_sp
+        found, entropies = compute(
+            model, model_inputs, grpo_batch, logits_to_keep + padding, input_ids, compute_entropy
+        )
+        width = found.shape[1] - padding
+        return found[:, :width], None if entropies is None else entropies[:, :width]
 
     @contextmanager
     def null_ref_context(self) -> Iterator[None]:

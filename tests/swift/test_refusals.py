@@ -1,0 +1,259 @@
+"""What is refused before a model is loaded, what is let through, and the lines of log at the start."""
+
+import sys
+from types import ModuleType
+from typing import Literal
+
+import pytest
+from swift.pipelines import sft_main
+from swift.pipelines.train.rlhf import SwiftRLHF
+
+import credit
+from credit.adapters.swift import options, pipeline, settings, train_with
+
+DGPO = credit.DGPO(tau=0.05)
+
+
+class Loaded(Exception):
+    """Ends a run where it would load a model."""
+
+
+@pytest.fixture
+def check(command, monkeypatch):
+    """The arguments of a run as they are when it would load its first model."""
+
+    def run(estimator=DGPO, **changed):
+        monkeypatch.setattr(settings, "_chosen", [])
+        monkeypatch.setattr(pipeline, "_installed", [])
+        train_with(estimator)
+        with monkeypatch.context() as patch:
+
+            def stop(self, *_):
+                raise Loaded(self.args)
+
+            patch.setattr(SwiftRLHF, "_prepare_single_model", stop)
+            with pytest.raises(Loaded) as stopped:
+                SwiftRLHF(command(**changed))
+        return stopped.value.args[0]
+
+    return run
+
+
+REFUSED = {
+    "another estimator": ({"advantage_estimator": "rloo"}, "--advantage_estimator rloo is another way"),
+    "rlsd": (
+        {"advantage_reweight": "rlsd", "rlsd_lambda": 0.5},
+        "--advantage_reweight rlsd is another way to give tokens their advantages than dgpo",
+    ),
+    "sdar": ({"sdar_loss_coef": 0.1}, "--sdar_loss_coef 0.1 is another way"),
+    "a teacher's server": (
+        {"teacher_model_server": "http://localhost:1"},
+        "--teacher_model or --teacher_model_server",
+    ),
+    "kl in the reward": ({"kl_in_reward": "true"}, "--kl_in_reward true has no effect with dgpo, which gets"),
+    "no scaling": ({"scale_rewards": "none"}, "--scale_rewards none contradicts dgpo.*dr_grpo"),
+    "scaling by the batch": ({"scale_rewards": "batch"}, "--scale_rewards batch contradicts dgpo.*lite_ppo"),
+    "scaling of each reward": ({"scale_rewards": "gdpo"}, "--scale_rewards gdpo contradicts dgpo.*gdpo"),
+    "one ratio per response": (
+        {"importance_sampling_level": "sequence"},
+        "--importance_sampling_level sequence gives all tokens.*sequence_token",
+    ),
+    "the loss real": ({"loss_type": "real"}, "--scale_rewards none contradicts dgpo"),
+    "greedy sampling": ({"temperature": 0}, "--temperature 0.0 samples greedily"),
+    "ray": ({"use_ray": "true"}, "--use_ray true builds the trainer in other processes"),
+    "evaluation of split sequences": (
+        {
+            "sequence_parallel_size": 2,
+            "eval_strategy": "steps",
+            "val_dataset": "own",
+            "num_generations_eval": 1,
+        },
+        "with --sequence_parallel_size 2 ms-swift evaluates a part of the completions",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_options_that_cannot_work_are_refused_before_a_model_is_loaded(check, models, name):
+    changed, message = REFUSED[name]
+    given = {key: models / "data.jsonl" if value == "own" else value for key, value in changed.items()}
+    with pytest.raises(ValueError, match=message):
+        check(**given)
+
+
+def test_liger_is_refused_where_tokens_differ(check):
+    """ms-swift's own check asks for liger-kernel, which needs a GPU; so the option is set behind it."""
+    args = check()
+    args.use_liger_kernel = True
+    with pytest.raises(
+        ValueError, match="--use_liger_kernel true averages the advantages.*token weights of dgpo"
+    ):
+        options.refuse(DGPO, args)
+    options.refuse(credit.GRPO(), args)
+
+
+def test_the_loss_real_is_refused_where_tokens_differ(check):
+    args = check()
+    args.loss_type = "real"
+    with pytest.raises(ValueError, match="--loss_type real averages the advantages"):
+        options.refuse(DGPO, args)
+
+
+ESTIMATORS = {
+    "remax": ("remax", "remax needs baseline_rewards, which ms-swift does not provide"),
+    "a part of a mix": (
+        credit.Mix(parts=[(1.0, credit.get("gdpo")), (1.0, credit.GRPO())]),
+        "passes on one reward per completion",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_estimators_that_cannot_be_fed_are_refused(check, name):
+    estimator, message = ESTIMATORS[name]
+    with pytest.raises(ValueError, match=message):
+        check(estimator)
+
+
+def test_log_probs_of_the_engine_need_vllm(check):
+    class Sampled(credit.Estimator):
+        name: Literal["sampled_of_swift"] = "sampled_of_swift"
+
+        @property
+        def needs(self):
+            return ("rollout_log_probs",)
+
+    with pytest.raises(ValueError, match="sampled_of_swift needs rollout_log_probs.*--use_vllm true"):
+        check(Sampled())
+
+
+def test_weights_of_rewards_are_given_once(check):
+    estimator = credit.get("gdpo", reward_weights=[1.0, 0.5])
+    given = {"reward_funcs": ["digits", "letters"], "reward_weights": [1, 1]}
+    with pytest.raises(ValueError, match="--reward_weights is given, and gdpo has its own"):
+        check(estimator, **given)
+
+
+LET_THROUGH = [
+    {"importance_sampling_level": "sequence_token"},
+    {"scale_rewards": "group"},
+    {"loss_type": "dapo", "epsilon_high": 0.28},
+    {"off_policy_sequence_mask_delta": 0.1},
+    {"top_entropy_quantile": 0.5},
+    {"kl_in_reward": "true", "beta": 0},
+    {"dynamic_sample": "true"},
+    {"overlong_filter": "true"},
+]
+
+
+@pytest.mark.parametrize("changed", LET_THROUGH)
+def test_options_that_can_work_are_the_users(check, changed):
+    check(**changed)
+
+
+@pytest.mark.parametrize("estimator", [credit.get("dr_grpo"), credit.get("rloo")])
+def test_an_agreeing_scaling_is_let_through(check, estimator):
+    check(estimator, beta=0.04, scale_rewards="none")
+
+
+def test_the_reference_is_the_model_or_what_the_user_names(check, models):
+    args = check(beta=0)
+    assert (args.ref_model, args.ref_model_type) == (str(models / "model"), "qwen2")
+    args = check(beta=0, ref_model=models / "reference", ref_model_type="qwen2")
+    assert args.ref_model == str(models / "reference")
+
+
+def test_without_a_comparison_no_reference_is_loaded(train):
+    assert train(credit.get("entropy_shaped"), beta=0, max_steps=1).trainer.ref_model is None
+
+
+def test_a_data_set_for_a_teacher_is_refused(train, models, tmp_path):
+    lines = (models / "data.jsonl").read_text().splitlines()
+    path = tmp_path / "taught.jsonl"
+    path.write_text("".join(line[:-1] + ', "teacher_prompt": "the answer"}\n' for line in lines))
+    with pytest.raises(ValueError, match="column 'teacher_prompt' makes ms-swift distil from a teacher"):
+        train(DGPO, dataset=path)
+
+
+def test_other_training_is_refused(check, command, models, monkeypatch):
+    with pytest.raises(
+        ValueError, match="for `swift rlhf --rlhf_type grpo`, and this run is --rlhf_type gkd"
+    ):
+        check(rlhf_type="gkd", reward_funcs=None, num_generations=None)
+    given = ["--model", models / "model", "--dataset", models / "data.jsonl", "--use_hf", "true"]
+    given += ["--model_type", "qwen2", "--template", "qwen2_5", "--check_model", "false"]
+    with pytest.raises(ValueError, match="and this run is no RLHF"):
+        sft_main(list(map(str, given)))
+
+
+def test_megatrons_command_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "swift.megatron", ModuleType("swift.megatron"))
+    with pytest.raises(RuntimeError, match="this is ms-swift's Megatron command"):
+        train_with("grpo")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"estimator": "dgpoo"}, "unknown estimator"),
+        ({"estimator": {"name": "dgpo", "tau": -1}}, "tau"),
+        ({"estimator": "grpo", "record_steps": 0}, "record_steps is 0; expected 1 or more"),
+        ({"estimator": "grpo", "record_completions": 0}, "record_completions is 0"),
+        (
+            {"estimator": "grpo", "statistics_memory_mb": 0},
+            "statistics_memory_mb is 0; expected a positive number",
+        ),
+    ],
+)
+def test_wrong_settings_are_errors_of_the_plugin(monkeypatch, given, message):
+    monkeypatch.setattr(settings, "_chosen", [])
+    with pytest.raises(ValueError, match=message):
+        train_with(**given)
+
+
+def test_one_estimator_is_named(monkeypatch):
+    monkeypatch.setattr(settings, "_chosen", [])
+    monkeypatch.setattr(pipeline, "_installed", [])
+    train_with("dgpo")
+    train_with(credit.DGPO())  # a data loader's worker runs the plugin again
+    with pytest.raises(ValueError, match="train_with was called before, with DGPO.*GRPO"):
+        train_with("grpo")
+
+
+def test_a_trainer_without_an_estimator_says_so(monkeypatch):
+    monkeypatch.setattr(settings, "_chosen", [])
+    with pytest.raises(RuntimeError, match="call credit.adapters.swift.train_with"):
+        settings.chosen()
+
+
+def test_the_log_names_the_estimator_and_the_loss_options_that_differ(train, caplog):
+    train(DGPO, beta=0.04, max_steps=1)
+    lines = [record.getMessage() for record in caplog.records if record.name == "credit"]
+    assert any(
+        line.startswith("ms-swift trains with dgpo: tau=0.05 (default 0.5)") and "hidden states" in line
+        for line in lines
+    )
+    assert any(
+        "ms-swift's loss options are used as they are" in line and "beta=0.04 (0.0)" in line for line in lines
+    )
+
+
+def test_a_run_by_the_papers_options_has_nothing_to_report(train, caplog):
+    train("dapo", beta=0, loss_type="dapo", epsilon_high=0.28, max_steps=1)
+    assert not [line for line in caplog.messages if "loss options are used as they are" in line]
+
+
+def test_a_reference_that_is_another_model_is_reported(train, models):
+    """An adapter that began with trained weights: without it the policy is another model."""
+    lora = {"tuner_type": "lora", "target_modules": "all-linear", "beta": 0}
+    first = train(DGPO, save_strategy="steps", save_steps=2, learning_rate=1e-2, **lora)
+    adapters = first.output / "checkpoint-2"
+    with pytest.warns(UserWarning, match="before the first step the policy deviates.*--ref_adapters"):
+        train(DGPO, adapters=adapters, output_dir=first.output / "second", max_steps=1, **lora)
+    named = train(DGPO, adapters=adapters, ref_adapters=adapters, output_dir=first.output / "third", **lora)
+    assert named.metric("credit/deviation_max")[0] == 0.0
+
+
+def test_a_head_with_an_adapter_is_refused(train):
+    with pytest.raises(ValueError, match="lm_head"):
+        train(DGPO, tuner_type="lora", target_modules=["q_proj", "lm_head"], beta=0)
