@@ -58,7 +58,7 @@ def leave_loss(trainer: Any, batch: Batch, stays: Tensor, own: Tensor) -> float:
     for each, row in zip(batch.batches, kept, strict=True):
         each.completion_mask = each.completion_mask & row.bool()
     count = sum(each.completion_mask.sum() for each in batch.batches)
-    whole = trainer.accelerator.gather(count.float()).sum()
+    whole = trainer.accelerator.gather(count.float()).sum().clamp(min=1.0)  # ms-swift divides by it as it is
     for each in batch.batches:
         each.num_items_in_batch = whole
     return len(stays) / max(int(stays.sum()), 1) if trainer.loss_type in ROW_MEANS else 1.0

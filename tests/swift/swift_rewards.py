@@ -36,4 +36,19 @@ class Constant(ORM):
         return [1.0 if number % 2 == 0 else share for number, share in zip(place, shares, strict=True)]
 
 
+class Equal(ORM):
+    """1 for every completion."""
+
+    def __call__(self, completions, **columns):
+        return [1.0] * len(completions)
+
+
+class Missing(ORM):
+    """No completion has a reward."""
+
+    def __call__(self, completions, **columns):
+        return [None] * len(completions)
+
+
 orms |= {"digits": Digits, "letters": Letters, "unscored": Unscored, "constant": Constant}
+orms |= {"equal": Equal, "missing": Missing}

@@ -76,6 +76,15 @@ def test_groups_without_signal_leave_dapos_loss(train):
     assert witness.metric("credit/dropped_groups") == [np.mean(rows) for rows in dropped]
 
 
+@pytest.mark.parametrize("loss_type", [*LOSS_TYPES, "cispo"])
+@pytest.mark.parametrize(("estimator", "reward"), [("dapo", "equal"), ("dgpo", "missing")])
+def test_a_batch_without_any_row_in_the_loss_leaves_the_weights_finite(train, estimator, reward, loss_type):
+    witness = train(estimator, reward_funcs=reward, loss_type=loss_type, beta=0)
+    assert all(all(rows_without_loss(batch)) for batch in witness.batches)
+    assert witness.metric("grad_norm") == [0.0, 0.0]
+    assert witness.weights().isfinite().all()
+
+
 def test_grpo_keeps_groups_without_signal(train):
     witness = train("grpo", reward_funcs="constant", beta=0, max_steps=4)
     assert not any(any(rows_without_loss(batch)) for batch in witness.batches)
