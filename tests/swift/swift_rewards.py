@@ -51,4 +51,15 @@ class Missing(ORM):
 
 
 orms |= {"digits": Digits, "letters": Letters, "unscored": Unscored, "constant": Constant}
-orms |= {"equal": Equal, "missing": Missing}
+class ByRequest(ORM):
+    """The same for all samples of a trajectory: how many others began before it, counted anew after four."""
+
+    def __init__(self, *positional, **named):
+        super().__init__(*positional, **named)
+        self.seen = {}
+
+    def __call__(self, completions, request_id, **columns):
+        return [float(self.seen.setdefault(each, len(self.seen)) % 4) for each in request_id]
+
+
+orms |= {"equal": Equal, "missing": Missing, "by_request": ByRequest}
