@@ -142,13 +142,15 @@ def test_nothing_is_importable_under_a_folders_bare_name():
     assert not {name.split(".")[0] for name in SETUPTOOLS["packages"]} & set(LINKED)
 
 
-# What each environment of noxfile.py has to hold; OpenRLHF's and Tunix's leave some of what those ask for out.
+# What each environment of noxfile.py has to hold; OpenRLHF's, Tunix's and ms-swift's leave some of what those ask
+# for out.
 ENVIRONMENTS = {
     "core": ("test", "torch", "jax"),
     "trl": ("trl", "demo", "study"),
     "verl": ("verl",),
     "openrlhf": ("openrlhf",),
     "tunix": ("tunix",),
+    "swift": ("swift",),
 }
 
 
