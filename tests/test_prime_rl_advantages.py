@@ -1,6 +1,6 @@
 """The example for prime-rl, in prime-rl's own algorithm classes; it runs where they are on the path.
 
-git -C prime-rl apply .../examples/loops/prime_rl.patch    (release 0.8.0, with the verifiers that it pins)
+git -C prime-rl apply .../examples/loops/prime_rl.patch    (commit 559b447, with the verifiers that it pins)
 PYTHONPATH=prime-rl/src:prime-rl/packages/prime-rl-configs/src pytest -W default tests/test_prime_rl_advantages.py
 """
 
