@@ -15,7 +15,7 @@ from transformers import (
     RecurrentGemmaForCausalLM,
 )
 
-from credit.adapters.heads import find_head
+from credit.adapters.heads import find_head, refuse_other_logits
 from credit.adapters.verl import hidden_states, logits_hook, statistics
 
 
@@ -110,10 +110,12 @@ def test_fused_kernels_on_a_shard_of_the_head_are_refused_by_the_worker(tmp_path
 
 
 def test_log_probs_that_are_not_the_models_are_an_error():
-    own = torch.nested.nested_tensor_from_jagged(torch.linspace(-9, -1, 8), torch.tensor([0, 3, 8]))
-    hidden_states.refuse_other_logits(own.bfloat16(), own)
-    with pytest.raises(ValueError, match="2 nats off verl's own, so its logits are made in another way"):
-        hidden_states.refuse_other_logits(own - 2.0, own)
+    own = torch.linspace(-9, -1, 8)
+    refuse_other_logits(own.bfloat16(), own, hidden_states.WAY_OUT)
+    refuse_other_logits(own[:0], own[:0], hidden_states.WAY_OUT)
+    message = "2 nats off those of the framework, so its logits are made in another way; use .*divergence=binary"
+    with pytest.raises(ValueError, match=message):
+        refuse_other_logits(own - 2.0, own, hidden_states.WAY_OUT)
 
 
 def test_the_soft_cap_of_every_gemma_is_known():
