@@ -1,9 +1,8 @@
 """TRL: GRPO training whose advantages come from an estimator named in TRL's own config."""
 
-from credit.adapters.hooks import check_framework
-from credit.adapters.trl.hooks import FRAMEWORK, FUNCTIONS
+from credit.adapters.trl.unsloth import check_installed
 
-check_framework(FRAMEWORK, FUNCTIONS)
+check_installed()
 
 from credit.adapters.post_import import call_after_import  # noqa: E402
 from credit.adapters.trl.settings import CreditGRPOConfig  # noqa: E402

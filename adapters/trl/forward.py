@@ -7,6 +7,7 @@ import torch
 from trl.trainer import utils
 
 from credit.adapters import heads
+from credit.adapters.trl.unsloth import find_trainer
 
 Tensor = torch.Tensor
 FUSED = hasattr(utils, "add_fused_lm_head")  # from TRL 1.15 on, models return log-probs instead of logits
@@ -37,7 +38,8 @@ def compute_hidden_states(trainer: Any, model: Any, inputs: Mapping[str, Any]) -
 
     ids = inputs["input_ids"]
     fused = {"labels": torch.full_like(ids[:, :2], -100), "fused_lm_head": True}
-    call = fused if FUSED else {"use_cache": False}
+    plain = not FUSED or find_trainer(type(trainer)) is not None  # as Unsloth's own loss calls its models
+    call = {"use_cache": False} if plain else fused
     with heads.on_hidden_states(base, capture), trainer.accelerator.autocast():
         model(**inputs, **call)
     return captured[0], heads.find_head(base)

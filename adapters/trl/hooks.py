@@ -45,14 +45,17 @@ INIT = (
     "callbacks optimizers quantization_config peft_config tools rollout_func environment_factory"
 )
 
+TRAINER = "trl.trainer.grpo_trainer:GRPOTrainer"
+
 FUNCTIONS: FunctionTable = {
     "trl:GRPOConfig": OPTIONS,
-    "trl.trainer.grpo_trainer:GRPOTrainer": {
+    TRAINER: {
         "__init__": INIT,
         "_generate_and_score_completions": "self inputs",
         "_calculate_rewards": "self inputs prompts completions completion_ids_list",
         "_generate": "self prompts",
         "_log_completion_extra": "self column values",
+        "compute_loss": "self model inputs return_outputs num_items_in_batch",
         "_compute_loss": "self model inputs",
         "_get_train_sampler": "self dataset",
         "_save_rng_state": "self output_dir",
@@ -85,4 +88,20 @@ ASYNC_FRAMEWORK = replace(FRAMEWORK, supported=f">=1.10,{FRAMEWORK.supported.par
 ASYNC_FUNCTIONS = {
     "trl.experimental.async_grpo.async_rollout_worker:_AsyncRolloutLoop": {"_score_group": "self group"},
     "trl.experimental.async_grpo.async_rollout_worker:AsyncRolloutWorker._loop_cls": {},
+}
+
+# Unsloth, adapters/trl/unsloth.py: it generates a trainer in a module of its own and replaces TRL's by it.
+UNSLOTH = replace(FRAMEWORK, name="Unsloth", distribution="unsloth", supported=">=2026.10.9,<2026.10.10")
+
+UNSLOTH_TRAINER = "UnslothGRPOTrainer:_UnslothGRPOTrainer"
+
+UNSLOTH_FUNCTIONS: FunctionTable = {
+    "UnslothGRPOTrainer": {
+        "align_completion_tool_mask": "tool_mask completion_mask",
+        "left_pack_padding": "tensor pad_id",
+    },
+    "UnslothGRPOTrainer:UnslothEfficientGRPO": {
+        "forward": "ctx _new_logps _old_logps _ref_logps _sampling_per_token_logps lm_head _input_ids _mask "
+        "_advantages beta scaler n_chunks extra_kwargs upstream_scale",
+    },
 }

@@ -8,10 +8,13 @@ from packaging.version import Version
 
 import credit
 from credit.adapters import traits
-from credit.adapters.trl import gspo_token
+from credit.adapters.trl import gspo_token, unsloth
+from credit.adapters.trl.hooks import TRAINER, UNSLOTH_TRAINER
 
 Tensor = torch.Tensor
-TRL, MIXIN = "trl.trainer.grpo_trainer", "credit.adapters.trl.trainer"  # modules whose losses take both
+MIXIN = "credit.adapters.trl.trainer"
+TRL = {TRAINER.partition(":")[0], UNSLOTH_TRAINER.partition(":")[0]}
+"""The modules of GRPOTrainer, TRL's own and as Unsloth generates it, whose losses take both."""
 DECLARATION = "takes_token_advantages"
 
 
@@ -72,7 +75,7 @@ def find_refusal(estimator: credit.Estimator, args: Any, kind: type) -> str | No
             f"{gives} loss_type='luspo' of TRL {trl.__version__} divides a loss of tokens by the width of "
             "the batch; update TRL, or take another loss_type"
         )
-    return gspo_token.find_refusal(own) if gspo_token.is_asked(args) else None
+    return gspo_token.find_refusal(own or unsloth.find_trainer(kind)) if gspo_token.is_asked(args) else None
 
 
 def find_own_loss(kind: type) -> type | None:
@@ -80,9 +83,9 @@ def find_own_loss(kind: type) -> type | None:
     for each in kind.__mro__:
         found = [vars(each)[name] for name in ("compute_loss", "_compute_loss") if name in vars(each)]
         modules = {getattr(loss, "__module__", None) for loss in found}
-        if modules - {TRL, MIXIN}:
+        if modules - TRL - {MIXIN}:
             return each
-        if TRL in modules:
+        if modules & TRL:
             break
     return None
 

@@ -19,6 +19,13 @@ def row_advantages(trainer: Any, given: credit.Rollouts) -> Tensor:
     return torch.stack([part.estimator.factors(given)[0] for part in parts], dim=1)
 
 
+def follow_policy(trainer: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs of a loss with advantages by the current policy, if they were made for an earlier step."""
+    if ROWS not in inputs or trainer.state.global_step == trainer.credit.weights_step:
+        return inputs
+    return inputs | {"advantages": recompute_advantages(trainer, inputs)}
+
+
 def recompute_advantages(trainer: Any, inputs: dict[str, Tensor]) -> Tensor:
     """A_i w_{i,t} [B, T] of a micro-batch: A_i from when it was sampled, w by the current policy."""
     parts, mask = traits.list_parts(trainer.credit.estimator), rollouts.token_mask(inputs)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
 import credit
 from credit.adapters.memory import BUDGET_MB
 from credit.adapters.trl import recipes
+from credit.adapters.trl.unsloth import refuse_late_import
 
 SAMPLING = ("none", "filter", "resample")
 
@@ -107,6 +108,7 @@ class CreditGRPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        refuse_late_import(GRPOTrainer)
         recipes.fill_options(self)
         self.mask_truncated_completions = bool(self.mask_truncated_completions)
         super().__post_init__()

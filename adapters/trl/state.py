@@ -25,6 +25,7 @@ class CreditState:
         rewards: the rewards [N, K] of all processes' last generated batch, one column per function.
         returns_lists: whether a reward function has returned a list for a completion so far.
         weights_step: the optimizer step for which the batch's token weights were computed.
+        scored_step: the optimizer step in which log-probs are compared with those of Unsloth's loss.
         awaiting: the inputs of the loss in progress that wait for the ratios of completions.
     """
 
@@ -38,4 +39,5 @@ class CreditState:
     rewards: torch.Tensor | None = None
     returns_lists: bool = False
     weights_step: int | None = None
+    scored_step: int | None = None
     awaiting: dict[str, Any] | None = None

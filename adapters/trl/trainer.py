@@ -28,6 +28,8 @@ from credit.adapters.trl import (
     sampling,
     statistics,
     token_rewards,
+    unsloth,
+    unsloth_loss,
 )
 from credit.adapters.trl.hooks import FRAMEWORK, INIT
 from credit.adapters.trl.processes import own_rows
@@ -67,11 +69,13 @@ class CreditMixin(Trainer):
     ) -> None:
         if ref_model is not None and ref_model is model:
             raise ValueError("ref_model is the model that trains, and would be frozen; give a copy of it")
+        unsloth.refuse_late_import(type(self))
         self.credit = CreditState(parse_estimator(args), reference_given=ref_model is not None)
         estimator = self.credit.estimator
         if estimator is not None:
             given = dict(zip(INIT.split()[4:], positional, strict=False)) | named
             options.refuse(estimator, args, **given)
+            unsloth.refuse(args, type(self), **given)
             if ref_model is None:
                 reference.refuse_lost_reference(estimator, model, given.get("peft_config"))
             self.credit.per_response = losses.takes_per_response(estimator, args, type(self))
@@ -139,12 +143,14 @@ class CreditMixin(Trainer):
         def generate(inputs: Any) -> dict[str, Any]:
             columns = extra.read_columns(inputs)
             output = score(inputs)
+            unsloth_loss.refuse_images(self, output)
             extra.add_arrays(self, columns, output)
             return output
 
         mode = "train" if self.model.training else "eval"
         resamples = mode == "train" and self.credit.prompts is not None
         output = sampling.resample(self, generate, inputs) if resamples else generate(inputs)
+        unsloth_loss.add_log_probs(self, output)
         stays = sampling.mask_dropped_rows(self, output, mode)
         recorded = mode == "train" and records.is_recording_step(self)
         given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
@@ -174,9 +180,14 @@ class CreditMixin(Trainer):
             output[reweighting.ROWS] = scale * own_rows(self.accelerator, parts, rows)
             self.credit.weights_step = self.state.global_step
 
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **named: Any) -> Any:
+        if unsloth.find_trainer(type(self)) is None:
+            return super().compute_loss(model, inputs, *arguments, **named)
+        with unsloth_loss.use_layout(self, reweighting.follow_policy(self, inputs)) as given:
+            return super().compute_loss(model, given, *arguments, **named)
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        if reweighting.ROWS in inputs and self.state.global_step != self.credit.weights_step:
-            inputs = inputs | {"advantages": reweighting.recompute_advantages(self, inputs)}
+        inputs = reweighting.follow_policy(self, inputs)
         if not gspo_token.is_used(self, inputs):
             return super()._compute_loss(model, inputs)
         with gspo_token.use_ratio_of_completions(self, inputs) as given:
