@@ -154,7 +154,9 @@ def test_an_infinite_tau_may_be_written(text):
     assert credit.parse({"name": "dgpo", "tau": text}).tau == float("inf")
 
 
-@pytest.mark.parametrize(("preset", "eps"), [("trl", 1e-4), ("ms-swift", 1e-4), ("verl", 1e-6), ("openrlhf", 1e-9)])
+@pytest.mark.parametrize(
+    ("preset", "eps"), [("trl", 1e-4), ("ms-swift", 1e-4), ("verl", 1e-6), ("openrlhf", 1e-9)]
+)
 def test_a_preset_gives_a_frameworks_constants(preset, eps):
     assert credit.get("grpo", preset=preset) == GRPO(correction=1, eps=eps)
     assert credit.get("dgpo", preset=preset, tau=0.2) == DGPO(tau=0.2, eps=eps)

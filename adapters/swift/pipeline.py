@@ -56,7 +56,12 @@ def _prepare(pipeline: Any, estimator: credit.Estimator) -> None:
     _refuse_other_type(args, estimator)
     options.refuse(estimator, args)
     if needs_reference(estimator) and args.tuner_type == "full" and args.ref_model is None:
-        named, kind, revision = getattr(args, REFERENCE, (None, None, None))
+        if not hasattr(args, REFERENCE):
+            raise ValueError(
+                f"{estimator.name} compares the policy with a reference, and these arguments were made before "
+                "train_with was called, so that a --ref_model among them is lost; call train_with first"
+            )
+        named, kind, revision = getattr(args, REFERENCE)
         # As ms-swift does where its loss has a KL term.
         args.ref_model = named or args.model
         args.ref_model_type = kind or args.model_type

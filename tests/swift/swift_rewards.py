@@ -51,6 +51,8 @@ class Missing(ORM):
 
 
 orms |= {"digits": Digits, "letters": Letters, "unscored": Unscored, "constant": Constant}
+
+
 class ByRequest(ORM):
     """The same for all samples of a trajectory: how many others began before it, counted anew after four."""
 

@@ -1,12 +1,14 @@
 """What is refused before a model is loaded, what is let through, and the lines of log at the start."""
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Literal
 
 import pytest
+from swift.arguments import RLHFArguments
 from swift.pipelines import sft_main
 from swift.pipelines.train.rlhf import SwiftRLHF
+from swift.utils import parse_args
 
 import credit
 from credit.adapters.swift import options, pipeline, settings, train_with
@@ -161,6 +163,20 @@ def test_the_reference_is_the_model_or_what_the_user_names(check, models):
     assert (args.ref_model, args.ref_model_type) == (str(models / "model"), "qwen2")
     args = check(beta=0, ref_model=models / "reference", ref_model_type="qwen2")
     assert args.ref_model == str(models / "reference")
+
+
+def test_arguments_from_before_train_with_are_refused_where_their_reference_is_lost(command, monkeypatch):
+    monkeypatch.setattr(settings, "_chosen", [])
+    monkeypatch.setattr(pipeline, "_installed", [])
+    for beta, message in ((0, "these arguments were made before train_with was called"), (0.04, None)):
+        args = parse_args(RLHFArguments, command(beta=beta))[0]
+        vars(args).pop(pipeline.REFERENCE, None)  # of a process in which train_with was called before
+        made = SimpleNamespace(args=args)
+        if message is None:
+            pipeline._prepare(made, DGPO)
+        else:
+            with pytest.raises(ValueError, match=message):
+                pipeline._prepare(made, DGPO)
 
 
 def test_without_a_comparison_no_reference_is_loaded(train):

@@ -38,7 +38,9 @@ def split_trajectories(monkeypatch):
 def expected_advantages(batch, tau):
     """[N, T]: GRPO's A_i over the trajectories of each prompt, spread by DGPO's weights over each sample."""
     rollouts = make_rollouts(batch)
-    rewards = dict(zip((each.request_id for each in batch.samples), batch.rewards[:, 0].tolist(), strict=True))
+    rewards = dict(
+        zip((each.request_id for each in batch.samples), batch.rewards[:, 0].tolist(), strict=True)
+    )
     prompts = {each.request_id: each.prompt_id for each in batch.samples}
     expected = np.zeros(rollouts.mask.shape)
     for row, sample in enumerate(batch.samples):

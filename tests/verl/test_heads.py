@@ -113,7 +113,9 @@ def test_log_probs_that_are_not_the_models_are_an_error():
     own = torch.linspace(-9, -1, 8)
     refuse_other_logits(own.bfloat16(), own, hidden_states.WAY_OUT)
     refuse_other_logits(own[:0], own[:0], hidden_states.WAY_OUT)
-    message = "2 nats off those of the framework, so its logits are made in another way; use .*divergence=binary"
+    message = (
+        "2 nats off those of the framework, so its logits are made in another way; use .*divergence=binary"
+    )
     with pytest.raises(ValueError, match=message):
         refuse_other_logits(own - 2.0, own, hidden_states.WAY_OUT)
 
