@@ -60,10 +60,10 @@ class Scoring:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Adds the time that passes within it to the seconds."""
-        started = time.perf_counter()
+        """Adds the time that passes within it to the seconds, once where one is within another."""
+        before, started = self.seconds, time.perf_counter()
         yield
-        self.seconds += time.perf_counter() - started
+        self.seconds = before + time.perf_counter() - started
 
 
 def start_scoring(names: Sequence[str], memory_mb: float) -> Scoring:

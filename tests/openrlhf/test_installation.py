@@ -3,15 +3,14 @@
 import importlib.metadata
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
-import types
 import venv
 from pathlib import Path
 
 import pytest
+from nox_sessions import list_installs
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -40,38 +39,10 @@ def documented():
     return found
 
 
-class Session:
-    """A nox session that writes down what it is asked to install."""
-
-    posargs = ()
-
-    def __init__(self):
-        self.env, self.installed = {}, []
-
-    def install(self, *words):
-        environment = {name: value for name, value in self.env.items() if value is not None}
-        self.installed.append((environment, [word for word in words if word != "--no-compile"]))
-
-    def run(self, *_, **__):
-        pass
-
-
-@pytest.fixture
-def sessions(monkeypatch):
-    """The functions of noxfile.py, without nox."""
-    nox = types.ModuleType("nox")
-    nox.options, nox.Session = types.SimpleNamespace(), Session
-    nox.session = lambda function=None, **_: function or (lambda other: other)
-    monkeypatch.setitem(sys.modules, "nox", nox)
-    monkeypatch.chdir(ROOT)
-    return runpy.run_path(str(ROOT / "noxfile.py"))
-
-
-def test_the_documented_commands_are_those_of_our_session(sessions):
-    session = Session()
-    sessions["openrlhf"](session)
-    assert [words for _, words in documented()] == [words for _, words in session.installed]
-    assert documented()[-1][0] == session.installed[-1][0]  # for DeepSpeed, which pip builds in the last
+def test_the_documented_commands_are_those_of_our_session(monkeypatch):
+    installed = list_installs("openrlhf", monkeypatch)
+    assert [words for _, words in documented()] == [words for _, words in installed]
+    assert documented()[-1][0] == installed[-1][0]  # for DeepSpeed, which pip builds in the last
 
 
 def pins():

@@ -5,16 +5,15 @@ import inspect
 import json
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
-import types
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from commands import run_to_end
+from nox_sessions import list_installs
 from packaging.requirements import Requirement
 from swift.arguments import RLHFArguments
 
@@ -107,26 +106,8 @@ def test_the_docs_show_the_plugin_of_the_example():
 # --- the commands that install ms-swift -------------------------------------------------------------------
 
 
-@pytest.fixture
-def installed(monkeypatch):
-    """The arguments of each pip install of our session, without nox."""
-    nox = types.ModuleType("nox")
-    nox.options, nox.Session = types.SimpleNamespace(), object
-    nox.session = lambda function=None, **_: function or (lambda other: other)
-    monkeypatch.setitem(sys.modules, "nox", nox)
-    monkeypatch.chdir(ROOT)
-    found = []
-    session = types.SimpleNamespace(
-        env={},
-        posargs=(),
-        install=lambda *words: found.append([word for word in words if word != "--no-compile"]),
-        run=lambda *_, **__: None,
-    )
-    runpy.run_path("noxfile.py")["swift"](session)
-    return found
-
-
-def test_the_documented_commands_are_those_of_our_session(installed):
+def test_the_documented_commands_are_those_of_our_session(monkeypatch):
+    installed = [words for _, words in list_installs("swift", monkeypatch)]
     (block,) = [block for block in find_blocks("sh") if "constraints/swift.txt" in block]
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert [words[2:] for words in commands if words[:2] == ["pip", "install"]] == installed

@@ -62,6 +62,11 @@ def test_the_first_step_is_grpo_and_later_ones_are_not(train):
     assert np.abs(found[1] - grpo[1]).max() > 0.5
 
 
+def test_a_small_memory_takes_more_slices_and_gives_the_same(train):
+    witness = train(credit.DGPO(tau=0.05), credit_settings={"statistics_memory_mb": 0.001}, beta=0)
+    check_batches(witness, credit.DGPO(tau=0.05))
+
+
 def test_dropout_does_not_make_the_policy_deviate_from_itself(train):
     options = LORA | {"lora_dropout": 0.5, "beta": 0.04, "max_steps": 3}
     estimator = credit.DGPO(tau=0.05)
