@@ -136,9 +136,7 @@ def test_a_trainer_that_was_replaced_too_late_is_refused(make_trainer, monkeypat
     ):
         CreditGRPOTrainer(NOWHERE, print, args=config)
     with pytest.raises(ImportError, match="^GRPOTrainer comes from TRL's own trainer.*Import unsloth before"):
-        make_trainer(
-            "dgpo", model=NOWHERE
-        )  # the config refuses: Unsloth's own trainer would ignore its estimator
+        make_trainer("dgpo", model=NOWHERE)  # its config, which Unsloth's own trainer would fail at
 
 
 @pytest.mark.parametrize(
