@@ -55,17 +55,27 @@ def _prepare(pipeline: Any, estimator: credit.Estimator) -> None:
     args = pipeline.args
     _refuse_other_type(args, estimator)
     options.refuse(estimator, args)
-    if needs_reference(estimator) and args.tuner_type == "full" and args.ref_model is None:
-        if not hasattr(args, REFERENCE):
-            raise ValueError(
-                f"{estimator.name} compares the policy with a reference, and these arguments were made before "
-                "train_with was called, so that a --ref_model among them is lost; call train_with first"
-            )
-        named, kind, revision = getattr(args, REFERENCE)
-        # As ms-swift does where its loss has a KL term.
+    if needs_reference(estimator) and args.beta == 0.0:  # otherwise ms-swift sees to the reference itself
+        _name_reference(args, estimator)
+
+
+def _name_reference(args: Any, estimator: credit.Estimator) -> None:
+    """The reference as ms-swift names it where its loss has a KL term."""
+    if not hasattr(args, REFERENCE):
+        raise ValueError(
+            f"{estimator.name} compares the policy with a reference, and these arguments were made before "
+            "train_with was called, so that a --ref_model among them is lost; call train_with first"
+        )
+    named, kind, revision = getattr(args, REFERENCE)
+    if args.tuner_type == "full":
         args.ref_model = named or args.model
         args.ref_model_type = kind or args.model_type
         args.ref_model_revision = revision or args.model_revision
+    elif named is not None:
+        raise ValueError(
+            f"--ref_model {named} is for --tuner_type full: with {args.tuner_type} the reference is the model "
+            "without its adapter, or with that of --ref_adapters; leave it out"
+        )
 
 
 def _refuse_other_training(pipeline: Any, estimator: credit.Estimator) -> None:

@@ -165,6 +165,16 @@ def test_the_reference_is_the_model_or_what_the_user_names(check, models):
     assert args.ref_model == str(models / "reference")
 
 
+@pytest.mark.parametrize("beta", [0, 0.04])
+def test_with_lora_a_reference_model_is_refused(check, models, beta):
+    """With a KL term by ms-swift itself."""
+    given = {"tuner_type": "lora", "ref_model": models / "reference", "beta": beta}
+    with pytest.raises(
+        ValueError, match="--ref_model .* is for --tuner_type full|does not require a ref_model"
+    ):
+        check(**given)
+
+
 def test_arguments_from_before_train_with_are_refused_where_their_reference_is_lost(command, monkeypatch):
     monkeypatch.setattr(settings, "_chosen", [])
     monkeypatch.setattr(pipeline, "_installed", [])
