@@ -140,11 +140,12 @@ def gather_zero3(*parameters: Any) -> Iterator[None]:
     is too early for the others on gloo.
     """
     with ExitStack() as stack:
-        for parameter in parameters:
+        # Of a policy that acts as its own reference, both heads are one.
+        for parameter in {id(each): each for each in parameters}.values():
             if hasattr(parameter, "ds_id"):
-                from deepspeed.zero import GatheredParameters
+                import deepspeed
 
-                stack.enter_context(GatheredParameters([parameter]))
+                stack.enter_context(deepspeed.zero.GatheredParameters([parameter]))
         yield
 
 

@@ -73,8 +73,8 @@ def _name_reference(args: Any, estimator: credit.Estimator) -> None:
         args.ref_model_revision = revision or args.model_revision
     elif named is not None:
         raise ValueError(
-            f"--ref_model {named} is for --tuner_type full: with {args.tuner_type} the reference is the model "
-            "without its adapter, or with that of --ref_adapters; leave it out"
+            f"--ref_model {named} is for --tuner_type full: with {args.tuner_type} the reference is the "
+            "model without its adapter, or with that of --ref_adapters; leave it out"
         )
 
 
