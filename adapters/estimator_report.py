@@ -37,6 +37,14 @@ def report_estimator(
         logger.info("%s trains with %s%s%s", framework.name, name, described, statistics)
 
 
+def write_changed(estimator: Estimator) -> str:
+    """The estimator's name with the settings that are not at their defaults."""
+    settings = (
+        f"{name}={_write(value)}" for name, value, default in _list_settings(estimator) if value != default
+    )
+    return f"{estimator.name}({', '.join(settings)})"
+
+
 def _list_settings(estimator: Estimator) -> Iterator[Option]:
     """Name, value and default of each setting; the value is its own default where a setting has none."""
     for name, field in type(estimator).model_fields.items():

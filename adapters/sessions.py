@@ -33,7 +33,8 @@ def assign_credit(
     if whole:
         raise ValueError(
             f"{whole[0]} computes its advantages as a whole, so they cannot be carried over to the "
-            "other outputs of an agent session; let the agent loop return one output per session"
+            "other outputs of an agent session; let the agent loop, or the scheduler, return one output per "
+            "session"
         )
     of_finals = select_rows(rollouts, torch.tensor(finals))
     position = {row: place for place, row in enumerate(finals)}

@@ -26,11 +26,11 @@ FRAMEWORK = Framework(
 # The options that the adapter reads; tests/test_adapters.py compares them with the code.
 OPTIONS = (
     "advantage_estimator advantage_reweight beta delta epsilon epsilon_high eval_strategy "
-    "gradient_accumulation_steps gradient_checkpointing_kwargs importance_sampling_level kl_in_reward "
-    "loss_type max_completion_length model model_revision model_type num_generations output_dir ref_model "
-    "ref_model_revision ref_model_type reward_weights rollout_importance_sampling_mode "
+    "gradient_checkpointing_kwargs importance_sampling_level kl_in_reward "
+    "loss_type max_completion_length model model_revision model_type neftune_noise_alpha num_generations "
+    "output_dir ref_model ref_model_revision ref_model_type reward_weights rollout_importance_sampling_mode "
     "rollout_importance_sampling_threshold scale_rewards sdar_loss_coef sequence_parallel_size "
-    "steps_per_generation tau_neg tau_pos teacher_model teacher_model_server temperature tuner_type "
+    "tau_neg tau_pos teacher_model teacher_model_server temperature tuner_type "
     "use_liger_kernel use_vllm"
 )
 
@@ -45,6 +45,7 @@ FUNCTIONS: FunctionTable = {
         "origin_data",
         "_get_per_token_logps_and_entropies_single": "self model model_inputs grpo_batch compute_entropy",
         "_get_logps_via_sp": "self model model_inputs grpo_batch logits_to_keep input_ids compute_entropy",
+        "compute_loss": "self model inputs return_outputs num_items_in_batch",
         "compute_std": "self samples rewards_per_func",
         "null_ref_context": "self",
         "split_by_mini_batches": "self samples",
@@ -61,6 +62,8 @@ FUNCTIONS: FunctionTable = {
     "swift.trainers:TrainerFactory.TRAINER_MAPPING": {},
     "swift.trainers:disable_gradient_checkpointing": {},
     "swift.sequence_parallel:sequence_parallel.world_size": {},
+    "swift.sequence_parallel:sequence_parallel.sp_world_size": {},
+    "swift.sequence_parallel:sequence_parallel.rp_world_size": {},
     "swift.sequence_parallel:sequence_parallel.__class__.sp_rank": {},
     "swift.sequence_parallel:sequence_parallel.__class__.sp_group": {},
 }

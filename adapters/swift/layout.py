@@ -39,6 +39,17 @@ def find_places(trainer: Any, model_inputs: Any, grpo_batch: Any) -> Places:
     return Places(rows, (first + columns).expand(count, width))
 
 
+def refuse_rings(trainer: Any) -> None:
+    """Raises ValueError where ms-swift takes ring attention, whose ranks have two pieces of each sequence."""
+    ranks, rings = sequence_parallel.sp_world_size, sequence_parallel.rp_world_size
+    if splits_sequences(trainer) and rings > 1:
+        raise ValueError(
+            f"--sequence_parallel_size {ranks * rings} is more than the model's attention heads can be "
+            "divided by, so that ms-swift takes ring attention, whose layout this adapter does not know; use "
+            f"{ranks}"
+        )
+
+
 def find_ids(places: Places, input_ids: Tensor) -> Tensor:
     """The tokens [B, T] at the places."""
     return input_ids[places.rows, places.columns + 1]

@@ -127,10 +127,10 @@ def refuse_columns(estimator: credit.Estimator, *data_sets: Any) -> None:
             raise _teacher_error(estimator.name, f"the data set's column {found[0]!r} makes")
 
 
-def refuse_teacher(name: str, encoded: Sequence[Mapping[str, Any]]) -> None:
-    """Raises ValueError if ms-swift has given a micro-batch a teacher's log-probs."""
-    if any(each["grpo_batch"].teacher_per_token_logps is not None for each in encoded):
-        raise _teacher_error(name, "a teacher_prompt of the data, or a teacher, makes")
+def refuse_teacher(name: str, samples: Sequence[Any]) -> None:
+    """Raises ValueError for samples that are meant for a teacher; a stream names no columns before."""
+    if any(sample.teacher_prompt or sample.teacher_images is not None for sample in samples):
+        raise _teacher_error(name, "a teacher_prompt or teacher_images of the data makes")
 
 
 def _teacher_error(name: str, what: str) -> ValueError:

@@ -12,21 +12,19 @@ from swift.trainers import TrainerFactory
 import credit
 from credit.adapters.fields import needs_reference
 from credit.adapters.swift import options
+from credit.adapters.swift.choice import find_choice
 
 TRAINER = "credit.adapters.swift.trainer.CreditGRPOTrainer"
 EXTENDED = "credit_extended"  # the attribute of a function of ms-swift's that is extended
 REFERENCE = "credit_reference"  # the attribute of ms-swift's arguments for the reference that the user names
 
-_installed: list[credit.Estimator] = []  # at most one
 
-
-def install(estimator: credit.Estimator) -> None:
-    """Lets runs of ms-swift in this process take their advantages from the estimator."""
+def install() -> None:
+    """Lets runs of ms-swift in this process take their advantages from the estimator that was chosen."""
     TrainerFactory.TRAINER_MAPPING["grpo"] = TRAINER
     _extend(RLHFArguments, "_check_grpo", _keep_reference)
     _extend(SwiftRLHF, "_prepare_model_tokenizer", _prepare)
     _extend(SwiftSft, "_prepare_model_tokenizer", _refuse_other_training)
-    _installed[:] = [estimator]
 
 
 def _extend(kind: type, name: str, before: Callable[[Any, credit.Estimator], None]) -> None:
@@ -37,8 +35,9 @@ def _extend(kind: type, name: str, before: Callable[[Any, credit.Estimator], Non
 
     @wraps(function)
     def extended(self: Any, *positional: Any, **named: Any) -> Any:
-        for estimator in _installed:
-            before(self, estimator)
+        choice = find_choice()
+        if choice is not None:
+            before(self, choice.estimator)
         return function(self, *positional, **named)
 
     setattr(extended, EXTENDED, True)
@@ -89,5 +88,5 @@ def _refuse_other_type(args: Any, estimator: credit.Estimator) -> None:
         found = "no RLHF" if kind is None else f"--rlhf_type {kind}"
         raise ValueError(
             f"train_with names {estimator.name} for `swift rlhf --rlhf_type grpo`, and this run is "
-            f"{found}, which has no such advantages; leave that plugin out"
+            f"{found}, which has no such advantages; leave it out, or start another process"
         )

@@ -13,8 +13,8 @@ def warn_of_another_reference(trainer: Any, given: credit.Rollouts) -> None:
     if found is None:
         return
     way_out = (
-        "it is the model without its adapter: if that began with trained weights, or with --init_weights "
-        "that change the model's own, name a reference by --ref_adapters"
+        "it is the model without its adapter. If the adapter began with trained weights, name them by "
+        "--ref_adapters; if it changes the model's own at its start (pissa, olora), set --init_weights true"
         if trainer.ref_model is None
         else "name it by --ref_model"
     )

@@ -84,6 +84,7 @@ class Batch:
 
     def place(self, values: Tensor) -> list[Tensor]:
         """The micro-batches' [B, T] of this process' rows [n, T], and those of ranks that share them."""
+        # Ranks that share sequences get each other's samples, and with them what they carry.
         for sample, row in zip(self.samples, values, strict=True):
             sample.advantages = row
         placed = []

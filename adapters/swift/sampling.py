@@ -12,6 +12,7 @@ from credit.several_rewards import find_scored_rows
 Tensor = torch.Tensor
 ROW_MEANS = ("grpo", "sapo", "dr_grpo")
 """Values of --loss_type whose loss ms-swift divides by the number of rows, masked ones included."""
+CORRECTION = "credit_row_mean_correction"  # the attribute of a micro-batch for it
 
 
 def find_live_rows(
@@ -31,8 +32,11 @@ def find_live_rows(
     return _spread(kept & credit.DAPO().keep(rollouts) if vary else kept, ids)
 
 
-def find_staying_rows(trainer: Any, given: Tensor, groups: Groups) -> Tensor:
-    """The rows [N] that take part: those with a finite reward, in training in groups that are kept."""
+def choose_rows(trainer: Any, given: Tensor, groups: Groups) -> Tensor:
+    """The rows [N] that take part: those with a finite reward, in training in groups that are kept.
+
+    The share of groups that are not kept is logged.
+    """
     estimator = trainer.credit.estimator
     stays = find_scored_rows(rewards.combine_rewards(estimator, given, trainer.reward_weights))
     if trainer.model.training and traits.filters_groups(estimator):
@@ -43,17 +47,14 @@ def find_staying_rows(trainer: Any, given: Tensor, groups: Groups) -> Tensor:
     return stays
 
 
-def leave_loss(trainer: Any, batch: Batch, stays: Tensor, own: Tensor) -> float:
+def mask_dropped_rows(trainer: Any, batch: Batch, stays: Tensor, own: Tensor) -> None:
     """Takes the rows [N] that do not stay out of the masks and the normalizers of the loss.
-
-    Returns the factor on the advantages that makes the loss a mean over the rows that stay; a KL term
-    stays a mean over all rows.
 
     Args:
         own: [n], those of `stays` of this process.
     """
     if stays.all():
-        return 1.0
+        return
     kept = batch.place(own[:, None].expand(batch.mask.shape))
     for each, row in zip(batch.batches, kept, strict=True):
         each.completion_mask = each.completion_mask & row.bool()
@@ -61,7 +62,13 @@ def leave_loss(trainer: Any, batch: Batch, stays: Tensor, own: Tensor) -> float:
     whole = trainer.accelerator.gather(count.float()).sum().clamp(min=1.0)  # ms-swift divides by it as it is
     for each in batch.batches:
         each.num_items_in_batch = whole
-    return len(stays) / max(int(stays.sum()), 1) if trainer.loss_type in ROW_MEANS else 1.0
+        if trainer.loss_type in ROW_MEANS:
+            setattr(each, CORRECTION, len(stays) / max(int(stays.sum()), 1))
+
+
+def row_mean_correction(grpo_batch: Any) -> float:
+    """The factor that makes a micro-batch's loss, its KL term included, a mean over the rows that stay."""
+    return float(getattr(grpo_batch, CORRECTION, 1.0))
 
 
 def _spread(rows: Tensor, ids: Tensor) -> Tensor:

@@ -2,26 +2,13 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import credit
+from credit.adapters.estimator_report import write_changed
 from credit.adapters.memory import BUDGET_MB
 from credit.adapters.swift import pipeline
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What `train_with` was called with."""
-
-    estimator: credit.Estimator
-    record_steps: int | None
-    record_completions: int
-    record_path: str | None
-    statistics_memory_mb: float
-
-
-_chosen: list[Choice] = []
+from credit.adapters.swift.choice import Choice, choose, find_choice
 
 
 def train_with(
@@ -56,6 +43,8 @@ def train_with(
             "credit extends the trainer of `swift rlhf`, and this is ms-swift's Megatron command, whose "
             "trainer would go on with ms-swift's own advantages; use `swift rlhf --rlhf_type grpo`"
         )
+    if record_path is not None and record_steps is None:
+        raise ValueError("record_path is set, and nothing is recorded; set record_steps, or leave it out")
     for name, value in (("record_steps", record_steps), ("record_completions", record_completions)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
@@ -68,23 +57,12 @@ def train_with(
         record_path=record_path,
         statistics_memory_mb=float(statistics_memory_mb),
     )
-    if _chosen and _chosen[0] != choice:
+    before = find_choice()
+    if before is not None and before != choice:
         raise ValueError(
-            f"train_with was called before, with {_chosen[0].estimator!r} and other settings than now, with "
-            f"{choice.estimator!r}; name one estimator, in one of the --external_plugins"
+            f"train_with was called before with {write_changed(before.estimator)}, and now with "
+            f"{write_changed(choice.estimator)}, or with other settings of its own; call it once, or start "
+            "another process"
         )
-    _chosen[:] = [choice]
-    pipeline.install(choice.estimator)
-
-
-def chosen() -> Choice:
-    """What `train_with` was called with in this process.
-
-    Raises:
-        RuntimeError: it was not called.
-    """
-    if not _chosen:
-        raise RuntimeError(
-            "no estimator is named; call credit.adapters.swift.train_with in a plugin file first"
-        )
-    return _chosen[0]
+    choose(choice)
+    pipeline.install()

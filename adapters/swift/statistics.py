@@ -1,7 +1,7 @@
 """Token statistics of sampled completions, from hidden states of forwards that ms-swift makes anyway."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,8 @@ from credit.adapters.fields import REFERENCE_FIELDS, needs_reference
 from credit.adapters.swift import layout
 
 Tensor = torch.Tensor
+WITHIN_ADAPTERS = ("modules_to_save", "trainable_tokens")  # parts of names of what PEFT leaves out, too
+RANDOM = ("dropout", "pdrop", "jitter", "drop_path")
 WAY_OUT = "use an estimator that reads no token statistics, such as grpo, and report the model"
 
 
@@ -37,6 +39,8 @@ class Forward:
 @dataclass
 class Scoring:
     """The statistics of a batch, which grow while ms-swift computes log-probs of its micro-batches.
+
+    `score` sets `forward` around a computation of ms-swift's, within which `capture` fills it.
 
     Attributes:
         names: which statistics.
@@ -81,9 +85,24 @@ def refuse_models(trainer: Any, estimator: credit.Estimator) -> None:
             f"{estimator.name} compares the policy with a reference, and with this tuner there is none: its "
             "weights are not those of a PEFT adapter that can be left out; use --tuner_type full or lora"
         )
+    if needs_reference(estimator) and reference is None:
+        _refuse_trained_base(trainer)
     for model in (trainer.model, reference):
         if model is not None:
             heads.find_head(find_base(trainer, model))
+
+
+def _refuse_trained_base(trainer: Any) -> None:
+    """Raises ValueError if weights train that stay when the adapter is left out, in the reference, too."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    own = (model.base_model.prefix, *WITHIN_ADAPTERS)
+    trained = (name for name, weight in model.named_parameters() if weight.requires_grad)
+    found = [name for name in trained if not any(part in name for part in own)]
+    if found:
+        raise ValueError(
+            f"{found[0]} trains outside of the adapter, so that the model without its adapter is not the "
+            "reference that training began with; set --lora_bias none, and train nothing beside the adapter"
+        )
 
 
 def find_base(trainer: Any, model: Any) -> Any:
@@ -94,15 +113,15 @@ def find_base(trainer: Any, model: Any) -> Any:
 def score(trainer: Any, scoring: Scoring, model: Any, mask: Tensor, run: Callable[[], Any]) -> Any:
     """What `run`, ms-swift's own computation of log-probs of a micro-batch, returns.
 
-    It leaves the statistics in `scoring` once policy and reference have run. A model with dropout runs once
-    more without it, since dropout makes a policy deviate from itself.
+    It leaves the statistics in `scoring` once policy and reference have run. A model with dropout or noise
+    runs once more without it, since that makes a policy deviate from itself.
     """
     as_reference = scoring.by_reference or model is trainer.ref_model
     if as_reference and not scoring.compares:
         return run()
     forward = Forward(len(mask))
     adapted = not as_reference or trainer.ref_adapter_name is not None
-    if _drops_out(trainer, model, adapted):
+    if _is_random(trainer, model, adapted):
         found = run()
         with scoring.timed(), _eval_mode(model), _captured(scoring, forward):
             forward.log_probs = run()[0]
@@ -171,8 +190,8 @@ def _captured(scoring: Scoring, forward: Forward) -> Iterator[None]:
         scoring.forward = None
 
 
-def _drops_out(trainer: Any, model: Any, adapted: bool) -> bool:
-    """Whether a forward of the model is random; without its adapter, the adapter's dropout does not count."""
+def _is_random(trainer: Any, model: Any, adapted: bool) -> bool:
+    """Whether forwards in training are random; without its adapter, the adapter's dropout does not count."""
     layers = (
         layer
         for name, layer in model.named_modules()
@@ -180,10 +199,19 @@ def _drops_out(trainer: Any, model: Any, adapted: bool) -> bool:
     )
     if any(layer.training and layer.p > 0 for layer in layers):
         return True
-    # Attention drops out by a number of the config.
-    settings = find_base(trainer, model).config.get_text_config().to_dict()
-    named = (value for name, value in settings.items() if "dropout" in name or name.endswith("_pdrop"))
-    return model.training and any(isinstance(value, float) and value > 0 for value in named)
+    # Attention drops out, routers jitter, and towers drop paths by numbers of the config; NEFTune adds noise.
+    settings = find_base(trainer, model).config.to_dict()
+    numbers = [*_list_noise(settings), trainer.args.neftune_noise_alpha or 0.0]
+    return model.training and any(number > 0 for number in numbers)
+
+
+def _list_noise(settings: Mapping[str, Any]) -> Iterator[float]:
+    """The numbers of a config, and of those within it, that are named after what makes a forward random."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _list_noise(value)
+        elif isinstance(value, float) and any(part in name for part in RANDOM):
+            yield value
 
 
 @contextmanager

@@ -14,18 +14,19 @@ import credit
 from credit.adapters import metrics, rewards
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import LOGGED, add_logged, list_shown, measure_logged, needed_statistics
+from credit.adapters.records import serves_step
 from credit.adapters.sessions import assign_credit
 from credit.adapters.swift import (
     layout,
     options,
-    records,
     reference,
     rollouts,
     sampling,
-    settings,
     statistics,
 )
+from credit.adapters.swift.choice import Choice, find_choice
 from credit.adapters.swift.hooks import FRAMEWORK
+from credit.adapters.swift.records import write_records
 from credit.adapters.traits import find_filters, weighs_rewards
 from credit.several_rewards import find_scored_rows
 
@@ -42,7 +43,7 @@ class CreditState:
         scoring: the statistics of the batch whose log-probs are being computed; None: they are not wanted.
     """
 
-    choice: settings.Choice
+    choice: Choice
     estimator: credit.Estimator
     scoring: statistics.Scoring | None = None
 
@@ -53,10 +54,18 @@ class CreditGRPOTrainer(GRPOTrainer):
     reward_weights: Tensor  # [K], ms-swift's attribute, which an estimator may set
 
     def __init__(self, model: Any = None, ref_model: Any = None, *positional: Any, **named: Any) -> None:
-        choice = settings.chosen()
+        choice = find_choice()
+        if choice is None:
+            raise RuntimeError(
+                "no estimator is named; call credit.adapters.swift.train_with before the trainer is made"
+            )
         self.credit = CreditState(choice, choice.estimator)
         options.refuse_columns(choice.estimator, named.get("train_dataset"), named.get("eval_dataset"))
         super().__init__(model, ref_model, *positional, **named)
+        # Every teacher is refused, and ms-swift 4.6 takes a run without one for one that distils from itself:
+        # it would refuse losses that do not go with a teacher.
+        self._has_teacher = self._is_dynamic_self_distillation = False
+        layout.refuse_rings(self)
         self._set_up_credit(choice.estimator)
 
     def _set_up_credit(self, estimator: credit.Estimator) -> None:
@@ -160,11 +169,11 @@ class CreditGRPOTrainer(GRPOTrainer):
     def _postprocess_batch(self, samples: Sequence[Any], batch_encoded_inputs: list[dict[str, Any]]) -> None:
         scoring, self.credit.scoring = self.credit.scoring, None
         super()._postprocess_batch(samples, batch_encoded_inputs)
-        options.refuse_teacher(self.credit.estimator.name, batch_encoded_inputs)
+        options.refuse_teacher(self.credit.estimator.name, samples)
         found = [] if scoring is None else scoring.found
         batch, given = rollouts.Batch(self, samples, batch_encoded_inputs), self._rewards_per_func
         groups = rollouts.find_groups(self, samples, len(given), given.device)
-        stays = sampling.find_staying_rows(self, given, groups)
+        stays = sampling.choose_rows(self, given, groups)
         whole = rollouts.make_rollouts(self, batch, groups, given, stays, found, every=self._is_recording())
         result = assign_credit(self.credit.estimator, whole, groups.last)
         # Rows that were filtered are not counted here, although they are not valid.
@@ -174,12 +183,17 @@ class CreditGRPOTrainer(GRPOTrainer):
             self._metrics[self._mode()]["credit/statistics_seconds"].append(scoring.seconds)
         reference.warn_of_another_reference(self, whole)
         own = get_even_process_data(self, list(range(len(given))))
-        scale = sampling.leave_loss(self, batch, stays, stays[own])
-        for each, placed in zip(batch.batches, batch.place(scale * result.advantages[own]), strict=True):
+        sampling.mask_dropped_rows(self, batch, stays, stays[own])
+        for each, placed in zip(batch.batches, batch.place(result.advantages[own]), strict=True):
             each.advantages = placed.to(each.advantages.dtype)
         self._log_row_means(result.advantages, whole.mask)
         if self._is_recording():
-            records.write_records(self, batch, whole, result)
+            write_records(self, batch, whole, result)
+
+    def compute_loss(self, model: Any, inputs: Any, *positional: Any, **named: Any) -> Tensor:
+        loss: Tensor = super().compute_loss(model, inputs, *positional, **named)
+        (given,) = inputs if isinstance(inputs, list) else [inputs]
+        return loss * sampling.row_mean_correction(given["grpo_batch"])
 
     def _log_credit(self, result: credit.Credit, batch: rollouts.Batch, found: Sequence[Any]) -> None:
         """Logs the estimator's metrics, and means of what was computed anyway, as credit/<name>."""
@@ -200,7 +214,7 @@ class CreditGRPOTrainer(GRPOTrainer):
 
     def _is_recording(self) -> bool:
         steps = self.credit.choice.record_steps
-        return bool(self.model.training and steps and records.is_recording_step(self, steps))
+        return bool(self.model.training and steps and serves_step(self, steps))
 
     def _mode(self) -> str:
         return "train" if self.model.training else "eval"

@@ -8,43 +8,37 @@ import torch
 import credit
 from credit import lens
 from credit.adapters.prompts import write_prompt
+from credit.adapters.records import CONTEXT, select_groups, serves_step
 from credit.adapters.trl.processes import gather_rows
-from credit.fields import map_arrays
 
 Tensor = torch.Tensor
-CONTEXT = 4  # ids before a completion that its first token's text may depend on
 
 
 def is_recording_step(trainer: Any) -> bool:
     """Whether the batch just generated serves one of the steps 0, record_steps, 2 record_steps, ..."""
-    args = trainer.args
-    if args.record_steps is None:
-        return False
-    served = trainer.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
-    return bool(trainer.state.global_step % args.record_steps < max(served, 1))
+    steps = trainer.args.record_steps
+    return steps is not None and serves_step(trainer, steps)
 
 
 def write_records(
     trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit
 ) -> None:
     """Appends the batch's first groups to the file; every process has to call this, the first one writes."""
-    args, size, padding = trainer.args, trainer.num_generations, trainer._tokenizer.pad_token_id
+    args, padding = trainer.args, trainer._tokenizer.pad_token_id
     before = gather_rows(trainer.accelerator, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
     completions = gather_rows(trainer.accelerator, output["completion_ids"], padding)
     if not trainer.accelerator.is_main_process:
         return
-    rows = slice(max(args.record_completions // size, 1) * size)
-    given = map_arrays(lambda array: array[rows] if array.ndim else array, given)
-    result = credit.Credit(result.advantages[rows], result.weights[rows], {})
+    rows, given, result = select_groups(given, result, args.record_completions)
     ids = [_strip_padding(*row, padding) for row in zip(completions[rows], given.mask, strict=True)]
-    texts = list(trainer._logs["prompt"])[-len(completions) :][rows]
+    texts = list(trainer._logs["prompt"])[-len(completions) :]
     lens.record(
         args.record_path or Path(args.output_dir) / "credit.jsonl",
         tokens=lens.text_pieces(trainer._tokenizer, ids, before[rows]),
         rollouts=given,
         result=result,
         estimator=trainer.credit.estimator,
-        prompts=[write_prompt(text) for text in texts],
+        prompts=[write_prompt(texts[row]) for row in rows.tolist()],
         step=trainer.state.global_step + 1,
     )
 

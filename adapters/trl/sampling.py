@@ -121,7 +121,7 @@ def mask_dropped_rows(trainer: Any, output: dict[str, Tensor], mode: str) -> Ten
 def row_mean_correction(loss_type: str, stays: Tensor) -> float:
     """The factor on the advantages that makes the loss a mean over the rows that stay.
 
-    TRL's KL term, if beta is not 0, stays a mean over all rows.
+    TRL's KL term, if beta is not 0, has no such factor: rows that left count in its divisor, with a KL of 0.
     """
     if loss_type not in ROW_MEANS:
         return 1.0

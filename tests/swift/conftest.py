@@ -22,7 +22,7 @@ from swift.trainers import TrainerFactory
 from swift_models import make_models
 from swift_witness import Witness
 
-from credit.adapters.swift import pipeline, settings, train_with
+from credit.adapters.swift import choice, train_with
 
 REWARDS = str(Path(__file__).parent / "swift_rewards.py")
 
@@ -101,9 +101,8 @@ def train(command, monkeypatch):
     """Runs the command with an estimator, or with ms-swift's own for None, and returns what was witnessed."""
 
     def run(estimator=None, *, credit_settings=None, **changed):
-        monkeypatch.setattr(settings, "_chosen", [])
+        monkeypatch.setattr(choice, "_chosen", [])
         monkeypatch.setitem(TrainerFactory.TRAINER_MAPPING, "grpo", "swift.rlhf_trainers.GRPOTrainer")
-        monkeypatch.setattr(pipeline, "_installed", [])
         kind = GRPOTrainer
         if estimator is not None:
             train_with(estimator, **(credit_settings or {}))

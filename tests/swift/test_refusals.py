@@ -11,7 +11,8 @@ from swift.pipelines.train.rlhf import SwiftRLHF
 from swift.utils import parse_args
 
 import credit
-from credit.adapters.swift import options, pipeline, settings, train_with
+from credit.adapters.swift import choice, layout, options, pipeline, train_with
+from credit.adapters.swift.trainer import CreditGRPOTrainer
 
 DGPO = credit.DGPO(tau=0.05)
 
@@ -25,8 +26,7 @@ def check(command, monkeypatch):
     """The arguments of a run as they are when it would load its first model."""
 
     def run(estimator=DGPO, **changed):
-        monkeypatch.setattr(settings, "_chosen", [])
-        monkeypatch.setattr(pipeline, "_installed", [])
+        monkeypatch.setattr(choice, "_chosen", [])
         train_with(estimator)
         with monkeypatch.context() as patch:
 
@@ -176,8 +176,7 @@ def test_with_lora_a_reference_model_is_refused(check, models, beta):
 
 
 def test_arguments_from_before_train_with_are_refused_where_their_reference_is_lost(command, monkeypatch):
-    monkeypatch.setattr(settings, "_chosen", [])
-    monkeypatch.setattr(pipeline, "_installed", [])
+    monkeypatch.setattr(choice, "_chosen", [])
     for beta, message in ((0, "these arguments were made before train_with was called"), (0.04, None)):
         args = parse_args(RLHFArguments, command(beta=beta))[0]
         vars(args).pop(pipeline.REFERENCE, None)  # of a process in which train_with was called before
@@ -199,6 +198,10 @@ def test_a_data_set_for_a_teacher_is_refused(train, models, tmp_path):
     path.write_text("".join(line[:-1] + ', "teacher_prompt": "the answer"}\n' for line in lines))
     with pytest.raises(ValueError, match="column 'teacher_prompt' makes ms-swift distil from a teacher"):
         train(DGPO, dataset=path)
+    with pytest.raises(
+        ValueError, match="a teacher_prompt or teacher_images of the data makes ms-swift distil"
+    ):
+        train(DGPO, dataset=path, streaming="true", max_steps=1)
 
 
 def test_other_training_is_refused(check, command, models, monkeypatch):
@@ -225,6 +228,7 @@ def test_megatrons_command_is_refused(monkeypatch):
         ({"estimator": {"name": "dgpo", "tau": -1}}, "tau"),
         ({"estimator": "grpo", "record_steps": 0}, "record_steps is 0; expected 1 or more"),
         ({"estimator": "grpo", "record_completions": 0}, "record_completions is 0"),
+        ({"estimator": "grpo", "record_path": "a.jsonl"}, "record_path is set, and nothing is recorded"),
         (
             {"estimator": "grpo", "statistics_memory_mb": 0},
             "statistics_memory_mb is 0; expected a positive number",
@@ -232,24 +236,60 @@ def test_megatrons_command_is_refused(monkeypatch):
     ],
 )
 def test_wrong_settings_are_errors_of_the_plugin(monkeypatch, given, message):
-    monkeypatch.setattr(settings, "_chosen", [])
+    monkeypatch.setattr(choice, "_chosen", [])
     with pytest.raises(ValueError, match=message):
         train_with(**given)
 
 
 def test_one_estimator_is_named(monkeypatch):
-    monkeypatch.setattr(settings, "_chosen", [])
-    monkeypatch.setattr(pipeline, "_installed", [])
+    monkeypatch.setattr(choice, "_chosen", [])
     train_with("dgpo")
     train_with(credit.DGPO())  # a data loader's worker runs the plugin again
-    with pytest.raises(ValueError, match="train_with was called before, with DGPO.*GRPO"):
-        train_with("grpo")
+    message = r"called before with dgpo\(\), and now with dgpo\(tau=0.05\), or .* start another process"
+    with pytest.raises(ValueError, match=message):
+        train_with(DGPO)
 
 
 def test_a_trainer_without_an_estimator_says_so(monkeypatch):
-    monkeypatch.setattr(settings, "_chosen", [])
+    monkeypatch.setattr(choice, "_chosen", [])
     with pytest.raises(RuntimeError, match="call credit.adapters.swift.train_with"):
-        settings.chosen()
+        CreditGRPOTrainer()
+
+
+def test_ring_attention_is_refused(monkeypatch):
+    """ms-swift takes it where the heads cannot be divided by the ranks; it needs flash attention."""
+    trainer = SimpleNamespace(template=SimpleNamespace(sequence_parallel_size=4))
+    for ranks, rings in ((4, 1), (2, 2)):
+        monkeypatch.setattr(layout.sequence_parallel, "sp_world_size", ranks)
+        monkeypatch.setattr(layout.sequence_parallel, "rp_world_size", rings)
+        if rings == 1:
+            layout.refuse_rings(trainer)
+        else:
+            with pytest.raises(ValueError, match="--sequence_parallel_size 4 is more than .* use 2"):
+                layout.refuse_rings(trainer)
+
+
+def test_weights_that_train_beside_the_adapter_are_refused(train):
+    lora = {"tuner_type": "lora", "target_modules": "all-linear", "lora_bias": "all"}
+    with pytest.raises(ValueError, match="bias trains outside of the adapter.*--lora_bias none"):
+        train(DGPO, beta=0, **lora)
+    train("grpo", beta=0, max_steps=1, **lora)
+
+
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        {"tuner_type": "lora", "target_modules": "all-linear", "modules_to_save": ["lm_head"]},
+        {"tuner_type": "lora", "target_modules": "all-linear", "use_dora": "true"},
+        {"tuner_type": "adalora", "target_modules": "all-linear"},
+        {"tuner_type": "vera", "target_modules": ["q_proj", "o_proj"]},
+    ],
+)
+def test_tuners_whose_weights_are_left_out_have_a_reference(train, tuner):
+    witness = train(DGPO, beta=0, max_steps=2, learning_rate=1e-2, **tuner)
+    first, second = witness.metric("credit/deviation_max")
+    assert first == 0.0
+    assert second > 0.0
 
 
 def test_the_log_names_the_estimator_and_the_loss_options_that_differ(train, caplog):

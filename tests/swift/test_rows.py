@@ -23,9 +23,8 @@ def test_rows_without_a_reward_leave_group_and_loss(train, loss_type):
         missing = batch.rewards.isnan().all(dim=1).tolist()
         assert sum(missing) == 2
         assert rows_without_loss(batch) == missing
-        factor = len(missing) / (len(missing) - sum(missing)) if loss_type in ("grpo", "dr_grpo") else 1.0
         rollouts = make_rollouts(batch)
-        expected = factor * expected_advantages(credit.DGPO(tau=0.05), rollouts)
+        expected = expected_advantages(credit.DGPO(tau=0.05), rollouts)
         found = found_advantages(batch, expected.shape[1])
         assert np.abs(found - expected)[~np.array(missing)].max() < CLOSE
         counted = sum(int(each.completion_mask.sum()) for each in batch.grpo)
@@ -64,6 +63,39 @@ def test_the_loss_is_a_mean_over_the_rows_that_stay(train, loss_type):
         )
     assert expected != pytest.approx(0.0, abs=1e-3) or loss_type == "grpo"
     assert np.mean(witness.losses) == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
+def test_a_kl_term_keeps_its_weight_where_rows_leave(train, models, loss_type):
+    """Without a learning rate the ratio stays 1, so that the loss is the mean of KL - A over what stays."""
+    witness = train(
+        "dapo",
+        reward_funcs="constant",
+        loss_type=loss_type,
+        beta=1.0,
+        ref_model=models / "reference",
+        ref_model_type="qwen2",
+        learning_rate=0,
+        max_steps=4,
+    )
+    partial = 0
+    for batch, losses in zip(witness.batches, np.reshape(witness.losses, (4, 2)), strict=True):
+        stays = ~np.array(rows_without_loss(batch))
+        if not stays.any():
+            continue
+        partial += not stays.all()
+        rollouts = make_rollouts(batch)
+        gap = rollouts.reference_log_probs - rollouts.log_probs
+        kl = ((np.exp(gap) - gap - 1) * rollouts.mask)[stays].sum(axis=1)
+        lengths = rollouts.mask.sum(axis=1)[stays]
+        advantages = credit.GRPO()(rollouts).advantages[stays, 0]
+        expected = {
+            "grpo": (kl / lengths - advantages).mean(),
+            "dr_grpo": (kl - advantages * lengths).sum() / (12 * stays.sum()),
+            "dapo": (kl - advantages * lengths).sum() / lengths.sum(),
+        }[loss_type]
+        assert losses.mean() == pytest.approx(expected, abs=1e-5)
+    assert partial
 
 
 def test_groups_without_signal_leave_dapos_loss(train):

@@ -4,6 +4,7 @@ No server runs here: the trainer's own samples are split as a scheduler's `run` 
 """
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -63,6 +64,19 @@ def test_a_trajectory_of_several_samples_counts_once(train, split_trajectories, 
         expected = expected_advantages(batch, 0.05)
         assert np.abs(found_advantages(batch, expected.shape[1]) - expected).max() < CLOSE
     assert witness.metric("credit/weight_std")[1] > 0.1
+
+
+def test_records_hold_whole_groups_of_them(train, split_trajectories):
+    witness = train(
+        "grpo",
+        reward_funcs="by_request",
+        beta=0,
+        credit_settings={"record_steps": 1, "record_completions": 4},
+    )
+    records = [json.loads(line) for line in (witness.output / "credit.jsonl").read_text().splitlines()]
+    first = [sample.prompt_id for sample in witness.batches[0].samples].count("prompt_0")
+    assert first > 4
+    assert [record["step"] for record in records].count(1) == first
 
 
 def test_without_weights_it_is_ms_swifts_own(train, split_trajectories):

@@ -82,6 +82,23 @@ def test_dropout_does_not_make_the_policy_deviate_from_itself(train):
     assert np.abs(theirs - ours).max() > 1e-3
 
 
+@pytest.mark.parametrize("tuner", [{}, LORA])
+def test_noise_on_embeddings_does_not_make_the_policy_deviate_from_itself(train, tuner):
+    """NEFTune's, which is there in training only."""
+    estimator = credit.DGPO(tau=0.05)
+    witness = train(estimator, neftune_noise_alpha=5, beta=0, **tuner)
+    assert witness.metric("credit/deviation_max")[0] == 0.0
+    check_batches(witness, estimator)
+
+
+@pytest.mark.parametrize("options", [{"loss_type": "fipo"}, {"off_policy_sequence_mask_delta": 0.1}])
+def test_losses_that_ms_swift_takes_for_a_teachers_train(train, options):
+    """ms-swift 4.6 itself ends there, since it takes a run without a teacher for one that distils from itself."""
+    with pytest.raises(ValueError, match="does not support"):
+        train(beta=0, max_steps=1, **options)
+    check_batches(train(credit.DGPO(tau=0.05), beta=0, **options), credit.DGPO(tau=0.05))
+
+
 PAIRS = {
     "grpo": ({"scale_rewards": None}, credit.get("grpo", preset="ms-swift")),
     "rloo": ({"advantage_estimator": "rloo", "kl_in_reward": "false"}, credit.get("rloo")),

@@ -1,5 +1,6 @@
 """Multi-turn trajectories of ms-swift's own scheduler loop, and arrays of the user's own."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ import pytest
 from swift_oracle import found_advantages, make_rollouts
 
 import credit
+from credit import lens
 
 CLOSE = 2e-5
 TURNS = {
@@ -55,6 +57,17 @@ def test_the_environments_tokens_get_no_credit_and_turns_their_own(train, within
         for each, mask in zip(batch.grpo, batch.masks, strict=True):
             assert not each.advantages[~mask].any()
     assert witness.metric("credit/weight_std")[1] > 0.1
+
+
+def test_records_of_turns_have_the_prompt_before_the_first(train):
+    estimator = credit.DGPO(tau=0.05)
+    witness = train(estimator, credit_settings={"record_steps": 1}, **TURNS)
+    records = list(lens.read(witness.output / "credit.jsonl"))
+    rows = [sample for batch in witness.batches for sample in batch.samples]
+    for record, sample in zip(records, rows, strict=True):
+        roles = [message["role"] for message in json.loads(record.prompt)]
+        assert roles == ["system", "user"]
+        assert len(sample.messages) > 3
 
 
 def test_without_weights_multi_turn_training_is_ms_swifts_own(train):
