@@ -14,6 +14,7 @@ from credit.adapters.memory import CHUNK, count_within, tile_bytes
 
 Tensor = torch.Tensor
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+WITHIN_ADAPTERS = ("modules_to_save", "trainable_tokens")  # parts of names of what PEFT leaves out, too
 ROUNDING = 0.25  # nats: of 16-bit logits below 64, of which frameworks take log-probs
 
 
@@ -29,6 +30,22 @@ class Head(NamedTuple):
 def find_base(model: Any) -> Any:
     """The model of transformers within what PEFT puts around it."""
     return model.get_base_model() if is_peft_model(model) else model
+
+
+def refuse_trained_base(model: Any, option: str) -> None:
+    """Raises ValueError if weights of a PEFT model train that stay when its adapter is left out.
+
+    A reference that is the model without its adapter would train along. `option` leaves out what a tuner
+    trains beside its adapter.
+    """
+    own = (model.base_model.prefix, *WITHIN_ADAPTERS)
+    trained = (name for name, weight in model.named_parameters() if weight.requires_grad)
+    found = [name for name in trained if not any(part in name for part in own)]
+    if found:
+        raise ValueError(
+            f"{found[0]} trains outside of the adapter, so that the model without its adapter is not the "
+            f"reference that training began with; set {option}, and train nothing beside the adapter"
+        )
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from credit.adapters.fields import REFERENCE_FIELDS, needs_reference
 from credit.adapters.swift import layout
 
 Tensor = torch.Tensor
-WITHIN_ADAPTERS = ("modules_to_save", "trainable_tokens")  # parts of names of what PEFT leaves out, too
 RANDOM = ("dropout", "pdrop", "jitter", "drop_path")
 WAY_OUT = "use an estimator that reads no token statistics, such as grpo, and report the model"
 
@@ -79,30 +78,17 @@ def start_scoring(names: Sequence[str], memory_mb: float) -> Scoring:
 def refuse_models(trainer: Any, estimator: credit.Estimator) -> None:
     """Raises ValueError unless there is a reference, and logits are hidden states times a plain weight."""
     reference = trainer.ref_model if needs_reference(estimator) else None
-    adapted = is_peft_model(trainer.accelerator.unwrap_model(trainer.model))
-    if needs_reference(estimator) and reference is None and not adapted:
-        raise ValueError(
-            f"{estimator.name} compares the policy with a reference, and with this tuner there is none: its "
-            "weights are not those of a PEFT adapter that can be left out; use --tuner_type full or lora"
-        )
     if needs_reference(estimator) and reference is None:
-        _refuse_trained_base(trainer)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if not is_peft_model(model):
+            raise ValueError(
+                f"{estimator.name} compares the policy with a reference, and with this tuner there is none: "
+                "its weights are no PEFT adapter that can be left out; use --tuner_type full or lora"
+            )
+        heads.refuse_trained_base(model, "--lora_bias none")
     for model in (trainer.model, reference):
         if model is not None:
             heads.find_head(find_base(trainer, model))
-
-
-def _refuse_trained_base(trainer: Any) -> None:
-    """Raises ValueError if weights train that stay when the adapter is left out, in the reference, too."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    own = (model.base_model.prefix, *WITHIN_ADAPTERS)
-    trained = (name for name, weight in model.named_parameters() if weight.requires_grad)
-    found = [name for name in trained if not any(part in name for part in own)]
-    if found:
-        raise ValueError(
-            f"{found[0]} trains outside of the adapter, so that the model without its adapter is not the "
-            "reference that training began with; set --lora_bias none, and train nothing beside the adapter"
-        )
 
 
 def find_base(trainer: Any, model: Any) -> Any:

@@ -29,8 +29,15 @@ def refuse_fsdp1(trainer: Any) -> None:
 
 
 def refuse_other_heads(trainer: Any) -> None:
-    """Raises ValueError unless logits of policy and reference are hidden states times a plain weight."""
-    reference = trainer.ref_model if needs_reference(trainer.credit_estimator) else None
+    """Raises ValueError unless logits of policy and reference are hidden states times a plain weight.
+
+    Weights that train beside an adapter are refused, too, where the reference is the model without it.
+    """
+    compares = needs_reference(trainer.credit_estimator)
+    reference = trainer.ref_model if compares else None
+    if compares and reference is None:
+        peft = trainer.accelerator.unwrap_model(trainer.model)
+        heads.refuse_trained_base(peft, "bias='none' in peft_config")
     for model in (trainer.model, reference):
         if model is not None:
             find_head(find_base(trainer, model))

@@ -18,6 +18,17 @@ def test_a_new_adapter_is_compared_with_none(train, more):
     assert log[2]["credit/deviation_mean"] > 1e-4
 
 
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_weights_that_train_beside_the_adapter_are_refused(train, bias):
+    """Without the adapter the model keeps them, so that the reference would train along."""
+    config = peft.LoraConfig(**LORA, bias=bias)
+    with pytest.raises(
+        ValueError, match="bias trains outside of the adapter.*set bias='none' in peft_config"
+    ):
+        train("dgpo", extra={"peft_config": config})
+    train("entropy_shaped", extra={"peft_config": config})
+
+
 @pytest.mark.releases
 def test_a_trained_adapter_is_compared_with_a_copy_of_itself(train, model_path):
     torch.manual_seed(0)
