@@ -45,6 +45,15 @@ def refuse_several_rewards(
         )
 
 
+def refuse_weighing_parts(estimator: Estimator) -> None:
+    """A part of the estimator weighs several rewards, of which the whole passes on one per response."""
+    if traits.weighs_rewards(estimator) and traits.find_weigher(estimator) is None:
+        raise ValueError(
+            f"{estimator.name} passes on one reward per completion, but one of its parts weighs the rewards "
+            "of several functions (gdpo); use that estimator alone"
+        )
+
+
 def refuse_filter_by(framework: Framework, estimator: Estimator, reason: str, way_out: str) -> None:
     """The estimator says which of several rewards decides about a group, and the framework cannot follow."""
     found = traits.find_filters(estimator)

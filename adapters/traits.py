@@ -1,6 +1,6 @@
 """Properties of an estimator that no field of it tells; some are found by trying it on three responses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +18,15 @@ LARGE = 1000.0
 """A factor on the rewards that are tried, beside whose deviation an `eps` is nothing."""
 Scale = Literal["none", "group", "batch"]
 """Advantages in the unit of the rewards, the same in any unit of a group's, or in any unit of the batch's."""
+
+
+SCALES: Mapping[str | None, str] = {
+    "group": "whose advantages are the same in any unit of a group's rewards",
+    "batch": "whose advantages are the same in any unit of the batch's rewards",
+    "none": "which does not scale the rewards",
+    None: "which scales the rewards in a way of its own",
+}
+"""What an estimator of that scale does, in words."""
 
 
 class Part(NamedTuple):

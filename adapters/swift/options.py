@@ -1,18 +1,13 @@
 """ms-swift's options beside an estimator: which cannot work with it, and which differ from its paper."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import credit
 from credit.adapters import fields, loss_report, rules, traits
 from credit.adapters.swift.hooks import FRAMEWORK
 
-# What an estimator does that agrees with a value of --scale_rewards.
-SCALES: Mapping[str | None, str] = {
-    "group": "whose advantages are the same in any unit of a group's rewards",
-    "batch": "whose advantages are the same in any unit of the batch's rewards",
-    "none": "which does not scale the rewards",
-}
+# The estimators that agree with a value of --scale_rewards.
 AGREEING = {"none": "dr_grpo", "batch": "lite_ppo", "gdpo": "gdpo"}
 TEACHER_COLUMNS = ("teacher_prompt", "teacher_images")
 # The loss types that are objectives of their own, and how each aggregates.
@@ -28,11 +23,7 @@ def refuse(estimator: credit.Estimator, args: Any) -> None:
     _refuse_scaling(estimator, args)
     _refuse_averages(estimator, args)
     _refuse_places(estimator, args)
-    if traits.weighs_rewards(estimator) and traits.find_weigher(estimator) is None:
-        raise ValueError(
-            f"{estimator.name} passes on one reward per completion, but one of its parts weighs the rewards "
-            "of several functions (gdpo); use that estimator alone"
-        )
+    rules.refuse_weighing_parts(estimator)
     own_weights = getattr(traits.find_weigher(estimator), "reward_weights", None)
     if own_weights is not None and args.reward_weights is not None:
         raise ValueError(f"--reward_weights is given, and {estimator.name} has its own; leave one out")
@@ -79,7 +70,7 @@ def _refuse_scaling(estimator: credit.Estimator, args: Any) -> None:
         agrees, does = traits.normalizes_each_reward(estimator), "which does not normalize each reward"
     else:
         scale = traits.find_reward_scale(estimator)
-        agrees, does = scale == scaling, SCALES.get(scale, "which scales the rewards in a way of its own")
+        agrees, does = scale == scaling, traits.SCALES[scale]
     if not agrees:
         raise ValueError(
             f"--scale_rewards {scaling} contradicts {estimator.name}, {does}; leave it out, or name "

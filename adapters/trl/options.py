@@ -14,12 +14,7 @@ from credit.estimators.on_baseline import OnBaseline
 # The loss types of TRL that are objectives of their own, named as in PolicyLoss, and how each aggregates.
 AGGREGATIONS = {"cispo": "token_mean", "sapo": "sequence_mean", "vespo": "token_mean"}
 
-# What an estimator does that agrees with a value of scale_rewards.
-SCALES: dict[str | None, str] = {
-    "group": "whose advantages are the same in any unit of a group's rewards",
-    "batch": "whose advantages are the same in any unit of the batch's rewards",
-    "none": "which does not scale the rewards",
-}
+SCALINGS = tuple(filter(None, traits.SCALES))  # the values of scale_rewards
 # The estimators, each fit to be the base of another, that agree with what TRL's options may ask for.
 AGREEING = {"none": "dr_grpo", "batch": "lite_ppo", "normalize_then_sum": "gdpo"}
 
@@ -46,19 +41,15 @@ def refuse(
 def _refuse_other_advantages(estimator: credit.Estimator, args: Any) -> None:
     """Refuses options by which TRL would combine or scale the rewards otherwise than the estimator does."""
     scaling, combining = args.scale_rewards, args.multi_objective_aggregation
-    if scaling not in SCALES:
-        raise ValueError(f"scale_rewards is {scaling!r}; expected {', '.join(map(repr, SCALES))}")
+    if scaling not in SCALINGS:
+        raise ValueError(f"scale_rewards is {scaling!r}; expected {', '.join(map(repr, SCALINGS))}")
     if scaling != "group":  # TRL's default, which cannot be told from an option that is not set
         scale = traits.find_reward_scale(estimator)
         if scale != scaling:
-            does = SCALES.get(scale, "which scales the rewards in a way of its own")
-            raise _contradiction(f"scale_rewards={scaling!r}", estimator, does, AGREEING[scaling])
+            option = f"scale_rewards={scaling!r}"
+            raise _contradiction(option, estimator, traits.SCALES[scale], AGREEING[scaling])
+    rules.refuse_weighing_parts(estimator)
     weighs, weigher = traits.weighs_rewards(estimator), traits.find_weigher(estimator)
-    if weighs and weigher is None:
-        raise ValueError(
-            f"{estimator.name} passes on one reward per completion, but one of its parts weighs the rewards "
-            "of several functions (gdpo); use that estimator alone"
-        )
     if combining != "sum_then_normalize" and not traits.normalizes_each_reward(estimator):
         does = (
             "combines the rewards in a way of its own" if weighs else "gets the weighted sum of the rewards"
