@@ -97,6 +97,13 @@ class TestInstalled:
         assert log[2]["loss"] != found["grpo"]["log"][2]["loss"]
         assert (len(found[name]["shape"]), len(found["grpo"]["shape"])) == (2, 1)
 
+    def test_with_its_constants_training_is_unsloths_own(self, found):
+        """Unsloth takes TRL's advantages."""
+        for ours, theirs in zip(found["with its constants"]["log"], found["its own"]["log"], strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+            assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+            assert not any(name.startswith("credit/") for name in theirs)
+
     def test_later_steps_on_a_batch_follow_the_policy_only_if_asked(self, found):
         kept, again = ([entry["loss"] for entry in found[name]["log"]] for name in ("kept", "reweighted"))
         assert kept[0] == again[0]
