@@ -2,8 +2,8 @@
 
 `make quick` installs core's environment and runs the session quick: style, types, and the essentials on
 numpy and torch.
-`make test` runs the sessions core, verl, trl, tunix, openrlhf, swift and unsloth, two at a time, without
-the slow tests.
+`make test` runs the sessions core, verl, trl, tunix, openrlhf, swift, unsloth and tinker, two at a time,
+without the slow tests.
 `make trl-releases` runs what may differ between TRL's releases in each of them.
 `make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
 `nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
@@ -25,7 +25,7 @@ TRL_RELEASES = [
 nox.options.reuse_existing_virtualenvs = True
 nox.options.allow_parallel = True
 FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf", "swift")
-nox.options.sessions = ["core", *FRAMEWORKS, "unsloth"]
+nox.options.sessions = ["core", *FRAMEWORKS, "unsloth", "tinker"]
 
 # The style, the types and these tests take less than two minutes on two cores.
 QUICK = (
@@ -146,6 +146,13 @@ def unsloth(session: nox.Session) -> None:
     """The trainer and loss that Unsloth generates, with TRL's adapter, on models of transformers."""
     install(session, "unsloth")
     run_framework_tests(session, "tests/trl/test_unsloth.py", "-m", "slow")
+
+
+@nox.session
+def tinker(session: nox.Session) -> None:
+    """The example for tinker-cookbook, on its own types; its service is remote and not asked."""
+    install(session, "tinker")
+    run_framework_tests(session, "tests/test_tinker_advantages.py")
 
 
 @nox.session

@@ -1,6 +1,4 @@
-"""The example for tinker-cookbook, on its own types; it runs where tinker-cookbook is installed.
-
-pytest -W default tests/test_tinker_advantages.py    (with tinker 0.38 and tinker-cookbook 0.5.8)
+"""The example for tinker-cookbook, on its own types; it runs in the session `tinker`.
 """
 
 import asyncio
