@@ -1,5 +1,4 @@
-"""The example for tinker-cookbook, on its own types; it runs in the session `tinker`.
-"""
+"""The example for tinker-cookbook, on its own types; it runs in the session `tinker`."""
 
 import asyncio
 import inspect
