@@ -48,8 +48,10 @@ def torch_library() -> Iterator[Library]:
 
 def jax_library() -> Iterator[Library]:
     jax = pytest.importorskip("jax")
+    before = jax.config.jax_numpy_dtype_promotion
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     yield Library("jax", jax.numpy.asarray, jax.jit, quick_jit)
+    jax.config.update("jax_numpy_dtype_promotion", before)  # optax, for one, needs it
 
 
 def strict_library() -> Iterator[Library]:
