@@ -17,6 +17,7 @@ pytest.importorskip("swift.rlhf_trainers", reason="ms-swift is not installed")
 
 import torch
 from swift.pipelines import rlhf_main
+from swift.pipelines.train.rlhf import SwiftRLHF
 from swift.rlhf_trainers import GRPOTrainer
 from swift.trainers import TrainerFactory
 from swift_models import make_models
@@ -110,5 +111,29 @@ def train(command, monkeypatch):
         with Witness(kind) as witness:
             rlhf_main(command(**changed))
         return witness
+
+    return run
+
+
+class Loaded(Exception):
+    """Ends a run where it would load a model."""
+
+
+@pytest.fixture
+def check(command, monkeypatch):
+    """The arguments of a run as they are when it would load its first model."""
+
+    def run(estimator="dgpo", **changed):
+        monkeypatch.setattr(choice, "_chosen", [])
+        train_with(estimator)
+        with monkeypatch.context() as patch:
+
+            def stop(self, *_):
+                raise Loaded(self.args)
+
+            patch.setattr(SwiftRLHF, "_prepare_single_model", stop)
+            with pytest.raises(Loaded) as stopped:
+                SwiftRLHF(command(**changed))
+        return stopped.value.args[0]
 
     return run
