@@ -1,0 +1,48 @@
+"""Which models are random while they train, and the time that statistics take."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from credit.adapters.swift import statistics
+
+SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 11}
+SMALL |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+MODELS = {
+    "plain": (Qwen2ForCausalLM, Qwen2Config, {}, False),
+    "attention dropout": (Qwen2ForCausalLM, Qwen2Config, {"attention_dropout": 0.1}, True),
+    "experts": (MixtralForCausalLM, MixtralConfig, {}, False),
+    "jitter": (MixtralForCausalLM, MixtralConfig, {"router_jitter_noise": 0.5}, True),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_is_random_in_training_is_known_and_is_not_in_eval_mode(name):
+    kind, config, more, expected = MODELS[name]
+    torch.manual_seed(0)
+    model = kind(config(**SMALL | more, attn_implementation="eager")).train()
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(neftune_noise_alpha=None),
+        accelerator=SimpleNamespace(unwrap_model=lambda given: given),
+    )
+    ids = torch.arange(10)[None]
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, model(ids).logits) != expected
+        with statistics._eval_mode(model):
+            assert model.training
+            assert torch.equal(model(ids).logits, model(ids).logits)
+    assert statistics._is_random(trainer, model, adapted=True) == expected
+    assert not statistics._is_random(trainer, model.eval(), adapted=True)
+
+
+def test_time_within_time_counts_once(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(statistics.time, "perf_counter", lambda: next(clock))
+    scoring = statistics.start_scoring(("log_probs",), 1.0)
+    with scoring.timed(), scoring.timed():  # from 0 to 3, and within that from 1 to 2
+        pass
+    with scoring.timed():  # from 4 to 5
+        pass
+    assert scoring.seconds == 4
