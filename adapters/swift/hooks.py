@@ -26,19 +26,17 @@ FRAMEWORK = Framework(
 # The options that the adapter reads; tests/test_adapters.py compares them with the code.
 OPTIONS = (
     "advantage_estimator advantage_reweight beta delta epsilon epsilon_high eval_strategy "
-    "gradient_checkpointing_kwargs importance_sampling_level kl_in_reward "
-    "loss_type max_completion_length model model_revision model_type neftune_noise_alpha num_generations "
-    "output_dir ref_model ref_model_revision ref_model_type reward_weights rollout_importance_sampling_mode "
-    "rollout_importance_sampling_threshold scale_rewards sdar_loss_coef sequence_parallel_size "
-    "tau_neg tau_pos teacher_model teacher_model_server temperature tuner_type "
-    "use_liger_kernel use_vllm"
+    "gradient_checkpointing_kwargs importance_sampling_level kl_in_reward loss_type max_completion_length "
+    "model model_revision model_type neftune_noise_alpha num_generations output_dir ref_model "
+    "ref_model_revision ref_model_type reward_weights rollout_importance_sampling_mode "
+    "rollout_importance_sampling_threshold scale_rewards sdar_loss_coef sequence_parallel_size tau_neg "
+    "tau_pos teacher_model teacher_model_server temperature tuner_type use_liger_kernel use_vllm"
 )
 
 FUNCTIONS: FunctionTable = {
     "swift.arguments:RLHFArguments": OPTIONS,
     "swift.rlhf_trainers.grpo_trainer:GRPOTrainer": {
         "__init__": "self model ref_model reward_model reward_funcs _args kwargs",
-        "_score_completions": "self samples",
         "_prepare_batch_inputs": "self samples",
         "_postprocess_batch": "self samples batch_encoded_inputs",
         "_get_per_token_logps_and_entropies": "self model model_inputs grpo_batch compute_entropy "
