@@ -93,8 +93,10 @@ def assert_share(actual, values, rounding):
     assert least - 1e-6 <= actual <= most + 1e-6
 
 
-def group_unit(batch, advantages):
-    """The largest |A| of each row's group, [N, 1]."""
+def compared_unit(estimator, batch, advantages):
+    """The largest |A| among the rows that each row is compared with, [N, 1]."""
+    if getattr(estimator, "baseline", "group") == "batch":
+        return np.full((len(advantages), 1), np.abs(advantages).max())
     return np.array([np.abs(advantages[batch.groups == label]).max() for label in batch.groups])[:, None]
 
 
@@ -181,7 +183,7 @@ def test_equals_the_oracle(library, estimator, batch):
     assert (actual.weights[outside] == 0).all()
     assert_close(actual.weights, weights)
     if estimator.row_local:
-        unit = group_unit(batch, advantages)
+        unit = compared_unit(estimator, batch, advantages)
         if estimator.name in SOFT:  # shares near 1, each rounded, over eps
             unit = np.maximum(unit, 1.0)
         assert_close(actual.advantages, expected, unit * np.maximum(weights, 1.0))

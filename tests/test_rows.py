@@ -46,7 +46,9 @@ def test_blocks_of_rows_equal_all_rows_at_once(library, estimator, batch):
     for name, value in whole.metrics.items():
         # An advantage that is 0 but for its rounding may count as positive or not.
         if library.name != "torch" or name != "advantage_positive_fraction":
-            np.testing.assert_allclose(parts.metrics[name], value, **close)
+            # A mean of advantages that cancel is known to the precision of the largest.
+            unit = max(1.0, np.abs(whole.advantages).max()) if name.startswith("advantage_") else 1.0
+            np.testing.assert_allclose(parts.metrics[name], value, close["rtol"], unit * close.get("atol", 0))
 
 
 @eager
