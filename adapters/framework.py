@@ -18,7 +18,7 @@ class Framework:
         supported: the version specifier that the adapter is written for; pyproject.toml has the same.
         provides: the arrays of Rollouts that the adapter itself fills in; those in `extra` as "extra.name".
         given: optional fields of Rollouts that the user gives by name, as arrays of their own.
-        extra: in words, where the user puts arrays of their own for `Rollouts.extra`.
+        extra: in words, where the user puts arrays of their own for `Rollouts.extra`; empty: nowhere.
         group_size: the option that sets the number of responses per prompt.
         aggregations: the framework's names of loss aggregations, and what PolicyLoss calls them.
         rollout_log_probs: the setting that makes the framework record the sampling engine's log-probs.
@@ -52,7 +52,7 @@ class Framework:
         if name in (*self.provides, *self.given):
             return True
         rule = EXTRAS.get(name)
-        return name.startswith(EXTRA) and (rule is None or rule.source is None)
+        return bool(self.extra) and name.startswith(EXTRA) and (rule is None or rule.source is None)
 
     def name_of(self, estimator: Estimator) -> str:
         """The estimator's name as the framework's users write it."""

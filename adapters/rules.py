@@ -17,7 +17,7 @@ def refuse_missing_fields(framework: Framework, estimator: Estimator) -> None:
         return
     name, way_out = framework.name_of(estimator), ""
     unknown = [each for each in missing if each not in FIELDS and not each.startswith(EXTRA)]
-    if unknown:
+    if unknown and framework.extra:
         way_out = (
             f"; an array of your own is {EXTRA + unknown[0]!r} in needs and comes from {framework.extra}"
         )
