@@ -12,7 +12,13 @@ def find_early_deviation(trainer: Any, given: credit.Rollouts) -> str | None:
 
     The trainer is one of transformers', whose `state` counts steps.
     """
-    if not (trainer.model.training and trainer.state.global_step == 0) or given.deviation is None:
+    begins = trainer.model.training and trainer.state.global_step == 0
+    return describe_early_deviation(given) if begins else None
+
+
+def describe_early_deviation(given: credit.Rollouts) -> str | None:
+    """As `find_early_deviation`, of rollouts that were sampled before the first step."""
+    if given.deviation is None:
         return None
     largest = given.deviation.max().item()
     if not largest > ROUNDING:
