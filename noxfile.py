@@ -2,8 +2,8 @@
 
 `make quick` installs core's environment and runs the session quick: style, types, and the essentials on
 numpy and torch.
-`make test` runs the sessions core, verl, trl, tunix, openrlhf, swift, unsloth and tinker, two at a time,
-without the slow tests.
+`make test` runs the sessions core, verl, trl, tunix, openrlhf, swift, slime, unsloth and tinker, two at a
+time, without the slow tests.
 `make trl-releases` runs what may differ between TRL's releases in each of them.
 `make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
 `nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
@@ -24,7 +24,7 @@ TRL_RELEASES = [
 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.allow_parallel = True
-FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf", "swift")
+FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf", "swift", "slime")
 nox.options.sessions = ["core", *FRAMEWORKS, "unsloth", "tinker"]
 
 # The style, the types and these tests take less than two minutes on two cores.
@@ -161,6 +161,14 @@ def swift(session: nox.Session) -> None:
     # The pins hold two thirds of what ms-swift asks for: these runs call no hub, server or tracker.
     install(session, "swift")
     run_framework_tests(session, "tests/swift")
+
+
+@nox.session
+def slime(session: nox.Session) -> None:
+    """The functions that slime calls, on megatron-core's real models; what calls them stands in for slime."""
+    # With SLIME_CHECKOUT and MEGATRON_CHECKOUT in the environment, slime's own functions call them.
+    install(session, "slime")
+    run_framework_tests(session, "tests/slime")
 
 
 @nox.session

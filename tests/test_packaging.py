@@ -151,6 +151,7 @@ ENVIRONMENTS = {
     "openrlhf": ("openrlhf",),
     "tunix": ("tunix",),
     "swift": ("swift",),
+    "slime": ("torch",),  # slime itself is on no index
 }
 
 
