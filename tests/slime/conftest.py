@@ -2,7 +2,7 @@
 
 No package index has slime. With SLIME_CHECKOUT, the folder of a checkout, and MEGATRON_CHECKOUT, one of the
 Megatron-LM that slime's Dockerfile names, all tests run slime's own functions; else those of
-examples/slime/stand_in.
+examples/slime/stand_in. Megatron-LM imports six, triton and wandb as well.
 """
 
 import os
