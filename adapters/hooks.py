@@ -29,6 +29,9 @@ Functions = Mapping[str, str | Mapping[str, str]]
 FunctionTable = Mapping[str, str | Functions]
 """For each module or class its functions, or for a class the names of parameters among others."""
 
+ADDED_BY_RAY = "_ray_trace_ctx"
+"""A parameter that `ray.remote` adds to the methods of the class that it makes an actor of."""
+
 
 def check_framework(framework: Framework, functions: FunctionTable) -> None:
     """Raises ImportError unless the release is supported and has all functions with these parameters.
@@ -114,12 +117,16 @@ def _contains(releases: str, release: str) -> bool:
 
 def _compare_parameters(framework: Framework, place: Any, name: str, expected: list[str]) -> Iterator[str]:
     function = getattr(place, name, None)
-    found = None if function is None else list(inspect.signature(function).parameters)
+    found = None if function is None else _list_parameters(function)
     if found != expected:
         state = "is missing" if found is None else f"takes ({', '.join(found)})"
         release = f"{framework.distribution} {version(framework.distribution)}"
         expects = f"credit expects ({', '.join(expected)})"
         yield f"{place.__name__}.{name} {state} in {release}; {expects}"
+
+
+def _list_parameters(function: Any) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != ADDED_BY_RAY]
 
 
 def _install(framework: Framework) -> str:

@@ -444,6 +444,17 @@ def test_a_function_is_compared_in_the_releases_that_call_it():
         hooks.check_functions(FRAMEWORK, table(**{"<1": right, ">=1": wrong}))
 
 
+def test_a_parameter_that_ray_adds_is_no_change(monkeypatch):
+    """`ray.remote` puts it into the signature of a class' methods, which SkyRL's own import does."""
+
+    def refuse_missing_fields(framework, estimator, *, _ray_trace_ctx=None): ...
+
+    monkeypatch.setattr(rules, "refuse_missing_fields", refuse_missing_fields)
+    hooks.check_functions(
+        FRAMEWORK, {"credit.adapters.rules": {"refuse_missing_fields": "framework estimator"}}
+    )
+
+
 def test_a_config_has_options_among_others():
     hooks.check_functions(FRAMEWORK, {"credit.adapters.framework:Framework": "prefix name"})
     with pytest.raises(ImportError, match="^Framework takes no size, other in pytest .*; credit supports"):
