@@ -67,7 +67,7 @@ def refuse_unfed(estimator: credit.Estimator) -> None:
             f"{name} gives the tokens of a response different advantages, and SkyRL's registry does not hand "
             f"over the loss mask, so that the output of tools would get credit; {WAY_OUT}"
         )
-    if traits.find_reward_scale(estimator) not in ("none", "group") or _reads_lengths(estimator):
+    if _reads_more(estimator):
         raise ValueError(
             f"{name} compares all responses of the batch, or reads their lengths, and SkyRL's registry hands "
             "over rows that fill up a batch, and the output of tools, as if they were the policy's; "
@@ -75,13 +75,13 @@ def refuse_unfed(estimator: credit.Estimator) -> None:
         )
 
 
-def _reads_lengths(estimator: credit.Estimator) -> bool:
-    """Whether the advantage of a response depends on how many tokens the responses have."""
-    rewards, groups = torch.tensor([0.0, 1.0, 3.0]), torch.zeros(3, dtype=torch.long)
-    whole = torch.ones(3, 3, dtype=torch.bool)
-    ragged = torch.tensor([[True, False, False], [True, True, False], [True, True, True]])
-    found = [estimator(credit.Rollouts(rewards, groups, mask)).advantages[:, 0] for mask in (whole, ragged)]
-    return not torch.allclose(*found)
+def _reads_more(estimator: credit.Estimator) -> bool:
+    """Whether an advantage depends on lengths, or on other groups, such as one row that fills up a batch."""
+    rewards, groups = torch.tensor([0.0, 1.0, 3.0, 5.0]), torch.tensor([0, 0, 0, 1])
+    whole, ragged = torch.ones(4, 4, dtype=torch.bool), torch.ones(4, 4, dtype=torch.bool).tril()
+    alone = estimator(credit.Rollouts(rewards[:3], groups[:3], whole[:3])).advantages[:, 0]
+    among = estimator(credit.Rollouts(rewards, groups, ragged)).advantages[:3, 0]
+    return not torch.allclose(alone, among)
 
 
 def compute_advantages(

@@ -23,7 +23,6 @@ from skyrl.backends.skyrl_train.utils.ppo_utils import AdvantageEstimatorRegistr
 from skyrl_models import make_models
 from skyrl_steps import Steps
 
-import credit
 from credit.adapters.skyrl import entrypoint
 
 
@@ -54,7 +53,7 @@ def arguments(models, tmp_path):
             "trainer.remove_microbatch_padding": "false",
             "trainer.gradient_checkpointing": "false",
             "trainer.micro_forward_batch_size_per_gpu": 3,
-            "trainer.micro_train_batch_size_per_gpu": 3,
+            "trainer.micro_train_batch_size_per_gpu": 2,
             "trainer.train_batch_size": 2,
             "trainer.policy_mini_batch_size": 1,
             "trainer.algorithm.use_kl_loss": "false",
@@ -77,9 +76,8 @@ def arguments(models, tmp_path):
 def check(arguments):
     """The config and the choice that the command makes of options, after credit's checks."""
 
-    def run(name="dgpo", **changed):
-        known_as = f"credit_{name}" if name in credit.names() else name
-        return entrypoint.check_config(arguments(trainer__algorithm__advantage_estimator=known_as, **changed))
+    def run(name="credit_dgpo", **changed):
+        return entrypoint.check_config(arguments(trainer__algorithm__advantage_estimator=name, **changed))
 
     return run
 
@@ -98,7 +96,7 @@ def own_registry():
 def steps(check, own_registry):
     """SkyRL's trainer and worker for an estimator, whose steps a test takes one by one."""
 
-    def make(estimator="dgpo", settings=None, **changed):
+    def make(estimator="credit_dgpo", settings=None, **changed):
         named = {f"trainer__algorithm__credit__{name}": value for name, value in (settings or {}).items()}
         cfg, choice = check(estimator, **named, **changed)
         return Steps(cfg, choice)

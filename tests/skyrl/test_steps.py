@@ -31,7 +31,7 @@ def check_steps(run, models, estimator, count=2, **options):
 
 
 def test_the_first_step_is_grpo_and_later_ones_are_not(steps, models):
-    run, estimator = steps("dgpo", {"tau": 0.05}), credit.DGPO(tau=0.05)
+    run, estimator = steps("credit_dgpo", {"tau": 0.05}), credit.DGPO(tau=0.05)
     first, second, third = check_steps(run, models, estimator, 3)
     for name, start in (("deviation_max", 0.0), ("weight_std", 0.0), ("effective_token_fraction", 1.0)):
         assert first.metrics[f"credit/{name}"] == start
@@ -44,13 +44,13 @@ def test_the_first_step_is_grpo_and_later_ones_are_not(steps, models):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_advantages_are_those_of_float64_forwards(steps, models, name):
-    check_steps(steps(name, ESTIMATORS[name]), models, credit.get(name, **ESTIMATORS[name]))
+    check_steps(steps(f"credit_{name}", ESTIMATORS[name]), models, credit.get(name, **ESTIMATORS[name]))
 
 
 def test_a_mix_of_estimators(steps, models):
     parts = "[[0.7, grpo], [0.3, {name: dgpo, tau: 0.1}]]"
     mix = credit.Mix(parts=[(0.7, credit.GRPO()), (0.3, credit.DGPO(tau=0.1))])
-    check_steps(steps("mix", {"parts": parts}), models, mix)
+    check_steps(steps("credit_mix", {"parts": parts}), models, mix)
 
 
 def test_statistics_are_of_the_temperature_and_of_the_named_reference(steps, models):
@@ -59,7 +59,7 @@ def test_statistics_are_of_the_temperature_and_of_the_named_reference(steps, mod
         "generator__sampling_params__temperature": 0.7,
         "trainer__ref__model__path": models / "reference",
     }
-    run, estimator = steps("dgpo", {"tau": 0.05}, **options), credit.DGPO(tau=0.05)
+    run, estimator = steps("credit_dgpo", {"tau": 0.05}, **options), credit.DGPO(tau=0.05)
     first, second = check_steps(run, models, estimator, temperature=0.7, reference="reference")
     assert first.metrics["credit/deviation_max"] > 0.05
     wrong = largest_gap(estimator, second, models, temperature=1.0, reference="reference")
@@ -73,7 +73,7 @@ def test_statistics_are_of_the_temperature_and_of_the_named_reference(steps, mod
 
 def test_lora_whose_reference_is_the_policy_without_it(steps, models):
     lora = {"trainer__policy__model__lora__rank": 4, "trainer__policy__model__lora__alpha": 16}
-    run = steps("dgpo", {"tau": 0.05}, trainer__policy__optimizer_config__lr=3e-2, **lora)
+    run = steps("credit_dgpo", {"tau": 0.05}, trainer__policy__optimizer_config__lr=3e-2, **lora)
     assert not hasattr(run.worker.credit_reference, "wrapper")  # no second model
     first, second = run.take(), run.take()
     assert first.metrics["credit/deviation_max"] == 0.0
@@ -99,7 +99,7 @@ def merge_lora(weights, alpha, rank):
 
 def test_lora_with_another_reference_loads_it(steps, models):
     lora = {"trainer__policy__model__lora__rank": 4, "trainer__ref__model__path": models / "reference"}
-    run = steps("dgpo", {"tau": 0.05}, **lora)
+    run = steps("credit_dgpo", {"tau": 0.05}, **lora)
     first = run.take()
     first.weights = merge_lora(first.weights, alpha=16, rank=4)
     assert largest_gap(credit.DGPO(tau=0.05), first, models, reference="reference") < CLOSE
@@ -108,7 +108,7 @@ def test_lora_with_another_reference_loads_it(steps, models):
 def test_tied_heads(steps, tmp_path):
     """SkyRL's FSDP makes parameters of their own of them, which differ once both have trained."""
     make_models(tmp_path, tied=True)
-    run = steps("dgpo", {"tau": 0.05}, trainer__policy__model__path=tmp_path / "model")
+    run = steps("credit_dgpo", {"tau": 0.05}, trainer__policy__model__path=tmp_path / "model")
     first, second = run.take(), run.take()
     assert first.metrics["credit/deviation_max"] == 0.0
     assert largest_gap(credit.DGPO(tau=0.05), second, tmp_path) < CLOSE
@@ -119,7 +119,7 @@ def test_tied_heads(steps, tmp_path):
 def test_in_bfloat16_equal_models_deviate_by_exactly_0(steps, models):
     """SkyRL's default: float32 weights that FSDP rounds for a forward, and a reference that is loaded rounded."""
     option = {"trainer__policy__fsdp_config__mixed_precision__param_dtype": None}
-    run = steps("dgpo", {"tau": 0.05}, **option)
+    run = steps("credit_dgpo", {"tau": 0.05}, **option)
     weight = next(run.worker.credit_reference.wrapper.parameters())
     assert weight.dtype == torch.bfloat16
     first, second = run.take(), run.take()
@@ -141,7 +141,7 @@ def test_in_bfloat16_equal_models_deviate_by_exactly_0(steps, models):
 )
 def test_other_ways_to_split_a_batch_give_the_same(steps, models, options):
     """rollout_is skips the policy's forward in SkyRL itself, and the tokens are scored there all the same."""
-    check_steps(steps("dgpo", {"tau": 0.05}, **options), models, credit.DGPO(tau=0.05))
+    check_steps(steps("credit_dgpo", {"tau": 0.05}, **options), models, credit.DGPO(tau=0.05))
 
 
 def test_packed_rows(steps, models):
@@ -149,7 +149,7 @@ def test_packed_rows(steps, models):
 
     transformers keeps packed rows apart in PyTorch's attention by their positions, as flash attention does.
     """
-    run, estimator = steps("dgpo", {"tau": 0.05}), credit.DGPO(tau=0.05)
+    run, estimator = steps("credit_dgpo", {"tau": 0.05}), credit.DGPO(tau=0.05)
     pack(run.worker.model)
     pack(run.worker.credit_reference.wrapper)
     seen = []
@@ -167,7 +167,7 @@ def pack(wrapper):
 
 def test_rows_that_skyrl_adds_take_no_part(steps, models):
     """Three workers share eight responses, so that SkyRL adds one to the batch and two to each mini-batch."""
-    run, estimator = steps("lite_ppo"), credit.get("lite_ppo")
+    run, estimator = steps("credit_lite_ppo"), credit.get("lite_ppo")
     run.trainer.dispatch.ways = 3
     step = run.take(train=False)
     assert len(step.mask) == 9
@@ -181,7 +181,7 @@ def test_rows_that_skyrl_adds_take_no_part(steps, models):
 def test_a_reward_that_is_no_number_leaves_the_loss(steps):
     output = make_output(seed=5)
     output["rewards"][2] = float("nan")
-    step = steps("dgpo", {"tau": 0.05}).take(output)
+    step = steps("credit_dgpo", {"tau": 0.05}).take(output)
     assert step.metrics["credit/invalid_rows"] == 1
     assert (step.advantages[2] == 0).all()
     assert (step.data["loss_mask"][2] == 0).all()
@@ -194,14 +194,14 @@ def test_a_response_that_is_masked_counts_in_its_group(steps):
     output = make_output(seed=6)
     output["loss_masks"][1] = [0] * len(output["loss_masks"][1])
     output["rewards"][:4] = [0.0, 3.0, 0.0, 0.0]
-    step = steps("grpo").take(output)
+    step = steps("credit_grpo").take(output)
     assert (step.advantages[1] == 0).all()
     assert (step.advantages[0][step.mask[0]] < -0.1).all()
 
 
 def test_the_optimizer_takes_the_advantages(steps):
     """What the worker's loss gets are the advantages of the batch by SkyRL's own loss reduction."""
-    run = steps("dgpo", {"tau": 0.05})
+    run = steps("credit_dgpo", {"tau": 0.05})
     run.take()
     step = run.take()
     batches = run.trainer.dispatch.batches[-2:]
