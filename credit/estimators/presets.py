@@ -18,4 +18,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "slime": {"correction": 1, "eps": 1e-6},
     "verl": {"correction": 1, "eps": 1e-6, "scale_by": "nonzero_rewards", "over": "tokens"},
     "openrlhf": {"correction": 1, "eps": 1e-9, "whiten_correction": 0},
+    "skyrl": {"correction": 1, "eps": 1e-6},
 }
