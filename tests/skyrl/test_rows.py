@@ -42,7 +42,7 @@ def test_steps_as_rows_get_the_advantage_of_their_trajectory(steps, models, ways
     assert len(step.mask) == count + count % ways
     step.mask, step.rewards, step.uids = step.mask[:count], step.rewards[:count], step.uids[:count]
     every = make_rollouts(step, models)._replace(turns=None)
-    every = every._replace(**{name: None for name in ("log_probs", "reference_log_probs")})
+    every = every._replace(log_probs=None, reference_log_probs=None)
     chosen = np.flatnonzero(last)
     ends = credit.Rollouts(every.rewards[chosen], every.groups[chosen], every.mask[chosen])
     by_trajectory = oracle.estimate(credit.GRPO(), ends)[0]
