@@ -4,8 +4,9 @@
     python examples/skyrl/train_on_cpu.py --estimator rloo --steps 50
     python examples/skyrl/train_on_cpu.py --settings '{"tau": 0.02}' trainer.algorithm.use_kl_loss=true
 
-Further arguments are SkyRL's options and replace the defaults of this script. What runs is SkyRL's command with
-its trainer, its FSDP workers in Ray and its generator; what stands in for GPU, flash-attn and vLLM is in on_cpu.
+Further arguments are SkyRL's options, which win over the defaults of this script. What runs is SkyRL's
+command with its trainer, its FSDP workers in Ray and its generator; what stands in for GPU, flash-attn and
+vLLM is in on_cpu.
 """
 
 import argparse
@@ -114,9 +115,8 @@ def main() -> None:
         "data.train_data": f"[{output / 'train.jsonl'}]",
     }
     options |= {f"trainer.algorithm.credit.{name}": json.dumps(value) for name, value in settings.items()}
-    named = {each.partition("=")[0] for each in given}
-    command = [sys.executable, "-m", "skyrl.train.entrypoints.main_base", *given]
-    command += [f"{name}={value}" for name, value in options.items() if name not in named]
+    command = [sys.executable, "-m", "skyrl.train.entrypoints.main_base"]
+    command += [*(f"{name}={value}" for name, value in options.items()), *given]
     paths = [str(HERE / "on_cpu"), str(HERE), str(TINY), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     os.execve(sys.executable, command, environment)

@@ -49,7 +49,15 @@ def train(tmp_path):
     """Trains by the example's command; what was printed, without colours."""
 
     def run(*flags, **changed):
-        command = [sys.executable, str(EXAMPLE / "train_on_cpu.py"), "--warm-up", "0", "--output", "out", *flags]
+        command = [
+            sys.executable,
+            str(EXAMPLE / "train_on_cpu.py"),
+            "--warm-up",
+            "0",
+            "--output",
+            "out",
+            *flags,
+        ]
         command += [f"{name}={value}" for name, value in (SMALL | changed).items()]
         environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
@@ -71,7 +79,9 @@ def read_step(folder, step):
     rows = map(json.loads, (folder / "train.jsonl").read_text().splitlines())
     answers = {row["prompt"][0]["content"]: row["answer"] for row in rows}
     prompts, responses, rewards = [], [], []
-    for ids, attended, mask in zip(data["sequences"], data["attention_mask"], data["response_mask"], strict=True):
+    for ids, attended, mask in zip(
+        data["sequences"], data["attention_mask"], data["response_mask"], strict=True
+    ):
         whole, length = ids[attended.bool()].tolist(), int(mask.sum())
         prompts.append(whole[:-length])
         responses.append(whole[-length:])
@@ -112,6 +122,7 @@ def test_dgpo_with_all_models_on_the_same_two_gpus(train, tmp_path):
     assert all(each != 0.0 for each in read_metric(printed, "policy/policy_kl")[1:])
 
 
+@pytest.mark.slow
 def test_rloo_reads_rewards_alone_and_loads_no_reference(train, tmp_path):
     printed = train("--steps", "1", "--estimator", "rloo")
     assert "SkyRL trains with credit_rloo" in printed

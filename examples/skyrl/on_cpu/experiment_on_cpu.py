@@ -1,4 +1,4 @@
-"""SkyRL's experiment with credit's trainer, whose sampler is the stand-in for vLLM; Ray's workers import it."""
+"""SkyRL's experiment with credit's trainer, whose sampler stands in for vLLM; Ray's workers import it."""
 
 from typing import Any
 
