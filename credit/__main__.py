@@ -15,6 +15,7 @@ COMMANDS = {
     "credit.adapters.verl.coverage": "print what works with verl's engines and trainers (needs verl)",
     "credit.adapters.trl": "train with TRL's GRPO script and an estimator",
     "credit.adapters.openrlhf": "train with OpenRLHF's command and an estimator",
+    "credit.adapters.skyrl": "train with SkyRL's command and an estimator",
 }
 
 

@@ -155,7 +155,8 @@ def test_an_infinite_tau_may_be_written(text):
 
 
 @pytest.mark.parametrize(
-    ("preset", "eps"), [("trl", 1e-4), ("ms-swift", 1e-4), ("slime", 1e-6), ("verl", 1e-6), ("openrlhf", 1e-9)]
+    ("preset", "eps"),
+    [("trl", 1e-4), ("ms-swift", 1e-4), ("slime", 1e-6), ("verl", 1e-6), ("openrlhf", 1e-9), ("skyrl", 1e-6)],
 )
 def test_a_preset_gives_a_frameworks_constants(preset, eps):
     assert credit.get("grpo", preset=preset) == GRPO(correction=1, eps=eps)
@@ -197,7 +198,10 @@ def test_a_string_that_json_cannot_read_is_an_unknown_name():
         ({"name": "gppo"}, "unknown estimator 'gppo'; known: .*dgpo, .*grpo"),
         ({"tau": 0.5}, "name is missing; known: .*dgpo"),
         ({"name": "dgpo", "tua": 0.5}, "unknown setting 'tua'; DGPO has .*kappa.*tau"),
-        ({"name": "grpo", "preset": "areal"}, "unknown preset 'areal'; known: ms-swift, openrlhf, .*trl, verl"),
+        (
+            {"name": "grpo", "preset": "areal"},
+            "unknown preset 'areal'; known: ms-swift, .*skyrl, slime, trl, verl",
+        ),
         ({"name": "dgpo", "tau": 0}, "tau"),
         ({"name": "dgpo", "tau": -1}, "tau"),
         ({"name": "dgpo", "tau": "nan"}, "tau"),

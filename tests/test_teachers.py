@@ -39,7 +39,7 @@ def test_a_mix_adds_distillation_to_any_estimator():
     np.testing.assert_allclose(mixed, whole, rtol=1e-6)
 
 
-@pytest.mark.parametrize("preset", ["trl", "ms-swift", "verl", "openrlhf"])
+@pytest.mark.parametrize("preset", ["trl", "ms-swift", "verl", "openrlhf", "skyrl"])
 def test_a_preset_leaves_out_the_constants_of_a_baseline_that_is_not_there(preset):
     alone = credit.get("opd", preset=preset, outcome_weight=0)
     assert credit.parse(alone.model_dump()) == alone == OPD(outcome_weight=0)

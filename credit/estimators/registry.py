@@ -35,10 +35,10 @@ def get(name: str, *, preset: str | None = None, **settings: Any) -> Estimator:
     Args:
         name: one of `names()`.
         preset: a framework whose std correction, eps and other constants of group baselines the estimator
-            takes: "trl", "ms-swift", "slime", "verl" or "openrlhf". The result is the framework's where a
-            group's rewards differ. A group of one, and one of equal rewards, get 0, where verl keeps the
-            reward of a group of one and all of them divide the rounding of equal rewards by eps. The parts
-            of a mix, and a base, take them too.
+            takes: "trl", "ms-swift", "slime", "verl", "openrlhf" or "skyrl". The result is the framework's
+            where a group's rewards differ. A group of one, and one of equal rewards, get 0, where verl and
+            SkyRL keep the reward of a group of one and all of them divide the rounding of equal rewards by
+            eps. The parts of a mix, and a base, take them too.
         settings: the estimator's settings, which take precedence over the preset. Default: its own. Of
             `loss`, a mapping may name a part, and the rest stays the estimator's own; a `PolicyLoss`
             replaces the whole.
