@@ -2,8 +2,8 @@
 
 `make quick` installs core's environment and runs the session quick: style, types, and the essentials on
 numpy and torch.
-`make test` runs the sessions core, verl, trl, tunix, openrlhf, swift, slime, unsloth and tinker, two at a
-time, without the slow tests.
+`make test` runs the sessions core, verl, trl, tunix, openrlhf, swift, slime, skyrl, unsloth and tinker, two
+at a time, without the slow tests.
 `make trl-releases` runs what may differ between TRL's releases in each of them.
 `make test-all` runs the same sessions with them. What follows `--` goes to pytest, as in
 `nox -s trl -- -m "" -k resuming`, where the empty -m selects slow tests too.
@@ -24,7 +24,7 @@ TRL_RELEASES = [
 
 nox.options.reuse_existing_virtualenvs = True
 nox.options.allow_parallel = True
-FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf", "swift", "slime")
+FRAMEWORKS = ("verl", "trl", "tunix", "openrlhf", "swift", "slime", "skyrl")
 nox.options.sessions = ["core", *FRAMEWORKS, "unsloth", "tinker"]
 
 # The style, the types and these tests take less than two minutes on two cores.
@@ -169,6 +169,14 @@ def slime(session: nox.Session) -> None:
     # With SLIME_CHECKOUT and MEGATRON_CHECKOUT in the environment, slime's own functions call them.
     install(session, "slime")
     run_framework_tests(session, "tests/slime")
+
+
+@nox.session
+def skyrl(session: nox.Session) -> None:
+    """SkyRL's trainer, workers and command on a CPU with our estimators, on a tiny model."""
+    # SkyRL asks for vLLM and flash-attn, which need CUDA; on a CPU stand-ins take their places.
+    install(session, "skyrl")
+    run_framework_tests(session, "tests/skyrl")
 
 
 @nox.session

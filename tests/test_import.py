@@ -65,6 +65,7 @@ def test_no_framework_is_loaded(statement):
         ("openrlhf", "openrlhf>="),
         ("tunix", "google-tunix>="),
         ("swift", "ms-swift>="),
+        ("skyrl", "skyrl>="),
     ],
 )
 def test_an_adapter_without_its_framework_says_what_to_install(adapter, package):

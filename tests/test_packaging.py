@@ -142,8 +142,8 @@ def test_nothing_is_importable_under_a_folders_bare_name():
     assert not {name.split(".")[0] for name in SETUPTOOLS["packages"]} & set(LINKED)
 
 
-# What each environment of noxfile.py has to hold; OpenRLHF's, Tunix's and ms-swift's leave some of what those ask
-# for out.
+# What each environment of noxfile.py has to hold; OpenRLHF's, Tunix's, ms-swift's and SkyRL's leave some of what
+# those ask for out.
 ENVIRONMENTS = {
     "core": ("test", "torch", "jax"),
     "trl": ("trl", "demo", "study"),
@@ -152,6 +152,7 @@ ENVIRONMENTS = {
     "tunix": ("tunix",),
     "swift": ("swift",),
     "slime": ("torch",),  # slime itself is on no index
+    "skyrl": ("skyrl",),
 }
 
 
