@@ -160,18 +160,20 @@ def report_differences(estimator: credit.Estimator, cfg: Any) -> None:
     if FRAMEWORK.aggregations.get(algorithm.loss_reduction) == paper.aggregation == "fixed_horizon":
         horizon = paper.horizon or cfg.generator.sampling_params.max_generate_length
         options["horizon"] = ("max_seq_len", algorithm.max_seq_len, horizon)
-    if paper.rollout_cap is not None and paper.rollout_rule == "truncate" and paper.rollout_floor is None:
-        level, correction = paper.rollout_level, algorithm.off_policy_correction
-        cap = getattr(correction, f"{level}_tis_ratio_clip_high")
+    correction, further = algorithm.off_policy_correction, list[loss_report.Option]()
+    if paper.rollout_cap is None:
+        further = [("off_policy_correction.tis_ratio_type", correction.tis_ratio_type, None)]
+    elif paper.rollout_rule == "truncate" and paper.rollout_floor is None:
+        level = paper.rollout_level
+        name = f"{level}_tis_ratio_clip_high"
         options["rollout_level"] = ("off_policy_correction.tis_ratio_type", correction.tis_ratio_type, level)
         options["rollout_cap"] = (
-            f"off_policy_correction.{level}_tis_ratio_clip_high",
-            cap,
+            f"off_policy_correction.{name}",
+            getattr(correction, name),
             paper.rollout_cap,
         )
-    loss_report.report_loss_differences(
-        FRAMEWORK, estimator, options, ("loss_reduction", algorithm.loss_reduction)
-    )
+    aggregation = ("loss_reduction", algorithm.loss_reduction)
+    loss_report.report_loss_differences(FRAMEWORK, estimator, options, aggregation, further)
 
 
 def _list_own(paper: credit.PolicyLoss, algorithm: Any) -> dict[str, loss_report.Option]:

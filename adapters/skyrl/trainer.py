@@ -35,6 +35,7 @@ class CreditMixin(Trainer):
         super().__init__(*positional, **named)
         self.credit_choice = choice
         self.credit_statistics: dict[str, Tensor] = {}  # [N, T], of the batch that was scored last
+        self._credit_mask: Tensor | None = None  # of the loss, while a batch is scored
         own = [(f"{SECTION}.statistics_memory_mb", choice.statistics_memory_mb, BUDGET_MB)]
         report_estimator(
             FRAMEWORK, choice.estimator, own if choice.statistics else (), "from the models' hidden states"
@@ -106,7 +107,8 @@ class CreditMixin(Trainer):
         returns = estimator.returns(given)
         advantages = batch.pad(result.advantages)
         targets = advantages.clone() if returns is None else batch.pad(returns)
-        data["loss_mask"][: batch.count] *= scored[:, None].to(data["loss_mask"].dtype)
+        if not scored.all():
+            data["loss_mask"] = data["loss_mask"] * batch.pad(scored[:, None].expand_as(batch.mask))
         with answers.given(self.cfg, data, advantages, targets) as settle:
             data = super().compute_advantages_and_returns(data)
         return settle(self, data)
