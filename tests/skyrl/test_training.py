@@ -34,13 +34,12 @@ SMALL = {
     "trainer.dump_data_batch": "true",
     "trainer.hf_save_interval": 1,
 }
-# All models share two GPUs, from which SkyRL moves each while another one works, its own reference among them.
+# All models share two GPUs, from which SkyRL moves each while another one works.
 COLOCATED = {
     "trainer.placement.colocate_all": "true",
     "trainer.placement.policy_num_gpus_per_node": 2,
     "trainer.placement.ref_num_gpus_per_node": 2,
     "generator.inference_engine.num_engines": 2,
-    "trainer.algorithm.use_kl_loss": "true",
 }
 
 
@@ -107,8 +106,10 @@ def find_gap(folder, step, estimator):
     return np.abs(found.advantages - oracle.estimate(estimator, rollouts)[1]).max()
 
 
-def test_dgpo_with_all_models_on_the_same_two_gpus(train, tmp_path):
-    printed = train("--steps", "3", **COLOCATED)
+@pytest.mark.parametrize("kl", ["false", pytest.param("true", marks=pytest.mark.slow)])
+def test_dgpo_with_all_models_on_the_same_two_gpus(train, tmp_path, kl):
+    """With a KL term SkyRL's own reference is among them, in workers of its own."""
+    printed = train("--steps", "3", **COLOCATED, **{"trainer.algorithm.use_kl_loss": kl})
     assert printed.count("SkyRL trains with credit_dgpo: tau=0.05 (default 0.5)") == 1
     for name, start in (("deviation_max", 0.0), ("weight_std", 0.0), ("effective_token_fraction", 1.0)):
         first, *later = read_metric(printed, f"credit/{name}")
@@ -119,7 +120,9 @@ def test_dgpo_with_all_models_on_the_same_two_gpus(train, tmp_path):
     assert max(find_gap(folder, step, estimator) for step in (1, 2, 3)) < CLOSE
     assert find_gap(folder, 3, credit.GRPO()) > 100 * CLOSE
     assert find_gap(folder, 1, credit.GRPO()) < CLOSE
-    assert all(each != 0.0 for each in read_metric(printed, "policy/policy_kl")[1:])
+    terms = read_metric(printed, "policy/policy_kl")
+    assert len(terms) == (3 if kl == "true" else 0)
+    assert all(each != 0.0 for each in terms[1:])
 
 
 @pytest.mark.slow
