@@ -1,7 +1,7 @@
 """Exact token statistics in SkyRL's pass for the old log-probs, from two models' hidden states."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,7 +67,7 @@ def run_reference(model: Any, policy: Forward) -> Tensor:
         kept.append(hidden)
         return hidden[:, :1]
 
-    with torch.no_grad(), autocast(), on_hidden_states(find_base(model), receive):
+    with autocast(), on_hidden_states(find_base(model), receive):
         model(*policy.positional, **policy.named)
     return kept[0]
 
@@ -82,6 +82,7 @@ def read_head(model: Any, hidden: Tensor) -> Head:
     return head._replace(weight=head.weight.to(hidden.dtype), bias=bias)
 
 
+@torch.no_grad()
 def score(
     worker: Any, request: Request, micro_batch: Any, mask: Tensor, policy: Forward, log_probs: Tensor
 ) -> dict[str, Tensor]:
@@ -100,11 +101,13 @@ def score(
     )
     own = theirs = layout.select_hidden(places, ours)
     head = other = read_head(worker.model.model, ours)
-    if worker.credit_reference is not None:
-        with worker.credit_reference.ready() as model:
+    reference, temperature = worker.credit_reference, worker.cfg.algorithm.temperature
+    # FSDP may own the memory of a whole head, which it frees when the reference is put away.
+    with nullcontext() if reference is None else reference.ready() as model:
+        if model is not None:
             theirs = layout.select_hidden(places, run_reference(model, policy))
             other = read_head(model, theirs)
-    found = _compute(request, (own, theirs), (head, other), places.ids, worker.cfg.algorithm.temperature)
+        found = _compute(request, (own, theirs), (head, other), places.ids, temperature)
     heads.refuse_other_logits(log_probs[mask].to(own.device), found["log_probs"], WAY_OUT)
     return {name: layout.put_back(places, values).cpu() for name, values in found.items()}
 

@@ -64,7 +64,7 @@ class CreditPolicyWorkerBase(FSDPPolicyWorkerBase):
         request = self.credit_request
         if request is None or MASK not in micro_batch:
             return super()._forward_micro_batch(micro_batch)
-        mask = micro_batch[MASK] > 0
+        mask = (micro_batch[MASK] > 0).cpu()
         with statistics.captured(self.model.model) as policy:
             output = super()._forward_micro_batch(micro_batch)
         found = statistics.score(self, request, micro_batch, mask, policy, output["output"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from skyrl_models import make_models, make_output
 from skyrl_oracle import largest_gap, make_rollouts
+from torch.distributed.tensor import DTensor
 
 import credit
 
@@ -209,3 +210,17 @@ def test_the_optimizer_takes_the_advantages(steps):
         expected = step.advantages[rows] / step.mask[rows].sum()
         torch.testing.assert_close(batch["advantages"], expected)
     assert step.status["policy_loss"] != 0
+
+
+def test_heads_that_stay_whole_after_a_forward(steps, models):
+    """As in releases of PyTorch whose FSDP leaves the outermost module whole, whatever SkyRL asks for."""
+    run, estimator = steps("credit_dgpo", {"tau": 0.05}), credit.DGPO(tau=0.05)
+    kinds = []
+    for wrapper in (run.worker.model, run.worker.credit_reference.wrapper):
+        wrapper.model.set_reshard_after_forward(False, recurse=False)
+        wrapper.model.register_forward_hook(
+            lambda model, *_: kinds.append(type(model.lm_head.weight)), always_call=True
+        )
+    check_steps(run, models, estimator)
+    assert len(kinds) > 8
+    assert not any(issubclass(kind, DTensor) for kind in kinds)
