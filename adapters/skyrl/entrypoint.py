@@ -67,11 +67,21 @@ def main(kind: type[CreditExperiment] = CreditExperiment, arguments: Sequence[st
     given = list(sys.argv[1:] if arguments is None else arguments)
     cfg, choice = check_config(given)
     if choice is None:
+        _refuse_other_experiment(kind, cfg)
         sys.argv[1:] = [each for each in given if not each.startswith(OVERRIDE)]
         main_base.main()
         return
     registry.add(str(cfg.trainer.algorithm.advantage_estimator), answers.answer)
     main_base.validate_cfg(cfg)
-    options.refuse(choice, cfg)  # of what SkyRL's own check has settled
     main_base.initialize_ray(cfg)
     ray.get(run_experiment.remote(kind, cfg, choice))
+
+
+def _refuse_other_experiment(kind: type[CreditExperiment], cfg: Any) -> None:
+    """Raises ValueError for an experiment of the user's own, which SkyRL's own command would not run."""
+    if kind is not CreditExperiment:
+        name = cfg.trainer.algorithm.advantage_estimator
+        raise ValueError(
+            f"{kind.__name__} runs with an estimator of credit, and {settings.OPTION}={name} is SkyRL's; "
+            f"name one such as {settings.PREFIX}grpo, or start an experiment that is no subclass of credit's"
+        )

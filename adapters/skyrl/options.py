@@ -17,6 +17,8 @@ LOSS_TYPES = {
     ("dppo_kl", "token"): "dppo",
 }
 
+STRATEGIES = ("fsdp", "fsdp2")  # the latter is SkyRL's older name of the same
+
 
 def refuse(choice: Choice, cfg: Any) -> None:
     """Raises ValueError for options that cannot work with this estimator, before anything is loaded."""
@@ -114,7 +116,7 @@ def _refuse_lost_arrays(estimator: credit.Estimator, cfg: Any) -> None:
 def _refuse_unscored(choice: Choice, trainer: Any) -> None:
     """Ways of SkyRL to run models in which tokens are not scored."""
     name, needed = FRAMEWORK.name_of(choice.estimator), ", ".join(choice.statistics)
-    if trainer.strategy != "fsdp":
+    if trainer.strategy not in STRATEGIES:
         raise ValueError(
             f"{name} needs {needed}, which are computed in SkyRL's FSDP workers alone; set "
             f"trainer.strategy=fsdp instead of {trainer.strategy}"

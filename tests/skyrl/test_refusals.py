@@ -157,6 +157,22 @@ def test_without_an_estimator_the_command_is_skyrls_own(arguments, monkeypatch):
     assert seen == [["skyrl", *given[:-1]]]
 
 
+def test_an_experiment_of_ones_own_wants_an_estimator_of_credit(arguments):
+    class Mine(entrypoint.CreditExperiment):
+        """With another generator, say."""
+
+    with pytest.raises(
+        ValueError, match="Mine runs with an estimator of credit, and .*=grpo is SkyRL's; name"
+    ):
+        entrypoint.main(Mine, arguments())
+
+
+def test_skyrls_older_name_of_its_strategy_is_taken(check):
+    cfg, choice = check(trainer__strategy="fsdp2")
+    assert choice.statistics
+    assert cfg.trainer.strategy == "fsdp2"  # until SkyRL's own check
+
+
 def test_a_python_that_cannot_import_skyrl_is_told_so(monkeypatch):
     def fail(name):
         raise python.PydanticUserError("use typing_extensions.TypedDict", code="typed-dict-version")
