@@ -122,7 +122,9 @@ def test_wrong_parts_and_presets_are_refused_with_a_preset_too():
     for part, message in (("nope", "unknown estimator 'nope'"), (3, "cannot make an estimator of int")):
         with pytest.raises(ValueError, match=message):
             credit.get("mix", preset="verl", parts=[[1, part]])
-    with pytest.raises(ValueError, match="unknown preset 'areal'; known: ms-swift, .*skyrl, slime, trl, verl"):
+    with pytest.raises(
+        ValueError, match="unknown preset 'areal'; known: ms-swift, .*skyrl, slime, trl, verl"
+    ):
         credit.get("mix", preset="areal", parts=[[1, "grpo"]])
 
 

@@ -84,9 +84,10 @@ def refuse_two_choices(args: Any) -> None:
             "--custom-advantage-function-path is not set, so that slime would train with its own advantages; "
             "name the `advantages` of the same Hooks"
         )
-    if getattr(args, "credit", None):
+    given = getattr(args, "credit", None)
+    if given:
         raise ValueError(
-            f"`credit` in the file of --custom-config-path is {args.credit}, and these Hooks were given an "
+            f"`credit` in the file of --custom-config-path is {given}, and these Hooks were given an "
             "estimator; leave one of the two out"
         )
 
