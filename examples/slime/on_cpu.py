@@ -27,20 +27,20 @@ SIZES = {
 }
 
 
-def make_model():
-    """A small Qwen2 with random weights."""
+def make_model(**changed):
+    """A small Qwen2 with random weights; `changed` are settings of its config."""
     torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-    )
-    return transformers.Qwen2ForCausalLM(config)
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+    }
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**sizes | changed))
 
 
 def start_megatron():

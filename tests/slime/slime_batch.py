@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import statistics_oracle
 import torch
-import transformers
+from on_cpu import VOCABULARY, make_model
 from slime_actor import Actor, make_args, make_rollout_data
 
 import credit
@@ -12,7 +12,6 @@ from credit.adapters import slime
 from credit.adapters.slime.layout import join
 
 GROUP = 4
-VOCABULARY = 44  # which Megatron pads
 PACKAGE = "credit.adapters.slime"
 HOOKED = {"custom_megatron_before_log_prob_hook_path": f"{PACKAGE}.before_log_prob", "kl_coef": 0.001}
 
@@ -36,23 +35,9 @@ def make_samples(count=16, seed=0):
     return samples
 
 
-def make_models(tied=False, vocabulary=VOCABULARY):
-    """The reference, and a policy that differs from it."""
-    torch.manual_seed(0)
-    config = transformers.Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        initializer_range=0.1,
-        tie_word_embeddings=tied,
-    )
-    reference = transformers.Qwen2ForCausalLM(config)
-    policy = transformers.Qwen2ForCausalLM(config)
-    policy.load_state_dict(reference.state_dict())
+def make_models(tied=False):
+    """A policy, and the reference, from which it differs."""
+    policy, reference = (make_model(tie_word_embeddings=tied, initializer_range=0.1) for _ in range(2))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(torch.sin(50 * parameter + 1) * 0.1)
