@@ -9,6 +9,7 @@ from skyrl.backends.skyrl_train.utils.ppo_utils import AdvantageEstimatorRegistr
 from skyrl.train.entrypoints import main_base
 from skyrl.train.entrypoints.main_base import BasePPOExp
 
+from credit.adapters.estimator_report import logger
 from credit.adapters.hooks import check_functions
 from credit.adapters.skyrl import answers, hooks, options, registry, settings
 from credit.adapters.skyrl.config import CreditTrainConfig
@@ -68,6 +69,12 @@ def main(kind: type[CreditExperiment] = CreditExperiment, arguments: Sequence[st
     cfg, choice = check_config(given)
     if choice is None:
         _refuse_other_experiment(kind, cfg)
+        logger.warning(
+            "%s=%s is SkyRL's own, so that nothing of credit is used; its estimators begin with %s",
+            settings.OPTION,
+            cfg.trainer.algorithm.advantage_estimator,
+            settings.PREFIX,
+        )
         sys.argv[1:] = [each for each in given if not each.startswith(OVERRIDE)]
         main_base.main()
         return

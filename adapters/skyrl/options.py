@@ -80,7 +80,7 @@ def _refuse_temperature(estimator: credit.Estimator, cfg: Any) -> None:
         "trainer.algorithm.temperature": cfg.trainer.algorithm.temperature,
     }
     for option, value in places.items():
-        if not value > 0:
+        if value is not None and not value > 0:
             raise ValueError(
                 f"{option}={value:g} is greedy sampling, in which all responses to a prompt are the same, so "
                 f"that {FRAMEWORK.name_of(estimator)} has nothing to learn from; set it to a number above 0"

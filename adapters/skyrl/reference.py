@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from skyrl.backends.skyrl_train.distributed.fsdp_utils import should_use_meta_init
 from skyrl.backends.skyrl_train.workers.model_wrapper import HFModelWrapper
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoConfig
 
 from credit.adapters.heads import refuse_trained_base
@@ -48,8 +49,16 @@ class Frozen:
         if self.resting:
             self.strategy.backload_to_gpu(self.wrapper, None)
             self.resting = False
-        yield self.wrapper.model
-        self.wrapper.model.reshard()  # FSDP keeps the head whole after a forward, for a backward
+        try:
+            yield self.wrapper.model
+        finally:
+            self._shard()
+
+    def _shard(self) -> None:
+        """Frees the whole weights, which FSDP may keep for a backward that never comes."""
+        for module in self.wrapper.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def rest(self) -> None:
         """Leaves the GPU."""
@@ -69,6 +78,12 @@ def make_reference(worker: Any, path: str) -> AdapterOff | Frozen:
     return Frozen(worker, path)
 
 
+def choose_model_config(cfg: Any, path: str) -> Any:
+    """The changes to the model's config: the reference's own, or else those of a policy of the same path."""
+    same = path == cfg.policy.model.path and not cfg.ref.model_config_kwargs
+    return cfg.policy.model_config_kwargs if same else cfg.ref.model_config_kwargs
+
+
 def load(worker: Any, path: str) -> HFModelWrapper:
     """The model as SkyRL loads its own reference, but in the precision of the policy.
 
@@ -85,7 +100,7 @@ def load(worker: Any, path: str) -> HFModelWrapper:
         bf16=cfg.bf16 and halved,
         sequence_parallel_size=1,
         remove_microbatch_padding=cfg.remove_microbatch_padding,
-        model_config_kwargs=cfg.ref.model_config_kwargs,
+        model_config_kwargs=choose_model_config(cfg, path),
         meta_init=should_use_meta_init(
             use_meta_tensor=not model_config.tie_word_embeddings, mesh=worker.strategy.device_mesh
         ),

@@ -14,7 +14,7 @@ import torch
 from skyrl.backends.skyrl_train.utils.ppo_utils import AdvantageEstimatorRegistry
 
 import credit
-from credit.adapters import rules, traits
+from credit.adapters import metrics, rules, traits
 from credit.adapters.hooks import check_functions
 from credit.adapters.skyrl import hooks, settings
 from credit.adapters.skyrl.hooks import FRAMEWORK
@@ -49,7 +49,12 @@ def add(name: str, function: Callable[..., Any]) -> None:
     """Registers a function under a name that is free, since SkyRL would keep the first of two."""
     AdvantageEstimatorRegistry.repopulate_registry()  # SkyRL's own, which it otherwise adds later
     if name in AdvantageEstimatorRegistry.list_available():
-        raise ValueError(f"SkyRL has an estimator {name!r} already; register yours under another name")
+        if AdvantageEstimatorRegistry.get(name) == function:  # a second run in this process
+            return
+        raise ValueError(
+            f"SkyRL has an estimator {name!r} already; register yours under another name, or, if this is "
+            "credit's trainer, register none of that name before"
+        )
     AdvantageEstimatorRegistry.register(name, function)
 
 
@@ -97,7 +102,8 @@ def compute_advantages(
     The reward of a response is the sum of its token_level_rewards [N, T]; `index` [N] names its prompt.
 
     Raises:
-        ValueError: an option of SkyRL's that has no effect with the estimator, or one response per prompt.
+        ValueError: an option of SkyRL's that has no effect with the estimator, one response per prompt, or an
+            advantage that is NaN.
     """
     names, groups = np.unique(np.asarray(index), return_inverse=True)
     if config is not None:
@@ -108,5 +114,6 @@ def compute_advantages(
         groups=torch.from_numpy(groups).to(response_mask.device),
         mask=response_mask.bool(),
     )
-    advantages = estimator(rollouts).advantages
-    return advantages, advantages.clone()
+    result = estimator(rollouts)
+    metrics.read_metrics(estimator.name, result)
+    return result.advantages, result.advantages.clone()

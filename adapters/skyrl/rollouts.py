@@ -116,7 +116,10 @@ def _split_rewards(estimator: credit.Estimator, batch: Batch) -> tuple[Tensor, T
         return total, every
     turns = credit.tokens.turns(batch.mask)
     final = batch.mask & (turns == turns.amax(dim=1, keepdim=True))
-    return torch.where(final, every, 0.0).sum(dim=-1), torch.where(final, 0.0, every)
+    outcome = torch.where(final, every, 0.0).sum(dim=-1)
+    # A row whose tokens are all masked has no last turn, and counts in its group with what it earned.
+    outcome = torch.where(batch.mask.any(dim=1), outcome, total)
+    return outcome, torch.where(final, 0.0, every)
 
 
 def move_into(rewards: Tensor, mask: Tensor) -> Tensor:

@@ -49,9 +49,9 @@ class CreditMixin(Trainer):
             super().build_models(PolicyWorker, CriticWorker, RefWorker)
             return
         from credit.adapters.skyrl.statistics import Request
-        from credit.adapters.skyrl.worker import CreditPolicyWorker  # of FSDP, as Megatron's is not
+        from credit.adapters.skyrl.worker import choose_worker  # of FSDP, as Megatron's is not
 
-        super().build_models(CreditPolicyWorker, CriticWorker, RefWorker)
+        super().build_models(choose_worker(PolicyWorker), CriticWorker, RefWorker)
         path = self.cfg.trainer.ref.model.path if choice.compares else None
         request = Request(choice.scored, path, choice.statistics_memory_mb)
         ray.get(self.policy_model.async_run_ray_method("pass_through", "prepare_credit", request))

@@ -6,7 +6,7 @@ import ray
 import torch
 from skyrl.backends.skyrl_train.distributed.dispatch import WorkerOutput
 from skyrl.backends.skyrl_train.training_batch import TrainingOutputBatch
-from skyrl.backends.skyrl_train.workers.fsdp.fsdp_worker import FSDPPolicyWorkerBase
+from skyrl.backends.skyrl_train.workers.fsdp.fsdp_worker import FSDPPolicyWorkerBase, PolicyWorker
 from skyrl.backends.skyrl_train.workers.worker_utils import get_microbatch_iterator
 
 from credit.adapters.heads import find_base, find_head
@@ -56,6 +56,7 @@ class CreditPolicyWorkerBase(FSDPPolicyWorkerBase):
             max_tokens_per_microbatch=self.cfg.max_tokens_per_microbatch,
         )
         whole = batches.reorder_and_combine_batches(self._credit_found)
+        self._credit_found = []
         for row, each in enumerate(output.loss_fn_outputs):
             each |= {name: array[row].numpy() for name, array in whole.items()}
         return output
@@ -90,3 +91,20 @@ class CreditPolicyWorkerBase(FSDPPolicyWorkerBase):
 
 
 CreditPolicyWorker = ray.remote(num_gpus=1)(CreditPolicyWorkerBase)
+
+
+def choose_worker(given: Any) -> Any:
+    """The actor class of the policy's workers in the place of the one that an experiment builds them of.
+
+    Raises:
+        ValueError: it is a class of the user's own, which returns no statistics.
+    """
+    if given is PolicyWorker:
+        return CreditPolicyWorker
+    kind = given.__ray_metadata__.modified_class
+    if not issubclass(kind, CreditPolicyWorkerBase):
+        raise ValueError(
+            f"the experiment builds the policy of {kind.__name__}, which computes no token statistics; "
+            "derive it from credit.adapters.skyrl.worker.CreditPolicyWorkerBase"
+        )
+    return given

@@ -1,9 +1,13 @@
 """Models whose logits are not hidden states times a plain weight are an error, not a wrong statistic."""
 
 import pytest
+import ray
 import torch
+from skyrl.backends.skyrl_train.workers.fsdp.fsdp_worker import FSDPPolicyWorkerBase, PolicyWorker
 from skyrl_models import make_output
+from transformers import AutoModelForCausalLM
 
+from credit.adapters.skyrl import statistics, worker
 from credit.adapters.skyrl.statistics import Request
 
 
@@ -47,3 +51,27 @@ def test_a_pass_that_is_not_of_the_trainer_stays_skyrls(steps):
     assert {name for row in output.loss_fn_outputs for name in row} == {"logprobs"}
     found = torch.tensor([row["logprobs"] for row in output.loss_fn_outputs])
     torch.testing.assert_close(found, step.data["action_log_probs"], rtol=0, atol=1e-6)
+
+
+def test_a_head_on_the_cpu_comes_to_the_hidden_states(models):
+    """As with FSDP's cpu_offload; "meta" stands for a GPU."""
+    model = AutoModelForCausalLM.from_pretrained(models / "model")
+    head = statistics.read_head(model, torch.zeros(2, 4, device="meta", dtype=torch.bfloat16))
+    assert (head.weight.device.type, head.weight.dtype) == ("meta", torch.bfloat16)
+
+
+def test_a_policy_worker_of_the_users_own_is_never_replaced():
+    @ray.remote
+    class Derived(worker.CreditPolicyWorkerBase):
+        pass
+
+    @ray.remote
+    class Other(FSDPPolicyWorkerBase):
+        pass
+
+    assert worker.choose_worker(PolicyWorker) is worker.CreditPolicyWorker
+    assert worker.choose_worker(Derived) is Derived
+    with pytest.raises(
+        ValueError, match="computes no token statistics; derive it from credit.adapters.skyrl.w"
+    ):
+        worker.choose_worker(Other)

@@ -148,13 +148,15 @@ def test_the_settings_reach_the_estimator(check):
     }
 
 
-def test_without_an_estimator_the_command_is_skyrls_own(arguments, monkeypatch):
+def test_without_an_estimator_the_command_is_skyrls_own(arguments, monkeypatch, caplog):
     seen = []
     given = [*arguments(), "trainer.override_entrypoint=credit.adapters.skyrl"]
     monkeypatch.setattr(entrypoint.sys, "argv", ["skyrl", *given])
     monkeypatch.setattr(entrypoint.main_base, "main", lambda: seen.append(list(entrypoint.sys.argv)))
     entrypoint.main()
     assert seen == [["skyrl", *given[:-1]]]
+    (record,) = caplog.records
+    assert "advantage_estimator=grpo is SkyRL's own, so that nothing of credit is used" in record.getMessage()
 
 
 def test_an_experiment_of_ones_own_wants_an_estimator_of_credit(arguments):
@@ -181,3 +183,7 @@ def test_a_python_that_cannot_import_skyrl_is_told_so(monkeypatch):
     monkeypatch.setattr(python, "import_module", fail)
     with pytest.raises(ImportError, match="cannot be imported on Python .*; use Python 3.12"):
         python.refuse_unimportable()
+
+
+def test_the_eval_and_sampling_temperature_may_be_left_to_skyrl(check):
+    check("credit_grpo", generator__sampling_params__temperature="null")

@@ -1,5 +1,7 @@
 """SkyRL's own trainer with estimators of its registry, and which ones the registry cannot feed."""
 
+from typing import Literal
+
 import pytest
 import torch
 from skyrl.backends.skyrl_train.utils import ppo_utils
@@ -7,7 +9,7 @@ from skyrl.train.utils import validate_cfg
 from skyrl_models import make_output
 
 import credit
-from credit.adapters.skyrl import registry
+from credit.adapters.skyrl import answers, registry
 
 REWARDS_ALONE = ["grpo", "rloo", "dr_grpo", "max_rl", "pass_at_k", "dapo"]
 UNFED = {
@@ -87,3 +89,26 @@ def test_options_of_skyrls_own_estimators_are_refused(own_registry, arguments):
         )
     with pytest.raises(ValueError, match="with a single response every advantage is 0"):
         own_registry.get("credit_rloo")(**given | {"index": ["a", "b"]})
+
+
+def test_a_second_run_in_one_process_is_no_second_estimator(own_registry):
+    for _ in range(2):
+        registry.add("credit_dgpo", answers.answer)
+    with pytest.raises(
+        ValueError, match="has an estimator 'credit_dgpo' already; .*, or, if this is credit's trainer"
+    ):
+        registry.add("credit_dgpo", print)
+
+
+class Broken(credit.GRPO):
+    """Gives a response no number."""
+
+    name: Literal["no_number_for_skyrl"] = "no_number_for_skyrl"
+
+    def advantages(self, rollouts):
+        return super().advantages(rollouts) * float("nan")
+
+
+def test_an_advantage_that_is_nan_ends_the_run():
+    with pytest.raises(ValueError, match="gave an advantage that is NaN"):
+        registry.compute_advantages(Broken(), torch.eye(2), torch.ones(2, 2), ["a", "a"])

@@ -68,15 +68,22 @@ def make_turns():
     return output, np.array(earned)
 
 
-def test_rewards_of_turns(steps):
-    """The last turn's is the outcome, and each stands on a token of the policy."""
+@pytest.mark.parametrize("masked", [[], [3]])
+def test_rewards_of_turns(steps, masked):
+    """The last turn's is the outcome, and each stands on a token of the policy.
+
+    Of a row whose tokens are all masked, as by overlong filtering, the outcome is all that it earned.
+    """
     output, earned = make_turns()
+    for row in masked:
+        output["loss_masks"][row] = [0] * len(output["loss_masks"][row])
     step = steps("credit_mt_grpo").take(output)
-    mask, token_rewards = step.mask.numpy(), np.zeros(step.mask.shape)
+    mask, token_rewards, outcomes = step.mask.numpy(), np.zeros(step.mask.shape), earned[:, 1].copy()
     for row, first in enumerate(earned[:, 0]):
         token_rewards[row, 1 if row % 2 == 0 else 3] = first
+    token_rewards[masked], outcomes[masked] = 0.0, earned[masked].sum(axis=1)
     given = credit.Rollouts(
-        earned[:, 1], np.arange(8) // 4, mask, token_rewards=token_rewards, turns=credit.tokens.turns(mask)
+        outcomes, np.arange(8) // 4, mask, token_rewards=token_rewards, turns=credit.tokens.turns(mask)
     )
     expected = oracle.estimate(credit.get("mt_grpo"), given)[1]
     assert len(np.unique(expected.round(6))) > 4
