@@ -41,13 +41,12 @@ AGENT = {
     "openrlhf.utils.agent:AgentInstanceBase": {"step": "self state_dict kwargs"},
 }
 
-# The class under Ray's decorator; Ray adds _ray_trace_ctx to every method of an actor.
+# The class under Ray's decorator.
 WORKER = {
     "openrlhf.trainer.ray.ppo_actor:PolicyModelActor.__ray_actor_class__": {
-        "init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines _ray_trace_ctx",
-        "forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list "
-        "_ray_trace_ctx",
-        "broadcast_to_vllm": "self _ray_trace_ctx",
+        "init_model_from_pretrained": "self strategy pretrain max_steps vllm_engines",
+        "forward": "self sequences action_mask attention_mask packed_seq_lens mm_train_inputs_list",
+        "broadcast_to_vllm": "self",
     },
 }
 
