@@ -166,10 +166,15 @@ def gather_zero3(*parameters: Any) -> Iterator[None]:
         yield
 
 
-def gather_shards(head: Head) -> Head:
-    """The head with its weight and bias whole, which may be FSDP 2's shards."""
+def gather_shards(head: Head, device: torch.device | None = None) -> Head:
+    """The head with its weight and bias whole, which may be FSDP 2's shards.
+
+    With a `device` they are brought there first: with FSDP's cpu_offload the shards are on the CPU.
+    """
 
     def gather(parameter: Any) -> Any:
+        if parameter is not None and device is not None:
+            parameter = parameter.to(device)
         return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
     return head._replace(weight=gather(head.weight), bias=gather(head.bias))

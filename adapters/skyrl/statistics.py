@@ -77,12 +77,7 @@ def read_head(model: Any, hidden: Tensor) -> Head:
 
     The master weights of SkyRL's policy are float32, which FSDP rounds for each forward.
     """
-    own = find_head(find_base(model))
-    # With cpu_offload FSDP keeps the shards on the CPU.
-    on_device = own._replace(
-        weight=own.weight.to(hidden.device), bias=None if own.bias is None else own.bias.to(hidden.device)
-    )
-    head = heads.gather_shards(on_device)
+    head = heads.gather_shards(find_head(find_base(model)), hidden.device)
     bias = None if head.bias is None else head.bias.to(hidden.dtype)
     return head._replace(weight=head.weight.to(hidden.dtype), bias=bias)
 

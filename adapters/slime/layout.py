@@ -58,8 +58,8 @@ def place(data: Mapping[str, Any], scored: Sequence[Scored]) -> dict[str, list[T
     masks = [mask.bool() for mask in cut(data, data["loss_masks"])]
     ids = _pick(cut(data, read_ids(data)), masks)
     _compare(data, scored, ids, _pick(data["log_probs"], masks))
-    names, found = scored[0].values, dict[str, dict[int, Tensor]]()
-    for name in names:
+    found = dict[str, dict[int, Tensor]]()
+    for name in scored[0].values:
         rows = found[name] = {}
         for samples, each in zip(data["micro_batch_indices"], scored, strict=True):
             parts = each.values[name].split([len(ids[sample]) for sample in samples])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from megatron.core import parallel_state
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 import credit
 from credit.adapters.slime import layout, sources
@@ -64,10 +64,10 @@ def gather(
     rollouts = credit.Rollouts(
         rewards=torch.tensor(rows["reward"], dtype=torch.float64),
         groups=torch.unique(torch.tensor(groups), return_inverse=True)[1],
-        mask=_stack(rows["mask"]),
+        mask=pad_sequence(rows["mask"], batch_first=True),
         progress=None if progress is None else torch.tensor(progress),
     )
-    rollouts = replace_arrays(rollouts, {name: _stack(rows[name]) for name in fields})
+    rollouts = replace_arrays(rollouts, {name: pad_sequence(rows[name], batch_first=True) for name in fields})
     if "turns" in estimator.required_fields:
         rollouts = rollouts._replace(turns=credit.tokens.turns(rollouts.mask))
     last = {session: row for row, session in enumerate(rows["session"])}
@@ -154,9 +154,3 @@ def _gather_rows(own: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], list[
     row_of = {given: row for row, given in enumerate(order)}
     rows = {name: [values[given] for given in order] for name, values in joined.items()}
     return rows, [row_of[before + place] for place in range(len(own["place"]))]
-
-
-def _stack(rows: Sequence[Tensor]) -> Tensor:
-    """[N, T] of rows [R], with 0 behind them."""
-    width = max(len(row) for row in rows)
-    return torch.stack([pad(row, (0, width - len(row))) for row in rows])

@@ -85,18 +85,18 @@ def _refuse_no_reference(name: str, listed: str, args: Any) -> None:
 
 def _refuse_entropy(name: str, args: Any) -> None:
     """slime's own entropy where it is not that of the model."""
-    exact = f"set {HOOK} {PACKAGE}.before_log_prob, which computes it from the hidden states"
+    exact = f"{HOOK} {PACKAGE}.before_log_prob, which computes it from the hidden states"
     if not args.use_rollout_entropy:
-        raise ValueError(f"{name} needs {ENTROPY}; {exact}, or --use-rollout-entropy")
+        raise ValueError(f"{name} needs {ENTROPY}; set {exact}, or --use-rollout-entropy")
     if args.vocab_size is None:
         raise ValueError(
             f"{name} needs {ENTROPY}, and --vocab-size is not set, so that nobody can tell whether slime's "
-            f"counts padding; set it, or {exact.removeprefix('set ')}"
+            f"counts padding; set it, or {exact}"
         )
     if args.padded_vocab_size not in (None, args.vocab_size):
         raise ValueError(
             f"{name} needs {ENTROPY}, and slime's is over {args.padded_vocab_size} logits, of which "
-            f"{args.padded_vocab_size - args.vocab_size} are padding; {exact}"
+            f"{args.padded_vocab_size - args.vocab_size} are padding; set {exact}"
         )
 
 

@@ -49,16 +49,17 @@ class Trainer:
     def assign_advantages(self, args: Any, data: dict[str, Any]) -> None:
         """Sets the advantages of this rank's samples, and metrics that slime logs; on the last stage."""
         scored = [] if self.scorer is None else self.scorer.finish()
-        records = self.settings.record_steps and self.rollouts % self.settings.record_steps == 0
-        whole = rollouts.gather(
-            args, data, self.estimator, scored, self._progress(args), records=bool(records)
-        )
+        steps = self.settings.record_steps
+        records = steps is not None and self.rollouts % steps == 0
+        whole = rollouts.gather(args, data, self.estimator, scored, self._progress(args), records)
         result = assign_credit(self.estimator, whole.rollouts, whole.last)
         advantages = rollouts.spread(data, whole.places, result.advantages)
         _refuse_other_lengths(data, advantages)
         _leave_out_unscored(data, whole)
         data["advantages"], data["returns"] = advantages, list(advantages)
         self._log(data, whole, result)
+        if self.rollouts == 0 and whole.rollouts.progress == 0:
+            _warn_of_another_reference(whole.rollouts)
         if records and _is_main_process():
             step = (args.start_rollout_id or 0) + self.rollouts
             write_records(args, self.estimator, self.settings, whole, result, step)
@@ -81,7 +82,6 @@ class Trainer:
         values |= {name: float(value) for name, value in measure_logged(extra, whole.rollouts.mask).items()}
         for name, value in values.items():
             data[f"credit/{name}"] = torch.tensor(value)
-        _warn_of_another_reference(self.rollouts == 0 and whole.rollouts.progress == 0, whole.rollouts)
 
 
 def _refuse_other_lengths(data: Mapping[str, Any], advantages: Sequence[Tensor]) -> None:
@@ -106,8 +106,8 @@ def _leave_out_unscored(data: dict[str, Any], whole: rollouts.Whole) -> None:
     ]
 
 
-def _warn_of_another_reference(begins: bool, given: credit.Rollouts) -> None:
-    found = describe_early_deviation(given) if begins and _is_main_process() else None
+def _warn_of_another_reference(given: credit.Rollouts) -> None:
+    found = describe_early_deviation(given) if _is_main_process() else None
     if found is not None:
         logger.warning(
             "%s: --ref-load is another model than the one that training begins with. If that is not meant, "

@@ -74,7 +74,7 @@ def run(args, rollouts, learning_rate=0.01, seed=0):
     optimizer = torch.optim.Adam(actor.model.parameters(), learning_rate)
     for _ in range(rollouts):
         samples = sample_batch(actor.model.module.eval(), generator)
-        data = make_rollout_data(args, samples, micro_batches=4, steps=2)
+        data = make_rollout_data(samples, micro_batches=4, steps=2)
         actor.score(data)
         yield sum(sample["reward"] for sample in samples) / len(samples), data
         actor.train(data, optimizer)
@@ -98,7 +98,7 @@ def main():
         args.credit = {}
     for number, (reward, data) in enumerate(run(args, flags.rollouts)):
         metrics = {name: float(value) for name, value in data.items() if name.startswith("credit/")}
-        shown = ("credit/deviation_mean", "credit/weight_max", "credit/effective_fraction")
+        shown = ("credit/deviation_mean", "credit/weight_max", "credit/effective_token_fraction")
         values = [f"{name} {metrics[name]:.3g}" for name in shown if name in metrics]
         print(f"rollout {number}: reward {reward:.3f}", *values, sep="  ")
 

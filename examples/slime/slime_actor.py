@@ -12,7 +12,6 @@ from pathlib import Path
 import tiny_megatron
 import torch
 import yaml
-from megatron.core import mpu
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
 HERE = Path(__file__).resolve().parent
@@ -88,14 +87,7 @@ DEFAULTS = {
     "use_tis": False,
 }
 TRAINED = (
-    *(
-        "tokens",
-        "total_lengths",
-        "response_lengths",
-        "loss_masks",
-        "multimodal_train_inputs",
-        "packed_seq_params",
-    ),
+    *("tokens", "total_lengths", "response_lengths", "loss_masks", "multimodal_train_inputs"),
     *("log_probs", "ref_log_probs", "values", "advantages", "returns", "rollout_log_probs"),
     *("teacher_log_probs", "rollout_mask_sums"),
 )
@@ -192,7 +184,7 @@ class Actor:
         return logits, partial(loss_function, self.args, batch, count, size)
 
 
-def make_rollout_data(args, samples, micro_batches, steps=1, rank=0, ranks=1):
+def make_rollout_data(samples, micro_batches, steps=1, rank=0, ranks=1):
     """What slime's training actor gets of these samples, which are dicts, in its part of data parallelism.
 
     Args:
@@ -212,8 +204,7 @@ def make_rollout_data(args, samples, micro_batches, steps=1, rank=0, ranks=1):
         session = sample.get("rollout_id", place)
         sums[session] = sums.get(session, 0) + sum(sample["mask"])
     sessions = [sample.get("rollout_id", place) for place, sample in zip(own, chosen, strict=True)]
-    logged = [torch.full((len(sample["mask"]),), -1.0) for sample in chosen]
-    data = {
+    return {
         "partition": own,
         "tokens": [torch.tensor(sample["tokens"]) for sample in chosen],
         "loss_masks": [torch.tensor(sample["mask"], dtype=torch.int) for sample in chosen],
@@ -227,8 +218,5 @@ def make_rollout_data(args, samples, micro_batches, steps=1, rank=0, ranks=1):
         "num_microbatches": [len(packed) // steps] * steps,
         "micro_batch_indices": packed,
         "global_batch_sizes": [len(sums) // steps] * steps,
+        "rollout_log_probs": [torch.full((len(sample["mask"]),), -1.0) for sample in chosen],
     }
-    return data | {"rollout_log_probs": logged}
-
-
-__all__ = ["Actor", "make_args", "make_rollout_data", "mpu"]

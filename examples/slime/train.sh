@@ -4,11 +4,11 @@
 # Install credit in slime's environment, from a checkout of this repository:
 # `pip install --no-deps . array-api-compat`.
 #
-#   SLIME=/root/slime SIZES=qwen3-4B HF=/root/Qwen3-4B REF=/root/Qwen3-4B_torch_dist DATA=problems.jsonl \
-#       bash examples/slime/train.sh
+#   SLIME=../slime MEGATRON=../Megatron-LM SIZES=qwen3-4B HF=Qwen3-4B REF=Qwen3-4B_torch_dist \
+#       DATA=problems.jsonl bash examples/slime/train.sh
 #   GPUS=4 CONFIG=my_credit.yaml ... bash examples/slime/train.sh --n-samples-per-prompt 16
 #
-# SIZES is the name of a file in slime's scripts/models, HF the model for SGLang and its tokenizer, and REF the
+# SLIME and MEGATRON are checkouts, SIZES is the name of a file in slime's scripts/models, HF the model for SGLang and its tokenizer, and REF the
 # checkpoint for Megatron, with which policy and reference begin (slime's quick start converts one). The data
 # are JSON lines with "prompt" and "label". CONFIG is the file that names the estimator; without it that is
 # credit.yaml, with DGPO. All arguments are flags of slime and come last, so that they win.
@@ -18,16 +18,19 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-: "${SLIME:?the folder of slime}" "${SIZES:?a name in its scripts/models}" "${HF:?}" "${REF:?}" "${DATA:?JSON lines}"
+: "${SLIME:?a checkout of slime}" "${MEGATRON:?one of Megatron-LM}" "${SIZES:?a name in scripts/models}"
+: "${HF:?a folder with the model}" "${REF:?a folder with the checkpoint}" "${DATA:?JSON lines to train on}"
 gpus=${GPUS:-8}
-config=$(realpath "${CONFIG:-$here/credit.yaml}")
+# Absolute, since slime's command runs in slime's folder.
+config=$(realpath "${CONFIG:-$here/credit.yaml}") megatron=$(realpath "$MEGATRON")
+hf=$(realpath "$HF") ref=$(realpath "$REF") data=$(realpath "$DATA")
 source "$SLIME/scripts/models/$SIZES.sh" # MODEL_ARGS
 
 flags=(
     --custom-config-path "$config" # all that concerns the estimator
 
-    --hf-checkpoint "$HF" --ref-load "$REF" --load runs/slime --save runs/slime --save-interval 20
-    --prompt-data "$DATA" --input-key prompt --label-key label --apply-chat-template --rollout-shuffle
+    --hf-checkpoint "$hf" --ref-load "$ref" --load runs/slime --save runs/slime --save-interval 20
+    --prompt-data "$data" --input-key prompt --label-key label --apply-chat-template --rollout-shuffle
     --rm-type math # slime's comparison of the boxed answer with the label
 
     --num-rollout 500
@@ -52,6 +55,6 @@ flags=(
 
 cd "$SLIME"
 ray start --head --num-gpus "$gpus" --disable-usage-stats
-environment='{"env_vars": {"PYTHONPATH": "/root/Megatron-LM", "CUDA_DEVICE_MAX_CONNECTIONS": "1"}}'
-exec ray job submit --address http://127.0.0.1:8265 --runtime-env-json "${RUNTIME_ENV:-$environment}" \
+environment="{\"env_vars\": {\"PYTHONPATH\": \"$megatron\", \"CUDA_DEVICE_MAX_CONNECTIONS\": \"1\"}}"
+exec ray job submit --address http://127.0.0.1:8265 --runtime-env-json "$environment" \
     -- python3 train.py "${MODEL_ARGS[@]}" "${flags[@]}" "$@"

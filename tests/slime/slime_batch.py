@@ -67,7 +67,7 @@ def name_args(estimator, samples, settings=(), **given):
 
 def assign(args, models, samples, rank=0, ranks=1, micro_batches=3, change=None, **parallel):
     """slime's fields of this rank after its passes and the function for advantages."""
-    data = make_rollout_data(args, samples, micro_batches, rank=rank, ranks=ranks)
+    data = make_rollout_data(samples, micro_batches, rank=rank, ranks=ranks)
     if change is not None:
         change(data)
     actor = Actor(args, *models, **parallel)

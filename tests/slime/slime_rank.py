@@ -10,7 +10,6 @@ import sys
 import slime_batch
 import torch
 from megatron.core import parallel_state
-from tiny_megatron import nothing  # noqa: F401  (importing it makes megatron-core work on a CPU)
 
 SIZES = ("tensor_model_parallel_size", "context_parallel_size", "pipeline_model_parallel_size")
 

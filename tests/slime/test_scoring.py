@@ -75,15 +75,6 @@ def test_an_estimator_of_rewards_listens_to_no_pass(assign):
     assert slime._hooks._trainer.scorer is None
 
 
-def test_a_pass_of_a_teacher_is_not_heard():
-    heard = []
-    model = torch.nn.Linear(2, 2)
-    model.register_forward_pre_hook = lambda *_, **__: heard.append(1)
-    scorer = Scorer(("deviation",), 256.0)
-    scorer.begin(None, [model], "teacher_")
-    assert not heard
-
-
 def test_a_model_with_another_head_is_noticed(assign, monkeypatch):
     """As one whose logits are scaled after the head."""
     import slime_actor
@@ -127,22 +118,40 @@ def test_a_policy_without_a_reference_before_it_is_noticed(assign, monkeypatch):
         assign()
 
 
-def test_training_is_not_listened_to(megatron):
-    """Where slime trains although nobody asked for advantages after its passes."""
-    heard, model = [], torch.nn.Module()
+@pytest.fixture
+def listening(megatron):
+    """A scorer that only counts, and a model with its head where Megatron's have it."""
+    model = torch.nn.Module()
     model.module = torch.nn.Module()
     model.module.post_process = True
     model.module.output_layer = torch.nn.Linear(2, 3)
     model.forward = lambda input_ids, loss_mask: model.module.output_layer(torch.ones(2, 1, 2))
-    scorer = Scorer(("normalized_entropy",), 256.0)
+    scorer, heard = Scorer(("normalized_entropy",), 256.0), []
     scorer._score = lambda *given: heard.append(given)
+
+    def run(*, grad=False):
+        with torch.set_grad_enabled(grad):
+            model(input_ids=torch.zeros(1, 2), loss_mask=torch.ones(1, 2))
+        return len(heard)
+
+    return scorer, model, run
+
+
+def test_training_is_not_listened_to(listening):
+    """Where slime trains although nobody asked for advantages after its passes."""
+    scorer, model, run = listening
     scorer.begin(None, [model], "")
-    given = {"input_ids": torch.zeros(1, 2), "loss_mask": torch.ones(1, 2)}
-    model(**given)
-    assert not heard
-    with torch.no_grad():
-        model(**given)
-    assert len(heard) == 1
+    assert run(grad=True) == 0
+    assert run() == 1
+
+
+def test_a_pass_of_a_teacher_is_not_heard(listening):
+    """It comes between those of reference and policy."""
+    scorer, model, run = listening
+    scorer.begin(None, [model], "")
+    assert run() == 1
+    scorer.begin(None, [model], "teacher_")
+    assert run() == 1
 
 
 def test_a_model_without_megatrons_head_is_named(megatron):

@@ -37,7 +37,6 @@ def test_it_trains_otherwise_than_grpo_from_the_second_rollout_on(dgpo):
     assert all(map(torch.equal, dgpo[0][1]["advantages"], grpo[0][1]["advantages"]))
     pairs = zip(dgpo[1][1]["advantages"], grpo[1][1]["advantages"], strict=True)
     assert max((ours - theirs).abs().max() for ours, theirs in pairs) > 0.01
-    assert dgpo[2][1]["tokens"][0].shape == grpo[2][1]["tokens"][0].shape
 
 
 def test_the_reward_rises(dgpo):
