@@ -8,10 +8,11 @@
 #       DATA=problems.jsonl bash examples/slime/train.sh
 #   GPUS=4 CONFIG=my_credit.yaml ... bash examples/slime/train.sh --n-samples-per-prompt 16
 #
-# SLIME and MEGATRON are checkouts, SIZES is the name of a file in slime's scripts/models, HF the model for SGLang and its tokenizer, and REF the
-# checkpoint for Megatron, with which policy and reference begin (slime's quick start converts one). The data
-# are JSON lines with "prompt" and "label". CONFIG is the file that names the estimator; without it that is
-# credit.yaml, with DGPO. All arguments are flags of slime and come last, so that they win.
+# SLIME and MEGATRON are checkouts, SIZES is the name of a file in slime's scripts/models, HF the model for
+# SGLang and its tokenizer, and REF the checkpoint for Megatron, with which policy and reference begin
+# (slime's quick start converts one). The data are JSON lines with "prompt" and "label". CONFIG is the file
+# that names the estimator; without it that is credit.yaml, with DGPO. All arguments are flags of slime and
+# come last, so that they win.
 #
 # Not run by this repository, which has no GPU: its tests call the same functions on a CPU (on_cpu.py), and see
 # that slime's parser has each flag of this file where slime is there.
