@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from functools import cache, partial
 from pathlib import Path
 
@@ -94,18 +95,26 @@ def test_rows_without_alignment_need_no_exchange_between_threads(logits, vector)
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
 @pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp16", 8), ("fp32", 4)])
 @pytest.mark.parametrize("further", [False, True])
-def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, further, tmp_path):
+def test_six_programs_fit_a_multiprocessor_without_spilling(logits, vector, further):
     """Four with the divergences."""
-    import triton
-
-    also = FURTHER if further else ()
-    (tmp_path / "kernel.cubin").write_bytes(built("fold_kernel", 90, logits, vector, also=also)["cubin"])
-    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    command = [tool, "-res-usage", tmp_path / "kernel.cubin"]
-    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+    registers, stack = resources(built("fold_kernel", 90, logits, vector, also=FURTHER if further else ()))
     assert stack == 0
     assert (4 if further else 6) * 128 * registers <= 65_536
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp32", 4)])
+@pytest.mark.parametrize("bias", ["bf16", "fp32"])
+def test_a_heads_bias_scale_and_soft_cap_fit_beside_the_fold(logits, vector, bias):
+    result = built("fold_kernel", 90, logits, vector, bias=bias)
+    registers, stack = resources(result)
+    assert stack == 0
+    assert 6 * 128 * registers <= 65_536
+    (loop,) = loops(result["ptx"])
+    assert loop.count("ex2.approx") == (4 + 4) * vector + 2
+    assert "div." not in loop
+    assert "bar.sync" not in loop
+    assert "shfl" not in loop
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
@@ -135,9 +144,24 @@ def compiled(*arguments, **options):
     return built(*arguments, **options)["ptx"]
 
 
+def resources(result):
+    """Registers per thread, and bytes of its stack."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(result["cubin"])
+        file.flush()
+        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True)
+    return tuple(map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage.stdout).groups()))
+
+
 @cache
-def built(name, architecture, logits, vector, aligned=True, also=()):
-    """What Triton makes of a kernel for contiguous logits whose rows are aligned to 16 bytes, or are not."""
+def built(name, architecture, logits, vector, aligned=True, also=(), bias=None):
+    """What Triton makes of a kernel for contiguous logits whose rows are aligned to 16 bytes, or are not.
+
+    With the type of a bias, what is read are a head's products, which have a scale and a soft cap too.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
 
@@ -162,15 +186,21 @@ def built(name, architecture, logits, vector, aligned=True, also=()):
         "BLOCK": 2 if name == "merge_parts_kernel" else 1024,
         "MASKED": True,
     }
+    head = (
+        () if name == "postprocess_kernel" else ("bias_ptr", "x_bias_ptr", "y_bias_ptr", "scale", "soft_cap")
+    )
+    constants |= {} if bias else dict.fromkeys(head)
     pointers = {"ids_ptr": "*i64"} | dict.fromkeys(("x_ptr", "y_ptr", "grad_logits_ptr"), f"*{logits}")
+    pointers |= dict.fromkeys(("bias_ptr", "x_bias_ptr", "y_bias_ptr"), f"*{bias}")
     signature, known, hints = {}, {}, {}
     for place, argument in enumerate(kernel.arg_names):
         if argument in constants:
             signature[argument], known[(place,)] = "constexpr", constants[argument]
         else:
-            default = "*fp32" if argument.endswith("_ptr") else "fp32" if argument == "scale" else "i32"
+            real = argument in ("scale", "soft_cap")
+            default = "*fp32" if argument.endswith("_ptr") else "fp32" if real else "i32"
             signature[argument] = pointers.get(argument, default)
-            if argument != "scale" and (aligned or argument.endswith("_ptr")):
+            if not real and (aligned or argument.endswith("_ptr")):
                 hints[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
     options = {**kernels.UNFUSED, "num_warps": limits.TRITON_WARPS}
@@ -537,6 +567,85 @@ def test_gradients_through_tiles_from_hidden_states(device, rng):
         torch.testing.assert_close(leaf.grad.double().cpu(), other.grad, rtol=1e-4, atol=1e-5)
 
 
+HEADS = {
+    "bias": {"bias": torch.float32, "scale": -0.7},
+    "cap": {"soft_cap": 3.0},
+    "all": {"bias": torch.bfloat16, "scale": 0.2, "soft_cap": 30.0},
+}
+
+
+def products_of_a_head(rng, head, device, rows=5, size=4100):
+    """Products of two models, some of them tiny or infinite, with a head's options and the logits in float64."""
+    products = torch.as_tensor(rng.normal(size=(2, rows, size)), dtype=torch.float32) * 4.0
+    products[1, 1] = products[0, 1] * 1.001
+    products[:, 2], products[:, 3, ::5] = (
+        products[:, 2] * 1e-3,
+        -np.inf if head.get("scale", 1.0) > 0.0 else np.inf,
+    )
+    options = {"scale": 1.0, "soft_cap": None} | head
+    biases = [torch.randn(size).to(options["bias"]) for _ in range(2)] if "bias" in options else [None] * 2
+    options["bias"] = None
+    logits = []
+    for z, bias in zip(products.double(), biases, strict=True):
+        z = options["scale"] * (z if bias is None else z + bias.double())
+        logits.append(
+            z if options["soft_cap"] is None else options["soft_cap"] * torch.tanh(z / options["soft_cap"])
+        )
+    biases = [None if bias is None else bias.to(device) for bias in biases]
+    return products.to(device), biases, {key: options[key] for key in ("scale", "soft_cap")}, logits
+
+
+@on_device
+@pytest.mark.parametrize("head", HEADS)
+def test_the_logits_of_a_heads_products(device, rng, head):
+    from credit.backends.torch import ops
+
+    (x, y), (x_bias, y_bias), options, logits = products_of_a_head(rng, HEADS[head], device)
+    ids, half = torch.arange(0, 4100, 1000, device=device), torch.full((5,), 0.5, device=device)
+    given = {"x_bias": x_bias, "y_bias": y_bias, **options}
+    wide = [side.numpy() for side in logits]
+
+    def merged(x, y, **given):
+        states = ops.token_states(x, y, ids, half, 0, 2, "", **given)
+        log_p, log_q, entropy, deviation = ops.merge_parts(states, half, y is not None).cpu().numpy()
+        return log_p, log_q, entropy / np.log(4100), deviation
+
+    assert_within_bounds(merged(x, y, **given), *wide, ids.cpu().numpy())
+    assert (merged(x, x, **given | {"y_bias": x_bias})[3] == 0.0).all()
+    log_p, entropy, *_ = merged(x, None, x_bias=x_bias, **options)
+    expected = oracle.statistics(wide[0], wide[0], ids.cpu().numpy())
+    np.testing.assert_allclose([log_p, entropy], [expected.log_probs, expected.entropy], rtol=1e-6, atol=5e-6)
+
+
+@on_device
+@pytest.mark.parametrize(
+    ("head", "dtype"), [("bias", torch.float32), ("cap", torch.float32), ("all", torch.bfloat16)]
+)
+def test_gradient_in_a_heads_products(device, rng, head, dtype):
+    from credit.backends.torch import ops
+
+    (x, _), (bias, _), options, _ = products_of_a_head(rng, HEADS[head], device)
+    x = x[:3]
+    ids, half = torch.tensor([7, 4099, -1], device=device), torch.tensor([0.5, 0.7, 0.5], device=device)
+    states = ops.token_states(x, None, ids, half, 0, 1, "", bias, **options)
+    residuals = ops.merge_parts(states, half, False)
+    weights = torch.as_tensor(rng.normal(size=(2, 3)), dtype=torch.float32, device=device)
+    actual = ops.grad_logits(x, ids, half, residuals, weights, 0, dtype, bias, **options)
+    leaf = x.double().requires_grad_()
+    z = options["scale"] * (leaf if bias is None else leaf + bias.double())
+    cap = options["soft_cap"]
+    logits = 2.0 * half.double()[:, None] * (z if cap is None else cap * torch.tanh(z / cap))
+    log_p = logits.log_softmax(-1)
+    hit = torch.nn.functional.one_hot(ids.clamp(0), x.shape[1]) * (ids >= 0)[:, None]
+    # An id outside of the tile has no logit in it, but its log-prob falls with the total.
+    selected = (hit * logits).sum(-1) - logits.logsumexp(-1)
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    (selected * weights[0] + entropy * weights[1]).sum().backward()
+    assert actual.dtype == dtype
+    tolerance = {"rtol": 1e-4, "atol": 3e-6} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-5}
+    torch.testing.assert_close(actual.double(), leaf.grad, **tolerance)
+
+
 @on_device
 def test_a_second_derivative_and_forward_mode_are_refused(device):
     """The loss is linear in the log-probs, where torch alone would answer that the derivative is 0."""
@@ -584,6 +693,10 @@ def test_operators_are_well_formed(device):
     torch.library.opcheck(ops.grad_logits, (x, ids, half, residuals, grad_output, 0, torch.float32))
     states = ops.token_states(x, x.clone(), ids, half, 0, 2, "reverse_kl")
     torch.library.opcheck(ops.token_states, (x, None, ids, half, 0, 2))
+    bias = torch.ones(33, device=device)
+    torch.library.opcheck(ops.token_states, (x, x.clone(), ids, half, 0, 2, "", bias, None, 0.5, 3.0))
+    gradient = x, ids, half, residuals, grad_output, 0, torch.bfloat16, bias, 0.5, 3.0
+    torch.library.opcheck(ops.grad_logits, gradient)
     torch.library.opcheck(ops.merge_parts, (states, half, True, "reverse_kl"))
     torch.library.opcheck(ops.postprocess, (*torch.randn(4, 2, 3, device=device), ids, 33, True))
 

@@ -25,6 +25,8 @@ from credit.backends.torch.further_kernel import (
     read_further,
     store_further,
 )
+from credit.backends.torch.head_kernel import give_scale
+from credit.backends.torch.load_kernel import finish_tiles, load_tiles, select_logit
 from credit.backends.vocab import state, tiles
 
 Tensor = torch.Tensor
@@ -136,28 +138,6 @@ def _store_statistics(
 
 
 @triton.jit
-def load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
-    """A row's entries as they lie in memory, with -inf from `limit` on if MASKED."""
-    places = offsets if DENSE else offsets.to(tl.int64) * column
-    if MASKED:
-        return tl.load(pointer + places, mask=offsets < limit, other=-float("inf"))
-    return tl.load(pointer + places)
-
-
-@triton.jit
-def _load_tiles(
-    x_ptr, y_ptr, offsets, x_column, y_column, limit,
-    TILE: tl.constexpr, PAIR: tl.constexpr, DENSE: tl.constexpr, MASKED: tl.constexpr,
-):  # fmt: skip
-    """Two tiles of each model, as they lie in memory."""
-    x0 = load(x_ptr, offsets, x_column, limit, DENSE, MASKED)
-    x1 = load(x_ptr, offsets + TILE, x_column, limit, DENSE, MASKED)
-    y0 = load(y_ptr, offsets, y_column, limit, DENSE, MASKED) if PAIR else x0
-    y1 = load(y_ptr, offsets + TILE, y_column, limit, DENSE, MASKED) if PAIR else x1
-    return x0, x1, y0, y1
-
-
-@triton.jit
 def _store_state(p, m, a, selected, e, n, b, reference_selected, d):
     """The fields in the order of `state.pack`."""
     tl.store(p, m)
@@ -173,7 +153,7 @@ def _store_state(p, m, a, selected, e, n, b, reference_selected, d):
 @triton.jit
 def fold_kernel(
     x_ptr, y_ptr, ids_ptr, half_ptr, out_ptr, rows, inner, start, size,
-    x_outer, x_inner, x_column, y_outer, y_inner, y_column,
+    x_outer, x_inner, x_column, y_outer, y_inner, y_column, x_bias_ptr, y_bias_ptr, scale, soft_cap,
     PARTS: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr,
     PAIR: tl.constexpr, DENSE: tl.constexpr, WIDE: tl.constexpr, FINISH: tl.constexpr, UNREAD: tl.constexpr,
     SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
@@ -198,10 +178,11 @@ def fold_kernel(
     high = tl.where(token == UNREAD, low, high)
     full = low + tl.maximum(high - low, 0) // step * step
     # What is left over after whole steps comes first, its loads together with those of the first step.
-    x0, x1, y0, y1 = _load_tiles(
-        x_ptr, y_ptr, full + first, x_column, y_column, high, tile, PAIR, DENSE, True
+    x0, x1, y0, y1 = load_tiles(x_ptr, y_ptr, full + first, x_column, y_column, high, tile, PAIR, DENSE, True)
+    u0, u1, v0, v1 = load_tiles(x_ptr, y_ptr, low + first, x_column, y_column, full, tile, PAIR, DENSE, True)
+    x0, x1, y0, y1 = finish_tiles(
+        x0, x1, y0, y1, x_bias_ptr, y_bias_ptr, scale, soft_cap, full + first, high, tile, PAIR, True
     )
-    u0, u1, v0, v1 = _load_tiles(x_ptr, y_ptr, low + first, x_column, y_column, full, tile, PAIR, DENSE, True)
     m, a, e, n, b, d, f, k, r = _add_tiles(
         m, a, e, n, b, d, f, k, r, x0, x1, y0, y1, c, PAIR, SQUARES, KL, REVERSE
     )
@@ -209,15 +190,18 @@ def fold_kernel(
         x0, x1, y0, y1 = u0, u1, v0, v1
         # The last round reads its own tiles again, which costs less than a mask in every round.
         ahead = first + tl.multiple_of(tl.minimum(s + step, full - step), step)
-        u0, u1, v0, v1 = _load_tiles(x_ptr, y_ptr, ahead, x_column, y_column, high, tile, PAIR, DENSE, False)
+        u0, u1, v0, v1 = load_tiles(x_ptr, y_ptr, ahead, x_column, y_column, high, tile, PAIR, DENSE, False)
+        x0, x1, y0, y1 = finish_tiles(
+            x0, x1, y0, y1, x_bias_ptr, y_bias_ptr, scale, soft_cap, s + first, high, tile, PAIR, False
+        )
         m, a, e, n, b, d, f, k, r = _add_tiles(
             m, a, e, n, b, d, f, k, r, x0, x1, y0, y1, c, PAIR, SQUARES, KL, REVERSE
         )
     m, a, e, n, b, d, f, k, r = _merge_states(m, a, e, n, b, d, f, k, r, c, SQUARES, KL, REVERSE)
     place = token - start
     here = (place >= low) & (place < high)
-    selected = tl.load(x_ptr + place * x_column, mask=here, other=0.0).to(tl.float32)
-    reference_selected = tl.load(y_ptr + place * y_column, mask=here, other=0.0).to(tl.float32)
+    selected = select_logit(x_ptr, place, x_column, here, x_bias_ptr, scale, soft_cap)
+    reference_selected = select_logit(y_ptr, place, y_column, here, y_bias_ptr, scale, soft_cap)
     if FINISH:
         _store_statistics(
             out_ptr, row, rows, half, m, a, e, selected, n, b, d, reference_selected, f, k, r,
@@ -297,8 +281,15 @@ def fold(
     *,
     done: bool = False,
     also: Sequence[str] = (),
+    x_bias: Tensor | None = None,
+    y_bias: Tensor | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
-    """States [rows, parts, 8 + also] of logits [..., V'] from id `start` on; if done, as `statistics`."""
+    """States [rows, parts, 8 + also] of logits [..., V'] from id `start` on; if done, as `statistics`.
+
+    x and y may be a linear head's raw products, whose logits follow from bias [V'], scale and soft cap.
+    """
     rows, pair = ids.numel(), y is not None
     y = x if y is None else y
     shape = (4 + len(also), rows) if done else (rows, parts, FIELDS + len(also))
@@ -309,7 +300,9 @@ def fold(
     if rows:
         fold_kernel[(rows, parts)](
             x, y, flatten(ids), flatten(half), out, rows, inner, start, x.shape[-1],
-            *x_rows, x.stride(-1), *y_rows, y.stride(-1), PARTS=parts, LANES=limits.TRITON_LANES,
+            *x_rows, x.stride(-1), *y_rows, y.stride(-1),
+            None if x_bias is None else x_bias.contiguous(), None if y_bias is None else y_bias.contiguous(),
+            give_scale(scale), soft_cap, PARTS=parts, LANES=limits.TRITON_LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair, FINISH=done,
             DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
             UNREAD=tiles.UNREAD, maxnreg=registers, num_warps=limits.TRITON_WARPS, **UNFUSED,

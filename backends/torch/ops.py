@@ -38,19 +38,35 @@ def grad_logits(
     grad_output: Tensor,
     start: int,
     dtype: torch.dtype,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
-    """The gradient in logits x [..., V'], whose first column has id `start`; see `gradient_kernel`."""
+    """The gradient in x [..., V'], whose first column has id `start`; see `gradient_kernel`."""
     with torch.cuda.device_of(x):
-        return gradient_kernel.grad_logits(x, ids, half, residuals, grad_output, start, dtype)
+        return gradient_kernel.grad_logits(
+            x, ids, half, residuals, grad_output, start, dtype, bias=bias, scale=scale, soft_cap=soft_cap
+        )
 
 
 @torch.library.custom_op("credit::token_states", mutates_args=())
 def token_states(
-    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, also: str = ""
+    x: Tensor,
+    y: Tensor | None,
+    ids: Tensor,
+    half: Tensor,
+    start: int,
+    parts: int,
+    also: str = "",
+    x_bias: Tensor | None = None,
+    y_bias: Tensor | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
-    """The states [rows, parts, 8 or more] of a part of the vocabulary, of one model or two."""
+    """The states [rows, parts, 8 or more] of a part of the vocabulary, of one model or two; see `fold`."""
+    head: Any = {"x_bias": x_bias, "y_bias": y_bias, "scale": scale, "soft_cap": soft_cap}
     with torch.cuda.device_of(x):
-        return kernels.fold(x, y, ids, half, start, parts, also=also.split())
+        return kernels.fold(x, y, ids, half, start, parts, also=also.split(), **head)
 
 
 @torch.library.custom_op("credit::merge_parts", mutates_args=())
@@ -95,13 +111,26 @@ def _(
     grad_output: Tensor,
     start: int,
     dtype: torch.dtype,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
     return x.new_empty(x.shape, dtype=dtype)
 
 
 @token_states.register_fake
 def _(
-    x: Tensor, y: Tensor | None, ids: Tensor, half: Tensor, start: int, parts: int, also: str = ""
+    x: Tensor,
+    y: Tensor | None,
+    ids: Tensor,
+    half: Tensor,
+    start: int,
+    parts: int,
+    also: str = "",
+    x_bias: Tensor | None = None,
+    y_bias: Tensor | None = None,
+    scale: float = 1.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
     fields = kernels.FIELDS + len(also.split())
     return half.new_empty((ids.numel(), parts, fields), dtype=torch.float32)
