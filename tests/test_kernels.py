@@ -319,6 +319,20 @@ def test_divergences_of_parts(device, rng, case, parts):
 
 
 @on_device
+@pytest.mark.parametrize("parts", [1, 4])
+def test_sum_of_squares_of_one_model(device, rng, parts):
+    from credit.backends.torch import kernels
+
+    x = torch.as_tensor(logit_cases.masked_policy(rng)[0][:2], device=device)
+    ids, half = torch.zeros(2, dtype=torch.int64, device=device), torch.full((2,), 0.5, device=device)
+    *alone, squares = kernels.statistics(x, None, ids, half, parts, also=FURTHER[:1])
+    assert torch.equal(torch.stack(alone), kernels.statistics(x, None, ids, half, parts))
+    assert torch.equal(squares, kernels.statistics(x, x, ids, half, parts, also=FURTHER[:1])[4])
+    with pytest.raises(ValueError, match="kl of one model; expected nothing but sum_squares"):
+        kernels.statistics(x, None, ids, half, parts, also=("kl",))
+
+
+@on_device
 def test_divergences_of_near_and_of_identical_models(device, rng):
     x, y = (logits[:1, :60_000] for logits in logit_cases.near(rng, 1e-3))
     ids = draw(rng, x)

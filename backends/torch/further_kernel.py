@@ -14,21 +14,30 @@ import triton.language as tl
 FLAGS = {"sum_squares": "SQUARES", "kl": "KL", "reverse_kl": "REVERSE"}
 
 
-def make_flags(also: Sequence[str]) -> dict[str, int]:
-    """The constants of a kernel for the names of fields that are asked for."""
+def make_flags(also: Sequence[str], *, pair: bool = True) -> dict[str, int]:
+    """The constants of a kernel for the names of fields that are asked for, of two models or one."""
+    if not pair and set(also) - {"sum_squares"}:
+        raise ValueError(f"{', '.join(also)} of one model; expected nothing but sum_squares")
     return {flag: int(name in also) for name, flag in FLAGS.items()}
 
 
 @triton.jit
-def add_further(
-    f, k, r, a, b, a_new, b_new, shift, alpha, reference_shift, beta, t0, t1, s0, s1, u0, u1, w0, w1,
-    SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
+def add_squares(f, alpha, u0, u1, SQUARES: tl.constexpr):
+    """The lanes' sum of squares after two more tiles."""
+    if SQUARES:
+        alpha, v0, v1 = alpha * alpha, u0 * u0, u1 * u1
+        f = alpha * alpha * f + tl.sum(tl.fma(v1, v1, v0 * v0), 1)
+    return f
+
+
+@triton.jit
+def add_divergences(
+    k, r, a, b, a_new, b_new, shift, alpha, reference_shift, beta, t0, t1, s0, s1, u0, u1, w0, w1,
+    KL: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
     """The lanes' fields after two more tiles: from totals before and after, exponents and exponentials."""
-    alpha, beta, v0, v1 = alpha * alpha, beta * beta, u0 * u0, u1 * u1
-    if SQUARES:
-        f = alpha * alpha * f + tl.sum(tl.fma(v1, v1, v0 * v0), 1)
     if KL or REVERSE:
+        alpha, beta, v0, v1 = alpha * alpha, beta * beta, u0 * u0, u1 * u1
         over_a, over_b = _inverse(a_new), _inverse(b_new)
         p, q = alpha * a * over_a, beta * b * over_b
         whole = (a > 0.0) & (b > 0.0)  # else the divergence inside is none
@@ -43,7 +52,7 @@ def add_further(
         if REVERSE:
             own = tl.sum(_divergence(q0, p0, -t0) + _divergence(q1, p1, -t1), 1)
             r = own + _divergence(q, p, -t) + tl.where(whole & (q > 0.0), q * r, 0.0)
-    return f, k, r
+    return k, r
 
 
 @triton.jit

@@ -19,7 +19,8 @@ import triton.language as tl
 from credit.backends import limits
 from credit.backends.torch import strides
 from credit.backends.torch.further_kernel import (
-    add_further,
+    add_divergences,
+    add_squares,
     make_flags,
     merge_further,
     read_further,
@@ -72,6 +73,7 @@ def _add_tiles(
     x0, x1, y0, y1 = x0.to(tl.float32), x1.to(tl.float32), y0.to(tl.float32), y1.to(tl.float32)
     m_new, shift, alpha, a_new, a_own, t0, t1, u0, u1 = _add_mass(m, a, x0, x1, c)
     e = alpha * alpha * (e + tl.maximum(shift, -512.0) * a) + _sum_moment(u0, u1, t0, t1)
+    f = add_squares(f, alpha, u0, u1, SQUARES)
     if PAIR:
         n_new, shift_n, beta, b_new, b_own, s0, s1, w0, w1 = _add_mass(n, b, y0, y1, c)
         root_a, root_b = _inverse_root(a_own), _inverse_root(b_own)
@@ -85,9 +87,8 @@ def _add_tiles(
         p_own, q_own = a_own * root_a * over_a, b_own * root_b * over_b
         old, new = p_old - q_old, p_own - q_own
         d = p_old * q_old * d + p_own * q_own * own + 0.5 * (old * old + new * new)
-        f, k, r = add_further(
-            f, k, r, a, b, a_new, b_new, shift, alpha, shift_n, beta,
-            t0, t1, s0, s1, u0, u1, w0, w1, SQUARES, KL, REVERSE,
+        k, r = add_divergences(
+            k, r, a, b, a_new, b_new, shift, alpha, shift_n, beta, t0, t1, s0, s1, u0, u1, w0, w1, KL, REVERSE
         )  # fmt: skip
         n, b = n_new, b_new
     return m_new, a_new, e, n, b, d, f, k, r
@@ -117,7 +118,7 @@ def _store_statistics(
     out_ptr, row, rows, half, m, a, e, selected, n, b, d, ref_selected, f, k, r,
     PAIR: tl.constexpr, SQUARES: tl.constexpr, KL: tl.constexpr, REVERSE: tl.constexpr,
 ):  # fmt: skip
-    """log p, log q, H, d and what is asked for; of a single model log p, H, peak and ln A."""
+    """log p, log q, H, d and what is asked for; of a single model log p, H, peak, ln A and sum p^2."""
     log_a = tl.log(a)
     log_p = 2.0 * half * (selected - m) - log_a
     entropy = log_a - 1.3862943611198906 * (e / a)
@@ -129,12 +130,12 @@ def _store_statistics(
         tl.store(out_ptr + 2 * rows + row, entropy)
         good = (a > 0.0) & (b > 0.0)
         tl.store(out_ptr + 3 * rows + row, tl.where(good, tl.minimum(d, 1.0), float("nan")))
-        f, k, r = read_further(f, k, r, a, b)
-        store_further(out_ptr + 4 * rows + row, rows, f, k, r, SQUARES, KL, REVERSE)
     else:
         tl.store(out_ptr + rows + row, entropy)
         tl.store(out_ptr + 2 * rows + row, m)
         tl.store(out_ptr + 3 * rows + row, log_a)
+    f, k, r = read_further(f, k, r, a, b)
+    store_further(out_ptr + 4 * rows + row, rows, f, k, r, SQUARES, KL, REVERSE)
 
 
 @triton.jit
@@ -260,7 +261,7 @@ def statistics(
 ) -> Tensor:
     """[4 + also, ...]: log p, log q, H, d of x and y [..., V]; without y, log p, H, peak and ln A of x.
 
-    `also` names fields of a state (`by_name.stored`), here and below.
+    `also` names fields of a state (`by_name.stored`), here and below; of one model there is but sum_squares.
     """
     if strides.is_scattered(x, x if y is None else y):
         rows = zip(x, [None] * len(x) if y is None else y, ids, half, strict=True)
@@ -306,7 +307,7 @@ def fold(
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair, FINISH=done,
             DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
             UNREAD=tiles.UNREAD, maxnreg=registers, num_warps=limits.TRITON_WARPS, **UNFUSED,
-            **make_flags(also),
+            **make_flags(also, pair=pair),
         )  # fmt: skip
     return out
 
@@ -315,7 +316,7 @@ def merge_parts(states: Tensor, half: Tensor, *, pair: bool, also: Sequence[str]
     """The statistics [4 + also, rows] from states [rows, parts, 8 + also]."""
     rows, parts, _ = states.shape
     out = torch.empty((4 + len(also), rows), dtype=torch.float32, device=states.device)
-    meta = {**UNFUSED, **make_flags(also), "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
+    meta = {**UNFUSED, **make_flags(also, pair=pair), "BLOCK": triton.next_power_of_2(parts), "num_warps": 1}
     if rows:
         merge_parts_kernel[(rows,)](states.contiguous(), flatten(half), out, rows, parts, PAIR=pair, **meta)
     return out
