@@ -139,6 +139,31 @@ def test_the_other_kernels_compile(name):
     assert f".entry {name}(" in compiled(name, 90, "bf16", 8)
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize(
+    "name", ["fold_kernel", "merge_parts_kernel", "grad_logits_kernel", "postprocess_kernel"]
+)
+def test_the_kernels_compile_for_an_amd_gpu(name):
+    assembly = built(name, "gfx942", "bf16", 8)["amdgcn"]
+    assert int(re.search(r"vgpr_spill_count: +(\d+)", assembly)[1]) == 0
+    if name == "fold_kernel":
+        assert assembly.count("global_load_dwordx4") == 12
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter has no options")
+@pytest.mark.parametrize(("kind", "architecture", "threads"), [("hip", "gfx942", 64), ("cuda", 90, 32)])
+def test_each_backend_knows_the_options_of_the_fold(kind, architecture, threads):
+    """Triton refuses a launch with others."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+
+    from credit.backends.torch import kernels
+
+    options = kernels.choose_options(80, threads if kind == "hip" else None)
+    known = make_backend(GPUTarget(kind, architecture, threads)).parse_options(dict(options)).__dict__
+    assert options.items() <= known.items()
+
+
 def compiled(*arguments, **options):
     """PTX of a kernel."""
     return built(*arguments, **options)["ptx"]
@@ -203,10 +228,13 @@ def built(name, architecture, logits, vector, aligned=True, also=(), bias=None):
             if not real and (aligned or argument.endswith("_ptr")):
                 hints[(place,)] = [["tt.divisibility", 16]]
     source = triton.compiler.ASTSource(kernel, signature, constexprs=known, attrs=hints)
-    options = {**kernels.UNFUSED, "num_warps": limits.TRITON_WARPS}
+    amd = isinstance(architecture, str)
     registers = limits.TRITON_DIVERGENCE_REGISTERS if "kl" in also else limits.TRITON_REGISTERS
-    options["maxnreg"] = registers if name == "fold_kernel" else None
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options).asm
+    options = kernels.choose_options(registers, 64 if amd else None)
+    if name != "fold_kernel":
+        options = {**kernels.UNFUSED, "num_warps": limits.TRITON_WARPS}
+    target = GPUTarget("hip", architecture, 64) if amd else GPUTarget("cuda", architecture, 32)
+    return triton.compile(source, target=target, options=options).asm
 
 
 def loops(ptx):

@@ -306,10 +306,17 @@ def fold(
             give_scale(scale), soft_cap, PARTS=parts, LANES=limits.TRITON_LANES,
             VEC=max(1, 16 // max(x.element_size(), y.element_size())), PAIR=pair, FINISH=done,
             DENSE=x.stride(-1) == y.stride(-1) == 1, WIDE=strides.is_aligned(x, y, *x_rows, *y_rows),
-            UNREAD=tiles.UNREAD, maxnreg=registers, num_warps=limits.TRITON_WARPS, **UNFUSED,
-            **make_flags(also, pair=pair),
+            UNREAD=tiles.UNREAD, **make_flags(also, pair=pair), **choose_options(registers),
         )  # fmt: skip
     return out
+
+
+def choose_options(registers: int, wavefront: int | None = None) -> dict[str, Any]:
+    """How a fold is compiled: a lane is a thread, and a warp an AMD GPU's wavefront, which has no maxnreg."""
+    if torch.version.hip is None and wavefront is None:
+        return {**UNFUSED, "num_warps": limits.TRITON_WARPS, "maxnreg": registers}
+    wavefront = wavefront or triton.runtime.driver.active.get_current_target().warp_size
+    return {**UNFUSED, "num_warps": limits.TRITON_LANES // wavefront}
 
 
 def merge_parts(states: Tensor, half: Tensor, *, pair: bool, also: Sequence[str] = ()) -> Tensor:
