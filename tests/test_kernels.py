@@ -83,13 +83,34 @@ def test_the_loop_compiles_to_wide_loads_and_two_exponentials(architecture, logi
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize("architecture", [80, 90, 100])
 @pytest.mark.parametrize(("logits", "vector"), [("bf16", 8), ("fp32", 4)])
-def test_rows_without_alignment_need_no_exchange_between_threads(logits, vector):
-    (loop,) = loops(compiled("fold_kernel", 90, logits, vector, aligned=False))
-    assert len(re.findall(r"ld\.global\.b\d+", loop)) == 4 * vector
-    assert loop.count("ex2.approx") == 4 * vector + 2
-    assert "bar.sync" not in loop
-    assert "shfl" not in loop
+def test_rows_that_start_anywhere_are_read_wide(architecture, logits, vector):
+    """In the loop; the steps at both ends, which are masked, are read entry by entry."""
+    result = built("fold_kernel", architecture, logits, vector, aligned=False, shifted=True)
+    assert resources(result)[1] == 0
+    edges, loop = loops(result["ptx"])
+    assert [text.count("ld.global.v4") for text in (edges, loop)] == [0, 4]
+    for text in (edges, loop):
+        assert text.count("ex2.approx") == 4 * vector + 2
+        assert "bar.sync" not in text
+        assert "shfl" not in text
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
+@pytest.mark.parametrize(
+    ("logits", "vector", "dense"),
+    [("bf16", 8, True), ("fp32", 4, True), ("bf16", 4, False), ("fp32", 4, False)],
+)
+def test_rows_apart_and_columns_apart_need_no_exchange_between_threads(logits, vector, dense):
+    result = built("fold_kernel", 90, logits, vector, aligned=False, dense=dense)
+    assert resources(result)[1] == 0
+    for text in loops(result["ptx"]):
+        assert len(re.findall(r"ld\.global\.b\d+", text)) == 4 * vector
+        assert text.count("ex2.approx") == 4 * vector + 2
+        assert text.count("mul.lo.s64") <= 4  # of each tile, not of each entry
+        assert "bar.sync" not in text
+        assert "shfl" not in text
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter does not compile")
@@ -182,7 +203,7 @@ def resources(result):
 
 
 @cache
-def built(name, architecture, logits, vector, aligned=True, also=(), bias=None):
+def built(name, architecture, logits, vector, aligned=True, also=(), bias=None, shifted=False, dense=True):
     """What Triton makes of a kernel for contiguous logits whose rows are aligned to 16 bytes, or are not.
 
     With the type of a bias, what is read are a head's products, which have a scale and a soft cap too.
@@ -195,17 +216,17 @@ def built(name, architecture, logits, vector, aligned=True, also=(), bias=None):
 
     modules = {"grad_logits_kernel": gradient_kernel, "postprocess_kernel": postprocess_kernel}
     kernel = getattr(modules.get(name, kernels), name)
-    constants = {
-        "x_column": 1,
-        "y_column": 1,
+    constants = {"x_column": 1, "y_column": 1} if dense else {}
+    constants |= {
         "PARTS": 1,
         "LANES": limits.TRITON_LANES,
         "VEC": vector,
         "PAIR": True,
     } | further_kernel.make_flags(also)
     constants |= {
-        "DENSE": True,
-        "WIDE": aligned,
+        "DENSE": dense,
+        "WIDE": aligned or shifted,
+        "SHIFTED": shifted,
         "FINISH": True,
         "UNREAD": -(2**31),
         "BLOCK": 2 if name == "merge_parts_kernel" else 1024,
@@ -505,6 +526,27 @@ def test_the_strides_of_rows_lead_to_every_row_of_both_models(views):
         assert places == (side[..., 0] - side[0, 0, 0]).flatten().tolist()
 
 
+@on_device
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("size", "lead", "other"), [(1, 3, 3), (2050, 0, 8), (4999, 7, 7), (4999, 2, 3)])
+def test_rows_that_start_anywhere(device, rng, kind, size, lead, other):
+    """What lies around them is not read: it is NaN."""
+    from credit.backends.torch import strides
+
+    drawn = torch.as_tensor(rng.normal(size=(2, 3, size)).astype(np.float32)).to(kind)
+    ids, expected = draw(rng, drawn[0].float().numpy()), drawn.float().numpy()
+    sides = []
+    for logits, first in zip(drawn, (lead, other), strict=True):
+        around = torch.full((3, size + 17 + size % 2 * 2), np.nan, dtype=kind, device=device)
+        sides.append(around[:, first : first + size])
+        sides[-1].copy_(logits)
+    x, y = sides
+    rows = [strides.row_strides(x, y)[1][0]] * 2
+    assert strides.is_shifted(x, y, *rows) == ((lead - other) % 8 == 0)
+    assert_within_bounds(statistics(x, y, ids, device, parts=2), *expected, ids)
+    assert (statistics(x, x, ids, device)[3] == 0.0).all()
+
+
 def refuse_logits(contiguous):
     def only_small(tensor, *arguments, **options):
         assert tensor.is_contiguous() or tensor.numel() < 700, "logits are copied"
@@ -616,7 +658,7 @@ HEADS = {
 }
 
 
-def products_of_a_head(rng, head, device, rows=5, size=4100):
+def products_of_a_head(rng, head, device, rows=5, size=4101):
     """Products of two models, some of them tiny or infinite, with a head's options and the logits in float64."""
     products = torch.as_tensor(rng.normal(size=(2, rows, size)), dtype=torch.float32) * 4.0
     products[1, 1] = products[0, 1] * 1.001
@@ -643,14 +685,14 @@ def test_the_logits_of_a_heads_products(device, rng, head):
     from credit.backends.torch import ops
 
     (x, y), (x_bias, y_bias), options, logits = products_of_a_head(rng, HEADS[head], device)
-    ids, half = torch.arange(0, 4100, 1000, device=device), torch.full((5,), 0.5, device=device)
+    ids, half = torch.arange(0, 4101, 1000, device=device), torch.full((5,), 0.5, device=device)
     given = {"x_bias": x_bias, "y_bias": y_bias, **options}
     wide = [side.numpy() for side in logits]
 
     def merged(x, y, **given):
         states = ops.token_states(x, y, ids, half, 0, 2, "", **given)
         log_p, log_q, entropy, deviation = ops.merge_parts(states, half, y is not None).cpu().numpy()
-        return log_p, log_q, entropy / np.log(4100), deviation
+        return log_p, log_q, entropy / np.log(4101), deviation
 
     assert_within_bounds(merged(x, y, **given), *wide, ids.cpu().numpy())
     assert (merged(x, x, **given | {"y_bias": x_bias})[3] == 0.0).all()
@@ -668,7 +710,7 @@ def test_gradient_in_a_heads_products(device, rng, head, dtype):
 
     (x, _), (bias, _), options, _ = products_of_a_head(rng, HEADS[head], device)
     x = x[:3]
-    ids, half = torch.tensor([7, 4099, -1], device=device), torch.tensor([0.5, 0.7, 0.5], device=device)
+    ids, half = torch.tensor([7, 4100, -1], device=device), torch.tensor([0.5, 0.7, 0.5], device=device)
     states = ops.token_states(x, None, ids, half, 0, 1, "", bias, **options)
     residuals = ops.merge_parts(states, half, False)
     weights = torch.as_tensor(rng.normal(size=(2, 3)), dtype=torch.float32, device=device)

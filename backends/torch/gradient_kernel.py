@@ -30,7 +30,7 @@ def grad_logits_kernel(
     needed = (grad_log_prob != 0.0) | (grad_entropy != 0.0)
     x_ptr += row // inner * x_outer + row % inner * x_inner
     limit = tl.where(needed, size, 0)
-    x = load(x_ptr, offsets, x_column, limit, DENSE, True).to(tl.float32)
+    x = load(x_ptr, offsets, x_column, limit, DENSE).to(tl.float32)
     x, slope = finish_logits_and_slopes(x, bias_ptr, offsets, offsets < limit, scale, soft_cap)
     place = tl.load(ids_ptr + row) - start
     place = tl.where((place >= 0) & (place < size), place, -1).to(tl.int32)

@@ -8,39 +8,64 @@ from credit.backends.torch.head_kernel import finish_logits
 
 
 @triton.jit
-def load(pointer, offsets, column, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
-    """A row's entries as they lie in memory, with -inf from `limit` on if MASKED."""
+def find_lead(pointer):
+    """How many entries lie between a row's first one and the boundary of 16 bytes at or before it."""
+    size: tl.constexpr = pointer.dtype.element_ty.primitive_bitwidth // 8
+    return (pointer.to(tl.int64) % 16 // size).to(tl.int32)
+
+
+@triton.jit
+def load(pointer, offsets, column, limit, DENSE: tl.constexpr):
+    """A row's entries as they lie in memory, -inf from `limit` on."""
     places = offsets if DENSE else offsets.to(tl.int64) * column
-    if MASKED:
-        return tl.load(pointer + places, mask=offsets < limit, other=-float("inf"))
-    return tl.load(pointer + places)
+    return tl.load(pointer + places, mask=offsets < limit, other=-float("inf"))
+
+
+@triton.jit
+def _load_tile(pointer, base, first, column, lead, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
+    """Entries base + first [LANES, VEC]; if MASKED, -inf before `lead`, if any, and from `limit` on."""
+    inside = is_inside(base + first, lead, limit)
+    if DENSE:
+        pointers = pointer + (base + first)
+    else:
+        # Turned around: Triton spreads the last axis over threads, and a lane's entries belong in one.
+        first, inside = tl.trans(first), tl.trans(inside)
+        pointers = pointer + tl.cast(base, tl.int64) * column + first.to(tl.int64) * column
+    entries = tl.load(pointers, mask=inside, other=-float("inf")) if MASKED else tl.load(pointers)
+    return entries if DENSE else tl.trans(entries)
+
+
+@triton.jit
+def is_inside(offsets, lead, limit):
+    """Which of the offsets are of the row; without a lead it starts at 0."""
+    return offsets < limit if lead is None else (offsets >= lead) & (offsets < limit)
 
 
 @triton.jit
 def load_tiles(
-    x_ptr, y_ptr, offsets, x_column, y_column, limit,
+    x_ptr, y_ptr, base, first, x_column, y_column, lead, limit,
     TILE: tl.constexpr, PAIR: tl.constexpr, DENSE: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Two tiles of each model, as they lie in memory."""
-    x0 = load(x_ptr, offsets, x_column, limit, DENSE, MASKED)
-    x1 = load(x_ptr, offsets + TILE, x_column, limit, DENSE, MASKED)
-    y0 = load(y_ptr, offsets, y_column, limit, DENSE, MASKED) if PAIR else x0
-    y1 = load(y_ptr, offsets + TILE, y_column, limit, DENSE, MASKED) if PAIR else x1
+    """Two tiles of each model from entry `base` on, as they lie in memory."""
+    x0 = _load_tile(x_ptr, base, first, x_column, lead, limit, DENSE, MASKED)
+    x1 = _load_tile(x_ptr, base + TILE, first, x_column, lead, limit, DENSE, MASKED)
+    y0 = _load_tile(y_ptr, base, first, y_column, lead, limit, DENSE, MASKED) if PAIR else x0
+    y1 = _load_tile(y_ptr, base + TILE, first, y_column, lead, limit, DENSE, MASKED) if PAIR else x1
     return x0, x1, y0, y1
 
 
 @triton.jit
 def finish_tiles(
-    x0, x1, y0, y1, x_bias_ptr, y_bias_ptr, scale, soft_cap, offsets, limit,
+    x0, x1, y0, y1, x_bias_ptr, y_bias_ptr, scale, soft_cap, base, first, lead, limit,
     TILE: tl.constexpr, PAIR: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
     """Logits of what `load_tiles` read."""
-    other = offsets + TILE
-    x0 = finish_logits(x0, x_bias_ptr, offsets, offsets < limit, scale, soft_cap, MASKED)
-    x1 = finish_logits(x1, x_bias_ptr, other, other < limit, scale, soft_cap, MASKED)
+    one, other = base + first, base + TILE + first
+    x0 = finish_logits(x0, x_bias_ptr, one, is_inside(one, lead, limit), scale, soft_cap, MASKED)
+    x1 = finish_logits(x1, x_bias_ptr, other, is_inside(other, lead, limit), scale, soft_cap, MASKED)
     if PAIR:
-        y0 = finish_logits(y0, y_bias_ptr, offsets, offsets < limit, scale, soft_cap, MASKED)
-        y1 = finish_logits(y1, y_bias_ptr, other, other < limit, scale, soft_cap, MASKED)
+        y0 = finish_logits(y0, y_bias_ptr, one, is_inside(one, lead, limit), scale, soft_cap, MASKED)
+        y1 = finish_logits(y1, y_bias_ptr, other, is_inside(other, lead, limit), scale, soft_cap, MASKED)
     return x0, x1, y0, y1
 
 

@@ -10,6 +10,14 @@ def is_aligned(x: Tensor, y: Tensor, *strides: int) -> bool:
     return all(number % 16 == 0 for number in (x.data_ptr(), y.data_ptr(), *strides))
 
 
+def is_shifted(x: Tensor, y: Tensor, x_rows: tuple[int, int], y_rows: tuple[int, int]) -> bool:
+    """Whether rows lie anyhow, but both models' equally far from a boundary of 16 bytes."""
+    if x.dtype != y.dtype or is_aligned(x, y, *x_rows, *y_rows):
+        return False
+    apart = [(a - b) * x.element_size() for a, b in zip(x_rows, y_rows, strict=True)]
+    return all(number % 16 == 0 for number in (x.data_ptr() - y.data_ptr(), *apart))
+
+
 def is_scattered(*tensors: Tensor) -> bool:
     """Whether the row axes need more than two strides; the first axis is then split up rather than copied."""
     return len(_merge_axes(*tensors)) > 2

@@ -12,8 +12,8 @@ Q_k join by its chain rule, in which every term is non-negative and nothing canc
     d = sum_k 1/2 (sqrt P_k - sqrt Q_k)^2 + sqrt(P_k Q_k) d_k
 
 The gradients of log p(a), of a part's log-mass and of its entropy in the logits stand below. All formulas of
-the backends are here; `numpy/inplace.py` and `torch/kernels.py` repeat them in forms of their own, and tests
-compare. `by_name.py` has those asked for by name. Every field is [..., 1], `half` is 1 / 2T [..., 1].
+the backends are here; `numpy/inplace.py` and `torch/state_kernel.py` repeat them in forms of their own, and
+tests compare. `by_name.py` has those asked for by name. Every field is [..., 1], `half` is 1 / 2T [..., 1].
 """
 
 from collections.abc import Sequence
