@@ -47,8 +47,6 @@ TRITON_REGISTERS = 80
 """Registers per thread, for 6 programs on a multiprocessor; with fewer, the loop spills or loads late."""
 TRITON_DIVERGENCE_REGISTERS = 128
 """The same where a KL is asked for, whose terms spill with fewer: for 4 programs."""
-TRITON_SPREAD_ENTRIES = 4
-"""Entries of a lane's tile where columns lie apart, each with an address of its own: more would spill."""
 TRITON_GRADIENT_ENTRIES = 4096
 """Logits per program of the gradient: enough to hide the launch, few enough for the registers."""
 TRITON_POSTPROCESS_ROWS = 256

@@ -21,7 +21,7 @@ from credit.backends import limits
 from credit.backends.torch import strides
 from credit.backends.torch.further_kernel import make_flags, store_further
 from credit.backends.torch.head_kernel import give_scale
-from credit.backends.torch.load_kernel import find_lead, finish_tiles, load_tiles, select_logit
+from credit.backends.torch.load_kernel import SPREAD, find_lead, finish_tiles, load_tiles, select_logit
 from credit.backends.torch.state_kernel import add_tiles, merge_states, store_state, store_statistics
 from credit.backends.vocab import state, tiles
 
@@ -217,7 +217,7 @@ def fold(
     inner, (x_rows, y_rows) = strides.row_strides(x, y)
     dense = x.stride(-1) == y.stride(-1) == 1
     shifted = dense and strides.is_shifted(x, y, x_rows, y_rows)
-    vector = max(1, 16 // max(x.element_size(), y.element_size())) if dense else limits.TRITON_SPREAD_ENTRIES
+    vector = max(1, 16 // max(x.element_size(), y.element_size())) if dense else SPREAD
     if rows:
         fold_kernel[(rows, parts)](
             x, y, flatten(ids), flatten(half), out, rows, inner, start, x.shape[-1],

@@ -6,6 +6,10 @@ import triton.language as tl
 
 from credit.backends.torch.head_kernel import finish_logits
 
+SPREAD = (
+    4  # entries of a lane's tile where columns lie apart, each with an address of its own: more would spill
+)
+
 
 @triton.jit
 def find_lead(pointer):
@@ -24,15 +28,28 @@ def load(pointer, offsets, column, limit, DENSE: tl.constexpr):
 @triton.jit
 def _load_tile(pointer, base, first, column, lead, limit, DENSE: tl.constexpr, MASKED: tl.constexpr):
     """Entries base + first [LANES, VEC]; if MASKED, -inf before `lead`, if any, and from `limit` on."""
-    inside = is_inside(base + first, lead, limit)
     if DENSE:
+        inside = is_inside(base + first, lead, limit)
         pointers = pointer + (base + first)
+        entries = tl.load(pointers, mask=inside, other=-float("inf")) if MASKED else tl.load(pointers)
     else:
-        # Turned around: Triton spreads the last axis over threads, and a lane's entries belong in one.
-        first, inside = tl.trans(first), tl.trans(inside)
-        pointers = pointer + tl.cast(base, tl.int64) * column + first.to(tl.int64) * column
-    entries = tl.load(pointers, mask=inside, other=-float("inf")) if MASKED else tl.load(pointers)
-    return entries if DENSE else tl.trans(entries)
+        # SPREAD loads side by side: of a tile of them, Triton may share a lane's entries out among threads.
+        lanes: tl.constexpr = first.shape[0]
+        tl.static_assert(first.shape[1] == 4)
+        start = pointer + tl.cast(base, tl.int64) * column
+        e0 = _load_column(start, column, limit - base, 0, lanes, MASKED)
+        e1 = _load_column(start, column, limit - base, lanes, lanes, MASKED)
+        e2 = _load_column(start, column, limit - base, 2 * lanes, lanes, MASKED)
+        e3 = _load_column(start, column, limit - base, 3 * lanes, lanes, MASKED)
+        entries = tl.reshape(tl.join(tl.join(e0, e2), tl.join(e1, e3)), first.shape)
+    return entries
+
+
+@triton.jit
+def _load_column(pointer, column, limit, SHIFT: tl.constexpr, LANES: tl.constexpr, MASKED: tl.constexpr):
+    places = SHIFT + tl.arange(0, LANES)
+    pointers = pointer + places.to(tl.int64) * column
+    return tl.load(pointers, mask=places < limit, other=-float("inf")) if MASKED else tl.load(pointers)
 
 
 @triton.jit
