@@ -17,12 +17,14 @@ TORCH_ACCELERATOR_TILE_ENTRIES = 2**26
 # numpy, and torch on a CPU.
 NUMPY_BLOCK_ENTRIES = 2**18
 """Entries of a block: large beside the cost of a call, and a few of them fit a cache."""
-NUMPY_GRADIENT_BLOCK_ENTRIES = 2**16
-"""Entries of a block of a gradient, which fits the cache of one core."""
+NUMPY_GRADIENT_BLOCK_ENTRIES = 2**18
+"""Entries of a block of a gradient, for the same reason."""
 NUMPY_SINGLE_THREAD_ENTRIES = 2**20
 """Entries of all logits below which one thread is faster than several."""
 NUMPY_DOT_ENTRIES = 512
 """Entries per dot product, which sums sequentially; the products of a row are summed pairwise."""
+TORCH_SERIAL_ENTRIES = 2**15
+"""Entries of an operation that torch leaves to the thread that calls it, its grain size."""
 CPU_HEAD_CHUNK_ENTRIES = 2**13
 """Vocabulary entries per tile of log-probs from hidden states, off CUDA: 4096 rows of them are 134 MB."""
 

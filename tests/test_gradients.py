@@ -179,9 +179,11 @@ def test_the_reference_gradient_and_the_one_in_place(case):
     found, residuals = reference(x, ids, half, grads)
     exact = expected(x, ids, *grads, temperature=0.5 / half[:, 0])
     np.testing.assert_allclose(found, exact, rtol=3e-5, atol=2e-6)
-    out, scratch, hit = np.empty_like(x), np.empty_like(x), (np.arange(len(x)), ids)
+    out, hit = np.empty_like(x), (np.arange(len(x)), ids)
+    buffers = np.empty((2, len(x), inplace.padded_width(x.shape[1])), np.float32)
+    exponential = inplace.choose_exponential(x.dtype)
     with np.errstate(all="ignore"):
-        inplace.write_grad_logits(x, half, np.stack(residuals), grads, hit, out, scratch)
+        inplace.write_grad_logits(x, half, np.stack(residuals), grads, hit, out, buffers, exponential)
     np.testing.assert_allclose(out, found, rtol=3e-5, atol=1e-6)
 
 

@@ -116,6 +116,7 @@ def fold_blocks(
     half: Array,
     threads: int,
     also: Sequence[str] = (),
+    exponential: inplace.Exponential | None = None,
 ) -> Any:
     """The state of one model's logits [..., V], or two, that `read` gets by blocks.
 
@@ -124,19 +125,19 @@ def fold_blocks(
     *tokens, _ = token_ids.shape
     if not tokens:
         lifted = tuple(x[None] for x in logits), read, [x[None] for x in selected]
-        whole = fold_blocks(*lifted, token_ids[None], half[None], threads, also)
+        whole = fold_blocks(*lifted, token_ids[None], half[None], threads, also, exponential)
         return state.unpack([field[0] for field in state.pack(whole)], also)
     size = logits[0].shape[-1]
     threads = 1 if token_ids.size * size < limits.NUMPY_SINGLE_THREAD_ENTRIES else threads
     blocks = list(split_blocks(tuple(tokens), size, limits.NUMPY_BLOCK_ENTRIES, threads))
-    parts = -(-size // limits.NUMPY_BLOCK_ENTRIES)
+    parts = -(-size // block_width(size, limits.NUMPY_BLOCK_ENTRIES))
     fields = state.FIELDS * len(logits)
     states = np.zeros((fields + len(by_name.stored(also)), parts, *tokens, 1), half.dtype)
     states[: fields : state.FIELDS] = np.finfo(half.dtype).min
     for field, logit in zip(states[2 : fields : state.FIELDS], selected, strict=True):
         field[0] = logit  # of one part, since a merge adds them
     summed = [field for place, field in enumerate(states) if place >= fields or place % state.FIELDS != 2]
-    exponential, sums = inplace.choose_exponential(half.dtype), inplace.count_buffers(also)
+    base, sums = exponential or inplace.choose_exponential(half.dtype), inplace.count_buffers(also)
 
     def work(block: Block, scratch: Array) -> None:
         if np.all(token_ids[block.tokens] == tiles.UNREAD):
@@ -148,7 +149,7 @@ def fold_blocks(
             read(x, block.place, out[:, :columns]) for x, out in zip(logits, buffers[sums:], strict=True)
         ]
         halves = half[block.tokens].reshape(-1, 1)
-        values = inplace.sum_block(tuple(sides), halves, buffers[:sums], exponential, also)
+        values = inplace.sum_block(tuple(sides), halves, buffers[:sums], base, also)
         for field, value in zip(summed, values, strict=True):
             target = field[(block.part, *block.tokens)]
             target[...] = value.reshape(target.shape)
@@ -159,9 +160,16 @@ def fold_blocks(
         return _merge_parts([state.unpack(list(states[:, part]), also) for part in range(parts)], half)
 
 
+def block_width(size: int, entries: int) -> int:
+    """Columns of a block: all, or an equal share, since a narrow block costs as many calls as a wide one."""
+    if size <= entries:
+        return size
+    return min(entries, inplace.padded_width(-(-size // -(-size // entries))))
+
+
 def split_blocks(tokens: tuple[int, ...], size: int, entries: int, threads: int) -> Iterator[Block]:
     """Blocks of at most so many entries, enough for the threads; parts follow from the size alone."""
-    width = min(size, entries)
+    width = block_width(size, entries)
     fitting = max(1, entries // inplace.padded_width(width))
     if len(tokens) > 1 and 2 * tokens[-1] <= fitting:  # short responses over a small vocabulary
         *lead, count, length = tokens

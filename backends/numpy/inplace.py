@@ -15,9 +15,15 @@ from credit.backends.vocab import by_name, state
 
 Array = Any
 
+WIDEST_VECTOR = 16  # float32 numbers of 512 bits
+
 
 class Exponential(NamedTuple):
-    """exp(half t) as base^(half factor t), in the base that numpy computes by vectors on this machine."""
+    """exp(half t) as base^(half factor t), in the base that is computed by vectors on this machine.
+
+    The function gets whole buffers, whose rows fill vectors: what is left at an end may be rounded otherwise,
+    and where blocks end depends on the threads.
+    """
 
     function: Callable[..., Array]
     factor: float
@@ -25,7 +31,7 @@ class Exponential(NamedTuple):
 
 def padded_width(columns: int) -> int:
     """Entries of a buffer for a row of so many columns."""
-    stretch = min(columns, limits.NUMPY_DOT_ENTRIES)
+    stretch = limits.NUMPY_DOT_ENTRIES if columns >= limits.NUMPY_DOT_ENTRIES else WIDEST_VECTOR
     return -(-columns // stretch) * stretch
 
 
@@ -51,11 +57,11 @@ def sum_block(
         buffer[:, columns:] = 0.0
     factor = half.dtype.type(exponential.factor)
     scale = half * factor
-    peak, total = _sum_exponentials(logits[0], scale, t[:, :columns], u, exponential)
+    peak, total = _sum_exponentials(logits[0], scale, t, u, exponential)
     moment = _sum_moment(logits[0], peak, scale, t, u, columns) / factor
     if len(logits) == 1:
         return peak, total, moment
-    reference_peak, reference_total = _sum_exponentials(logits[1], scale, w[:, :columns], w, exponential)
+    reference_peak, reference_total = _sum_exponentials(logits[1], scale, w, w, exponential)
     w *= np.sqrt(_safe_ratio(total, reference_total))  # exactly 1 for equal inputs
     np.subtract(u, w, out=t)
     deviation = 0.5 * _safe_ratio(_dot_rows(t, t), total)
@@ -101,39 +107,44 @@ def write_grad_logits(
     grad_output: Array,
     hit: tuple[Array, Array],
     out: Array,
-    t: Array,
+    buffers: Sequence[Array],
+    exponential: Exponential,
 ) -> None:
-    """The gradient of log p and H in logits x [R, V'] into `out`: `state.grad_logits` in place; t is lost.
+    """The gradient of log p and H in logits x [R, V'] into `out`: `state.grad_logits` in place.
 
     half is [R, 1], the residuals [3, R, 1] are peak, ln A and H, grad_output [2, R, 1] the gradients in
-    log p and H, and `hit` the rows and columns of the ids that lie in this block.
+    log p and H, and `hit` the rows and columns of the ids that lie in this block. The contents of the
+    buffers [R, padded(V')] are lost. What is the same for a row is multiplied before it meets the row.
     """
     (peak, log_total, entropy), (grad_log_prob, grad_entropy) = residuals, grad_output
-    np.subtract(x, peak, out=t)
-    t *= 2.0 * half
-    t -= log_total
-    np.exp(t, out=out)
+    factor, columns = half.dtype.type(exponential.factor), x.shape[1]
+    t, u = buffers
+    np.subtract(x, peak, out=t[:, :columns])
+    t[:, columns:] = 0.0
+    t *= 2.0 * half * factor
+    exponential.function(t, out=u)
+    t, u = t[:, :columns], u[:, :columns]
+    share = -2.0 * half * np.exp(-log_total)  # u times it is -p / T
     if np.any(grad_entropy):
-        np.maximum(t, 2.0 * state.FLOOR, out=t)  # p ln p is 0 where p is
-        t += entropy
-        t *= grad_entropy
-        t += grad_log_prob
-        out *= t
-        out[hit] -= grad_log_prob[hit[0], 0]
-        out *= -2.0 * half
+        np.maximum(t, 2.0 * state.FLOOR * factor, out=t)  # p ln p is 0 where p is
+        t *= share * grad_entropy / factor
+        t += share * (grad_log_prob + grad_entropy * (entropy - log_total))
+        np.multiply(u, t, out=out)
     else:
-        out[hit] -= 1.0
-        out *= -2.0 * half * grad_log_prob
+        np.multiply(u, share * grad_log_prob, out=out)
+    out[hit] += (2.0 * half * grad_log_prob)[hit[0], 0]
 
 
 def _sum_exponentials(
     logits: Array, scale: Array, exponents: Array, out: Array, exponential: Exponential
 ) -> tuple[Array, Array]:
-    peak = np.max(logits, axis=1, keepdims=True)
+    peak = np.maximum.reduce(logits, axis=1, keepdims=True)
     np.maximum(peak, np.finfo(peak.dtype).min, out=peak)  # a part of -inf only; NaN stays
-    np.subtract(logits, peak, out=exponents)  # subtract first: scaling first rounds above 0
+    columns = logits.shape[1]
+    np.subtract(logits, peak, out=exponents[:, :columns])  # subtract first: scaling first rounds above 0
     exponents *= scale
-    exponential.function(exponents, out=out[:, : exponents.shape[1]])
+    exponential.function(exponents, out=out)
+    out[:, columns:] = 0.0
     return peak, _dot_rows(out, out)
 
 
@@ -172,7 +183,7 @@ def _dot_rows(a: Array, b: Array) -> Array:
     rows, columns = a.shape
     stretch = min(columns, limits.NUMPY_DOT_ENTRIES)
     a, b = (array.reshape(rows, columns // stretch, stretch) for array in (a, b))
-    return np.matmul(a[:, :, None, :], b[:, :, :, None])[..., 0, 0].sum(axis=1, keepdims=True)
+    return np.add.reduce(np.matmul(a[:, :, None, :], b[:, :, :, None])[..., 0, 0], axis=1, keepdims=True)
 
 
 def _safe_ratio(a: Array, b: Array) -> Array:

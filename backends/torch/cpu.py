@@ -5,6 +5,7 @@ As operators, so that torch.compile sees one node where it would unroll every fo
 """
 
 from collections.abc import Sequence
+from math import e, log2
 from typing import Any
 
 import numpy as np
@@ -69,25 +70,30 @@ def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_o
     gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
     side, out = (_as_array(tensor, half.dtype) for tensor in (x, gradient))
     tokens, halves, saved, grads = (t.numpy()[..., None] for t in (ids, half, residuals, grad_output))
+    exponential = _choose_exponential(halves.dtype)
 
     def work(block: numpy_backend.Block, scratch: Any) -> None:
         rows, columns = block.shape
-        t, p, wide = (buffer[: rows * columns].reshape(rows, columns) for buffer in scratch)
+        wide = inplace.padded_width(columns)
+        *buffers, spare = (buffer[: rows * wide].reshape(rows, wide) for buffer in scratch)
         # A view: blocks of several leading indices hold all columns of a gradient without gaps.
-        target = out[block.place].reshape(rows, columns) if isinstance(out, np.ndarray) else p
+        direct = isinstance(out, np.ndarray)
+        target = out[block.place].reshape(rows, columns) if direct else spare[:, :columns]
         local = tokens[block.tokens].reshape(-1) - block.columns.start
         hit = np.flatnonzero((local >= 0) & (local < columns))
         fields = (slice(None), *block.tokens)
         per_row = halves[block.tokens].reshape(-1, 1), saved[fields].reshape(3, -1, 1)
-        logits, hits = _read_block(side, block.place, wide), (hit, local[hit])
-        inplace.write_grad_logits(logits, *per_row, grads[fields].reshape(2, -1, 1), hits, target, t)
-        if target is p:
-            gradient[block.place] = torch.from_numpy(p).reshape(gradient[block.place].shape)
+        upstream, hits = grads[fields].reshape(2, -1, 1), (hit, local[hit])
+        logits = _read_block(side, block.place, spare[:, :columns])
+        inplace.write_grad_logits(logits, *per_row, upstream, hits, target, buffers, exponential)
+        if not direct:
+            place = gradient[block.place]
+            _copy(torch.from_numpy(target).reshape(place.shape), place)
 
     threads = 1 if x.numel() < limits.NUMPY_SINGLE_THREAD_ENTRIES else torch.get_num_threads()
     entries = limits.NUMPY_GRADIENT_BLOCK_ENTRIES
     blocks = list(numpy_backend.split_blocks(tuple(ids.shape), x.shape[-1], entries, threads))
-    numpy_backend.map_blocks(work, blocks, threads, (3, entries), halves.dtype)
+    numpy_backend.map_blocks(work, blocks, threads, (3, entries + limits.NUMPY_DOT_ENTRIES), halves.dtype)
     return gradient
 
 
@@ -131,9 +137,32 @@ def _fold(logits: tuple[Tensor, ...], ids: Tensor, half: Tensor, also: Sequence[
     """The state as numpy arrays; ids and half are [..., 1]."""
     selected = [state.select_logits(x, ids).to(half.dtype).numpy() for x in logits]
     sides = tuple(_as_array(x, half.dtype) for x in logits)
+    halves, threads = half.numpy(), torch.get_num_threads()
+    exponential = _choose_exponential(halves.dtype)
     return numpy_backend.fold_blocks(
-        sides, _read_block, selected, ids.numpy(), half.numpy(), torch.get_num_threads(), also
+        sides, _read_block, selected, ids.numpy(), halves, threads, also, exponential
     )
+
+
+def _choose_exponential(dtype: Any) -> inplace.Exponential:
+    """torch's exp2, which has vectors everywhere, where numpy's has none."""
+    chosen = inplace.choose_exponential(dtype)
+    return chosen if chosen.function is np.exp2 else inplace.Exponential(_exp2, log2(e))
+
+
+def _exp2(exponents: Any, out: Any) -> None:
+    """2^exponents of a buffer without gaps, in pieces that torch leaves to the thread that calls it."""
+    source, target = (torch.from_numpy(array).reshape(-1) for array in (exponents, out))
+    for piece in zip(*(t.split(limits.TORCH_SERIAL_ENTRIES) for t in (source, target)), strict=True):
+        torch.exp2(piece[0], out=piece[1])
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """Copies and converts, in pieces as above."""
+    columns = target.shape[-1]
+    step = max(1, limits.TORCH_SERIAL_ENTRIES * columns // target.numel())
+    for start in range(0, columns, step):
+        target[..., start : start + step].copy_(source[..., start : start + step])
 
 
 def _as_array(tensor: Tensor, dtype: torch.dtype) -> Any:
@@ -145,5 +174,5 @@ def _read_block(logits: Any, place: tuple[Any, ...], out: Any) -> Any:
     if isinstance(logits, np.ndarray):
         return numpy_backend.read_block(logits, place, out)
     block = logits[place]
-    torch.from_numpy(out).reshape(block.shape).copy_(block)
+    _copy(block, torch.from_numpy(out).reshape(block.shape))
     return out
