@@ -205,6 +205,6 @@ def log_prob_and_residuals_from_hidden(
     return _map_rows_quietly(rows, (source.hidden, token_ids, half), token_ids.ndim, max(1, tile // width))
 
 
-def describe_path(logits: Array) -> str:
+def describe_path(logits: Array, also: Sequence[str] = ()) -> str:
     """See `protocol.Backend`."""
     return "array API"

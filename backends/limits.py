@@ -25,6 +25,8 @@ NUMPY_DOT_ENTRIES = 512
 """Entries per dot product, which sums sequentially; the products of a row are summed pairwise."""
 TORCH_SERIAL_ENTRIES = 2**15
 """Entries of an operation that torch leaves to the thread that calls it, its grain size."""
+COMPILED_TILE_ENTRIES = 2**11
+"""Entries of a tile of the compiled path: two of them, and what is read, fit the first cache of a core."""
 CPU_HEAD_CHUNK_ENTRIES = 2**13
 """Vocabulary entries per tile of log-probs from hidden states, off CUDA: 4096 rows of them are 134 MB."""
 

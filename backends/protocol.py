@@ -84,7 +84,7 @@ class Backend(Protocol):
         Those that were asked for follow the four as they are, but for the mask.
         """
 
-    def describe_path(self, logits: Array) -> str:
+    def describe_path(self, logits: Array, also: Sequence[str] = ()) -> str:
         """The name of the implementation that computes these logits' statistics, for `credit.check`."""
 
 

@@ -145,7 +145,7 @@ def test_nothing_is_importable_under_a_folders_bare_name():
 # What each environment of noxfile.py has to hold; OpenRLHF's, Tunix's, ms-swift's and SkyRL's leave some of what
 # those ask for out.
 ENVIRONMENTS = {
-    "core": ("test", "torch", "jax"),
+    "core": ("test", "torch", "jax", "compiled"),
     "trl": ("trl", "demo", "study"),
     "verl": ("verl",),
     "openrlhf": ("openrlhf",),

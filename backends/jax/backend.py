@@ -130,7 +130,7 @@ def _backward(residuals: Any, grad_output: tuple[Array, Array]) -> tuple[Array, 
 _log_probs_and_entropy.defvjp(_forward, _backward)
 
 
-def describe_path(logits: Array) -> str:
+def describe_path(logits: Array, also: Sequence[str] = ()) -> str:
     """See `protocol.Backend`."""
     on_tpu = tiles.computing_dtype(logits) == jnp.float32 and jax.default_backend() == "tpu"
     return "Pallas, XLA loop" if on_tpu else "XLA loop"

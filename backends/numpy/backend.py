@@ -12,7 +12,7 @@ import numpy as np
 
 from credit.backends import array_api, limits
 from credit.backends.array_api import postprocess
-from credit.backends.numpy import inplace
+from credit.backends.numpy import compiled, inplace
 from credit.backends.numpy.threads import count_threads, run_in_threads
 from credit.backends.vocab import by_name, state, tiles
 
@@ -81,18 +81,22 @@ def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | 
 def pair_state(x: Array, y: Array, token_ids: Array, half: Array, also: Sequence[str] = ()) -> state.Pair:
     """As `state.pair_state`; the logits of ids UNREAD are not read."""
     selected = [state.select_logits(side, token_ids).astype(half.dtype) for side in (x, y)]
+    if compiled.takes(x.dtype, y.dtype, also=also):
+        return compiled.fold((x, y), selected, token_ids, half, count_threads())
     return fold_blocks((x, y), read_block, selected, token_ids, half, count_threads(), also)
 
 
 def single_state(x: Array, token_ids: Array, half: Array) -> state.Single:
     """As `state.single_state`; the logits of ids UNREAD are not read."""
     selected = [state.select_logits(x, token_ids).astype(half.dtype)]
+    if compiled.takes(x.dtype):
+        return compiled.fold((x,), selected, token_ids, half, count_threads())
     return fold_blocks((x,), read_block, selected, token_ids, half, count_threads())
 
 
-def describe_path(logits: Array) -> str:
+def describe_path(logits: Array, also: Sequence[str] = ()) -> str:
     """See `protocol.Backend`."""
-    return "numpy blocks"
+    return compiled.PATH if compiled.takes(logits.dtype, also=also) else "numpy blocks"
 
 
 token_statistics_from_hidden = partial(array_api.token_statistics_from_hidden, pair=pair_state)

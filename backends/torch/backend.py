@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from credit.backends import array_api, limits
+from credit.backends.numpy import compiled
 from credit.backends.protocol import Shard
 from credit.backends.torch import autograd, cpu, linear_head, paths
 from credit.backends.vocab import by_name, state, tiles
@@ -116,11 +117,13 @@ def selected_log_probs_from_hidden(
         return linear_head.selected_log_probs(source, token_ids, half, chunk)
 
 
-def describe_path(logits: Tensor) -> str:
+def describe_path(logits: Tensor, also: Sequence[str] = ()) -> str:
     """See `protocol.Backend`."""
     if paths.uses_kernels(logits):
         return "Triton kernels"
-    return "numpy blocks" if paths.is_on_cpu(logits) else "array API"
+    if not paths.is_on_cpu(logits):
+        return "array API"
+    return compiled.PATH if cpu.is_compiled(logits, also=also) else "numpy blocks"
 
 
 def locate_shard(columns: int, group: Any, like: Tensor) -> Shard:

@@ -13,7 +13,7 @@ import torch
 
 from credit.backends import array_api, limits
 from credit.backends.numpy import backend as numpy_backend
-from credit.backends.numpy import inplace
+from credit.backends.numpy import compiled, inplace
 from credit.backends.torch.tensors import move_batch_axes
 from credit.backends.vocab import by_name, state
 
@@ -68,6 +68,11 @@ def grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_ou
 
 def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tensor) -> Tensor:
     gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
+    threads = 1 if x.numel() < limits.NUMPY_SINGLE_THREAD_ENTRIES else torch.get_num_threads()
+    if is_compiled(x):
+        arrays = [tensor.numpy() for tensor in (ids, half, residuals, grad_output)]
+        compiled.write_grad_logits(_as_bits(x), _as_bits(gradient), threads, *arrays)
+        return gradient
     side, out = (_as_array(tensor, half.dtype) for tensor in (x, gradient))
     tokens, halves, saved, grads = (t.numpy()[..., None] for t in (ids, half, residuals, grad_output))
     exponential = _choose_exponential(halves.dtype)
@@ -90,7 +95,6 @@ def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_o
             place = gradient[block.place]
             _copy(torch.from_numpy(target).reshape(place.shape), place)
 
-    threads = 1 if x.numel() < limits.NUMPY_SINGLE_THREAD_ENTRIES else torch.get_num_threads()
     entries = limits.NUMPY_GRADIENT_BLOCK_ENTRIES
     blocks = list(numpy_backend.split_blocks(tuple(ids.shape), x.shape[-1], entries, threads))
     numpy_backend.map_blocks(work, blocks, threads, (3, entries + limits.NUMPY_DOT_ENTRIES), halves.dtype)
@@ -136,12 +140,27 @@ def _(
 def _fold(logits: tuple[Tensor, ...], ids: Tensor, half: Tensor, also: Sequence[str] = ()) -> Any:
     """The state as numpy arrays; ids and half are [..., 1]."""
     selected = [state.select_logits(x, ids).to(half.dtype).numpy() for x in logits]
-    sides = tuple(_as_array(x, half.dtype) for x in logits)
     halves, threads = half.numpy(), torch.get_num_threads()
+    if is_compiled(*logits, also=also):
+        return compiled.fold([_as_bits(x) for x in logits], selected, ids.numpy(), halves, threads)
+    sides = tuple(_as_array(x, half.dtype) for x in logits)
     exponential = _choose_exponential(halves.dtype)
     return numpy_backend.fold_blocks(
         sides, _read_block, selected, ids.numpy(), halves, threads, also, exponential
     )
+
+
+def is_compiled(*logits: Tensor, also: Sequence[str] = ()) -> bool:
+    """As `compiled.takes`, of tensors."""
+    kinds = {torch.float32: np.dtype(np.float32), torch.bfloat16: compiled.HALF}
+    return compiled.takes(*(kinds.get(x.dtype) for x in logits), also=also)
+
+
+def _as_bits(tensor: Tensor) -> Any:
+    """The tensor's memory as the compiled path reads and writes it."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(compiled.HALF)
+    return tensor.numpy()
 
 
 def _choose_exponential(dtype: Any) -> inplace.Exponential:

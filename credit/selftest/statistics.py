@@ -33,7 +33,9 @@ def check_statistics(place: Place) -> Iterator[Row]:
     """token_statistics, also by name and from hidden states, and log-probs with their entropy."""
     inputs = make_inputs()
     x, y, ids, hidden, head, other = inputs
-    path = choose_backend(place.put(x)).describe_path(place.put(x))
+    path, path_by_name = (
+        choose_backend(place.put(x)).describe_path(place.put(x), also) for also in ((), NAMES)
+    )
     expected = oracle.statistics(x, y, ids, TEMPERATURE)
     policy, reference = (hidden.astype("f8") @ side.T.astype("f8") for side in (head, other))
     expected_hidden = oracle.statistics(policy, reference, ids, TEMPERATURE)
@@ -65,7 +67,7 @@ def check_statistics(place: Place) -> Iterator[Row]:
 
     arrays, further = (hidden, head, other, ids), oracle.further(x, y, TEMPERATURE)
     yield _run(place, "token_statistics", path, from_logits, (x, y, ids), expected, compare_four)
-    yield _run(place, "... by name", path, by_name, (x, y, ids), further, compare_by_name)
+    yield _run(place, "... by name", path_by_name, by_name, (x, y, ids), further, compare_by_name)
     yield _run(place, "... from hidden", path, from_hidden, arrays, expected_hidden, compare_four)
     yield _run(place, "log_probs_and_entropy", path, log_probs, (x, ids), expected, compare_two)
 
