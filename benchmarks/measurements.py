@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from records import read_json, write_json
-from timing import time_cpu, time_gpu
+from timing import least_cpu_seconds, time_cpu, time_gpu
 
 RESULTS = Path(__file__).parent / "results"
 MB = 1e6
@@ -106,6 +106,8 @@ class Report:
         def figures() -> None:
             known = {**(check(function()) if check else {}), **more}
             seconds, extra = (timer or self.timer)(function)
+            if self.device == "cpu":
+                known["cpu_ms"] = 1e3 * least_cpu_seconds(function)
             print(self._fill(row, seconds, extra, moved or case.moved, known), flush=True)
 
         wrong = attempt(figures, self.deadline, ROW_SECONDS)

@@ -26,6 +26,21 @@ from workloads import draw, errors, nats
 import credit
 
 
+def on_path(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with CREDIT_CPU set to a path."""
+
+    def call(*arguments: Any) -> Any:
+        os.environ["CREDIT_CPU"] = path
+        return function(*arguments)
+
+    return call
+
+
+# Ours on a CPU, by what is added to the name; the compiled path where numba is installed.
+PATHS = {"": "numpy"} | ({", compiled": "compiled"} if find_spec("numba") else {})
+OURS = {who: on_path(path, credit.token_statistics) for who, path in PATHS.items()}
+
+
 def run_cpu(tokens: int, size: int, folder: Path) -> None:
     """This CPU: torch, numpy and JAX, each beside its own naive code."""
     report = Report("cpu", cpu_name(), folder)
@@ -36,23 +51,26 @@ def run_cpu(tokens: int, size: int, folder: Path) -> None:
     def add(who: str, function: Callable[[], Any]) -> None:
         report.measure(case, who, function, check=lambda fields: errors(fields, x, y, ids))
 
-    add("credit, torch", lambda: nats(credit.token_statistics(x, y, ids), size))
+    for who, statistics in OURS.items():
+        add(f"credit, torch{who}", lambda s=statistics: nats(s(x, y, ids), size))
     add("torch naive eager", lambda: peers.naive(x, y, ids))
     add("torch careful eager", lambda: peers.careful(x, y, ids))
     for name, function in (("naive", peers.naive), ("careful", peers.careful)):
         compiled = torch.compile(function, dynamic=False)
         add(f"torch.compile({name})", lambda c=compiled: c(x, y, ids))
     arrays = x.numpy(), y.numpy(), ids.numpy()
-    add("credit, numpy", lambda: nats(credit.token_statistics(*arrays), size))
+    for who, statistics in OURS.items():
+        add(f"credit, numpy{who}", lambda s=statistics: nats(s(*arrays), size))
     add("numpy naive", lambda: peers.naive_numpy(*arrays))
     facts: dict[str, Any] = {"threads": torch.get_num_threads()}
     if find_spec("jax"):
         facts |= run_jax(add, arrays, size)
     low_precision(report, case._replace(kind=torch.bfloat16))
+    gradients(report, x, ids)
     for tokens_, size_ in ((16, size), (64, size), (tokens, size // 16), (tokens, size // 4)):
         scaling(report, Case("", tokens_, size_, torch.float32))
     print("written to", report.write(**facts))
-    plot(report, ("credit, torch", "torch naive eager"))
+    plot(report, (*(f"credit, torch{who}" for who in OURS), "torch naive eager"))
 
 
 def run_jax(add: Any, arrays: Any, size: int) -> dict[str, Any]:
@@ -75,17 +93,37 @@ def run_jax(add: Any, arrays: Any, size: int) -> dict[str, Any]:
 def low_precision(report: Report, case: Case) -> None:
     """bfloat16 logits on torch."""
     x, y, ids = draw(case, "cpu")
-    for who, function in (
-        ("credit, torch", lambda: nats(credit.token_statistics(x, y, ids), case.vocabulary)),
-        ("torch naive eager", lambda: peers.naive(x, y, ids)),
-    ):
+    functions: dict[str, Callable[[], Any]] = {
+        f"credit, torch{who}": lambda s=statistics: nats(s(x, y, ids), case.vocabulary)
+        for who, statistics in OURS.items()
+    }
+    functions["torch naive eager"] = lambda: peers.naive(x, y, ids)
+    for who, function in functions.items():
         report.measure(case, who, function, check=lambda fields: errors(fields, x, y, ids))
+
+
+def gradients(report: Report, x: torch.Tensor, ids: torch.Tensor) -> None:
+    """log p and H of one model with their gradient, in both types; bytes: read twice and written once."""
+    for kind in (torch.float32, torch.bfloat16):
+        case = Case("log p, H and gradient", *x.shape, kind)
+        leaf = x.to(kind).requires_grad_()
+        both = {
+            f"credit, torch{who}": on_path(path, credit.log_probs_and_entropy) for who, path in PATHS.items()
+        }
+        for who, function in (both | {"torch naive eager": peers.log_probs_and_entropy}).items():
+
+            def call(function: Callable[..., Any] = function, leaf: torch.Tensor = leaf) -> Any:
+                log_probs, entropy = function(leaf, ids)
+                return torch.autograd.grad((log_probs + 0.1 * entropy).sum(), leaf)
+
+            report.measure(case, who, call, moved=3 * case.moved // 2)
 
 
 def scaling(report: Report, case: Case) -> None:
     """A shape of the plot."""
     x, y, ids = draw(case, "cpu")
-    report.measure(case, "credit, torch", lambda: credit.token_statistics(x, y, ids))
+    for who, statistics in OURS.items():
+        report.measure(case, f"credit, torch{who}", lambda s=statistics: s(x, y, ids))
     report.measure(case, "torch naive eager", lambda: peers.naive(x, y, ids))
 
 
