@@ -119,18 +119,25 @@ def compute_in_slices(
     hidden: tuple[Tensor, Tensor],
     heads: tuple[Head, Head],
     ids: Tensor,
-    temperature: Tensor,
+    temperature: float | Tensor,
     memory_mb: float,
 ) -> dict[str, Tensor]:
     """As `compute_statistics`, of so many tokens at a time that their tiles of logits fit into `memory_mb`.
 
-    The temperature is one per token, [M].
+    The temperature is one number, or one per token, [M].
     """
     size = count_within(memory_mb, tile_bytes(len(heads[0].weight)))
-    parts = zip(*(x.split(size) for x in (*hidden, ids, temperature)), strict=True)
+    slices = [slice(start, start + size) for start in range(0, max(1, len(ids)), size)]
+    ours, theirs = hidden
     found = [
-        compute_statistics(names, (ours, theirs), heads, chosen, degrees)
-        for ours, theirs, chosen, degrees in parts
+        compute_statistics(
+            names,
+            (ours[part], theirs[part]),
+            heads,
+            ids[part],
+            temperature[part] if isinstance(temperature, Tensor) else temperature,
+        )
+        for part in slices
     ]
     return {name: torch.cat([part[name] for part in found]) for name in names}
 

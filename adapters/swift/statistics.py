@@ -1,22 +1,21 @@
 """Token statistics of sampled completions, from hidden states of forwards that ms-swift makes anyway."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from torch.nn.modules.dropout import _DropoutNd
 
 import credit
 from credit.adapters import heads
 from credit.adapters.fields import REFERENCE_FIELDS, needs_reference
+from credit.adapters.randomness import is_random
 from credit.adapters.swift import layout
 
 Tensor = torch.Tensor
-RANDOM = ("dropout", "pdrop", "jitter", "drop_path")
 WAY_OUT = "use an estimator that reads no token statistics, such as grpo, and report the model"
 
 
@@ -178,26 +177,7 @@ def _captured(scoring: Scoring, forward: Forward) -> Iterator[None]:
 
 def _is_random(trainer: Any, model: Any, adapted: bool) -> bool:
     """Whether forwards in training are random; without its adapter, the adapter's dropout does not count."""
-    layers = (
-        layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, _DropoutNd) and (adapted or "lora_dropout" not in name)
-    )
-    if any(layer.training and layer.p > 0 for layer in layers):
-        return True
-    # Attention drops out, routers jitter, and towers drop paths by numbers of the config; NEFTune adds noise.
-    settings = find_base(trainer, model).config.to_dict()
-    numbers = [*_list_noise(settings), trainer.args.neftune_noise_alpha or 0.0]
-    return model.training and any(number > 0 for number in numbers)
-
-
-def _list_noise(settings: Mapping[str, Any]) -> Iterator[float]:
-    """The numbers of a config, and of those within it, that are named after what makes a forward random."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _list_noise(value)
-        elif isinstance(value, float) and any(part in name for part in RANDOM):
-            yield value
+    return is_random(model, find_base(trainer, model).config, adapted, trainer.args.neftune_noise_alpha)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ OPTIONS = (
     "beta cast_lm_head_to_fp32 delta disable_dropout epsilon epsilon_high "
     "gradient_accumulation_steps gradient_checkpointing_kwargs ignore_data_skip "
     "importance_sampling_level loss_type mask_truncated_completions max_completion_length "
-    "multi_objective_aggregation num_generations num_iterations output_dir "
+    "multi_objective_aggregation neftune_noise_alpha num_generations num_iterations output_dir "
     "per_device_train_batch_size reward_weights sapo_temperature_neg sapo_temperature_pos "
     "scale_rewards seed steps_per_generation sync_ref_model use_liger_kernel use_vllm vespo_k_neg "
     "vespo_k_pos vespo_lambda_neg vespo_lambda_pos vllm_importance_sampling_clip_max "

@@ -7,6 +7,7 @@ import torch
 
 import credit
 from credit.adapters.trl.extra import Generated
+from credit.adapters.trl.kept_forwards import KeptForwards
 from credit.adapters.trl.prompt_stream import PromptStream
 
 
@@ -27,6 +28,7 @@ class CreditState:
         weights_step: the optimizer step for which the batch's token weights were computed.
         scored_step: the optimizer step in which log-probs are compared with those of Unsloth's loss.
         awaiting: the inputs of the loss in progress that wait for the ratios of completions.
+        kept: forwards of TRL's over the batch that it scores now; None: it scores none, or they cannot serve.
     """
 
     estimator: credit.Estimator | None
@@ -41,3 +43,4 @@ class CreditState:
     weights_step: int | None = None
     scored_step: int | None = None
     awaiting: dict[str, Any] | None = None
+    kept: KeptForwards | None = None

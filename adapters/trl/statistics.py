@@ -14,6 +14,7 @@ from credit.adapters.fields import REFERENCE_FIELDS, list_shown, needs_reference
 from credit.adapters.heads import Head, find_head, gather_shards, gather_zero3
 from credit.adapters.trl import images
 from credit.adapters.trl.forward import compute_hidden_states, find_base
+from credit.adapters.trl.kept_forwards import ScoredRows, select_tokens, take_forwards
 from credit.adapters.trl.micro_batches import micro_batches
 
 Tensor = torch.Tensor
@@ -48,31 +49,40 @@ def compute_statistics(
 ) -> dict[str, Tensor]:
     """The statistics [B, T] of those names, or of `list_shown`, of TRL's batch; 0 outside the mask.
 
-    Policy and reference see the same micro-batches in the same layout, in eval mode and without
-    gradient. The heads are applied to the hidden states of the mask's tokens only, so no [B, T, V]
-    tensor is made. The reference runs only if one of the names needs it.
+    Policy and reference see the same micro-batches in the same layout: TRL's own, where it has just run
+    one of them. What it has not run is run in eval mode and without gradient. The heads are applied to the
+    hidden states of the mask's tokens only, so no [B, T, V] tensor is made. The reference runs only if one
+    of the names needs it.
     """
     names = list_shown(trainer.credit_estimator) if names is None else names
+    found = []
+    with torch.no_grad(), _eval_mode(trainer.model, trainer.args.gradient_checkpointing_kwargs):
+        parts = take_forwards(trainer, output) or _split_rows(trainer, output)
+        for part in parts:
+            scored = _score_rows(trainer, part, mask[part.rows, : part.width].bool(), names)
+            beyond = (0, mask.shape[1] - part.width)
+            found.append({name: pad(field, beyond) for name, field in scored.items()})
+    back = torch.cat([part.rows for part in parts]).argsort()
+    return {name: torch.cat([each[name] for each in found])[back] for name in names}
+
+
+def _split_rows(trainer: Any, output: dict[str, Any]) -> list[ScoredRows]:
+    """The batch in micro-batches that neither the policy nor the reference has seen."""
     images.refuse_unknown_inputs(find_base(trainer, trainer.model), output)
     completion_mask = _attended_completions(trainer, output)
     prompt_width = output["prompt_ids"].shape[1]
     input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
     attention_mask = torch.cat([output["prompt_mask"], completion_mask], dim=1)
-    batches = micro_batches(trainer, prompt_width, completion_mask)
-    parts = []
-    with torch.no_grad(), _eval_mode(trainer.model, trainer.args.gradient_checkpointing_kwargs):
-        for rows, width in batches:
-            columns = slice(prompt_width + width)
-            chosen = mask[rows, :width].bool()
-            inputs = {
-                "input_ids": input_ids[rows, columns],
-                "attention_mask": attention_mask[rows, columns],
-                **images.select_inputs(output, rows, columns),
-            }
-            part = _score_rows(trainer, inputs, chosen, names)
-            parts.append({name: pad(field, (0, mask.shape[1] - width)) for name, field in part.items()})
-    back = torch.cat([rows for rows, _ in batches]).argsort()
-    return {name: torch.cat([part[name] for part in parts])[back] for name in names}
+    found = []
+    for rows, width in micro_batches(trainer, prompt_width, completion_mask):
+        columns = slice(prompt_width + width)
+        inputs = {
+            "input_ids": input_ids[rows, columns],
+            "attention_mask": attention_mask[rows, columns],
+            **images.select_inputs(output, rows, columns),
+        }
+        found.append(ScoredRows(rows, width, inputs))
+    return found
 
 
 def _attended_completions(trainer: Any, output: dict[str, Any]) -> Tensor:
@@ -87,27 +97,32 @@ def _attended_completions(trainer: Any, output: dict[str, Any]) -> Tensor:
     return output["completion_mask"] | written.to(output["completion_mask"].dtype)
 
 
-def _score_rows(
-    trainer: Any, inputs: dict[str, Tensor], mask: Tensor, names: Sequence[str]
-) -> dict[str, Tensor]:
-    policy_hidden, policy = _hidden_states(trainer, trainer.model, inputs, mask)
+def _score_rows(trainer: Any, part: ScoredRows, mask: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """The statistics [B, T] of the rows, 0 outside the mask."""
+    policy_hidden, policy = _find_hidden(trainer, trainer.model, part.inputs, part.policy, mask)
     reference_hidden, reference = policy_hidden, policy
     if set(names) & set(REFERENCE_FIELDS):
         with _reference_model(trainer) as model:
-            reference_hidden, reference = _hidden_states(trainer, model, inputs, mask)
+            reference_hidden, reference = _find_hidden(trainer, model, part.inputs, part.reference, mask)
     with gather_zero3(policy.weight, policy.bias, reference.weight, reference.bias):
-        chosen = heads.compute_statistics(
+        chosen = heads.compute_in_slices(
             names,
             (policy_hidden, reference_hidden),
             (gather_shards(policy), gather_shards(reference)),
-            inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
+            part.inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
             trainer.temperature,
+            trainer.args.statistics_memory_mb,
         )
     return {name: _scatter(field, mask) for name, field in chosen.items()}
 
 
-def _hidden_states(trainer: Any, model: Any, inputs: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, Head]:
-    """The hidden states [M, D] that predict the mask's M tokens, and the head."""
+def _find_hidden(
+    trainer: Any, model: Any, inputs: dict[str, Tensor], kept: Tensor | None, mask: Tensor
+) -> tuple[Tensor, Head]:
+    """The hidden states [M, D] that predict the mask's M tokens, kept or of a forward; and the head."""
+    if kept is not None:
+        head = find_head(find_base(trainer, model))
+        return select_tokens(kept, inputs, mask).to(head.weight.device), head
     hidden, head = compute_hidden_states(trainer, model, inputs)
     before = hidden[:, -mask.shape[1] - 1 : -1]
     return before[mask.to(before.device)].to(head.weight.device), head

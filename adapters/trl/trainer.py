@@ -15,6 +15,7 @@ from credit.adapters.trl import (
     completions_table,
     extra,
     gspo_token,
+    kept_forwards,
     losses,
     model_card,
     options,
@@ -149,11 +150,12 @@ class CreditMixin(Trainer):
 
         mode = "train" if self.model.training else "eval"
         resamples = mode == "train" and self.credit.prompts is not None
-        output = sampling.resample(self, generate, inputs) if resamples else generate(inputs)
-        unsloth_loss.add_log_probs(self, output)
-        stays = sampling.mask_dropped_rows(self, output, mode)
         recorded = mode == "train" and records.is_recording_step(self)
-        given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
+        with kept_forwards.keep_forwards(self, resamples):
+            output = sampling.resample(self, generate, inputs) if resamples else generate(inputs)
+            unsloth_loss.add_log_probs(self, output)
+            stays = sampling.mask_dropped_rows(self, output, mode)
+            given = rollouts.make_rollouts(self, output, mode, stays, every=recorded)
         result = estimator(given)
         # Rows that were filtered are not counted here, although they are not valid.
         result.metrics["invalid_rows"] = (~find_scored_rows(given.rewards)).sum()
@@ -193,8 +195,10 @@ class CreditMixin(Trainer):
         with gspo_token.use_ratio_of_completions(self, inputs) as given:
             return super()._compute_loss(model, given)
 
-    def _get_per_token_logps_and_entropies(self, *arguments: Any, **named: Any) -> Any:
-        found = super()._get_per_token_logps_and_entropies(*arguments, **named)
+    def _get_per_token_logps_and_entropies(self, model: Any, *arguments: Any, **named: Any) -> Any:
+        tokens = named["logits_to_keep"] if "logits_to_keep" in named else arguments[2]
+        with kept_forwards.keep_hidden(self, model, tokens):
+            found = super()._get_per_token_logps_and_entropies(model, *arguments, **named)
         gspo_token.replace_old_log_probs(self, found[0])
         return found
 

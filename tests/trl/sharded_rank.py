@@ -26,7 +26,7 @@ from transformers import PrinterCallback, ProgressCallback
 from transformers.integrations import unset_hf_deepspeed_config
 
 import credit
-from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, forward, statistics
+from credit.adapters.trl import CreditGRPOConfig, CreditGRPOTrainer, forward, kept_forwards, statistics
 from credit.adapters.trl.processes import gather_rows
 
 WIDTH = 12
@@ -135,6 +135,7 @@ def train(model, out, **case):
 def trainer_over(policy, reference):
     """What the scoring pass reads of a trainer."""
     args = {"gradient_checkpointing_kwargs": None, "statistics_memory_mb": 0.1, "cast_lm_head_to_fp32": False}
+    args |= {"neftune_noise_alpha": None}
     return SimpleNamespace(
         model=policy,
         ref_model=reference,
@@ -142,16 +143,23 @@ def trainer_over(policy, reference):
         temperature=0.7,
         args=SimpleNamespace(**args),
         credit_estimator=credit.DGPO(),
+        credit=SimpleNamespace(estimator=credit.DGPO(), kept=None),
     )
 
 
-def scored(policy, reference):
-    """The adapter's statistics of a fixed batch."""
+def scored(policy, reference, keeps=False):
+    """The adapter's statistics of a fixed batch; of a forward of the policy that was made before, if it `keeps`."""
     trainer = trainer_over(policy, reference)
     ids = torch.randint(3, 40, (6, 15), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(9) < torch.tensor([[9], [3], [5], [1], [7], [2]])).long()
     output = {"prompt_ids": ids[:, :6], "prompt_mask": torch.ones_like(ids[:, :6])}
     output |= {"completion_ids": ids[:, 6:], "completion_mask": mask}
+    if keeps:
+        trainer.credit.kept = kept_forwards.KeptForwards(memory_mb=1e-3)
+        inputs = {"input_ids": ids, "attention_mask": torch.cat([output["prompt_mask"], mask], dim=1)}
+        with torch.no_grad(), kept_forwards.keep_hidden(trainer, policy, mask.shape[1]):
+            forward.compute_hidden_states(trainer, policy, inputs)
+        assert len(trainer.credit.kept.policy) == 1
     return statistics.compute_statistics(trainer, output, mask)
 
 
@@ -172,7 +180,11 @@ def fully_sharded(make, lora=False):
             fully_shard(layer)
         fully_shard(model)
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
-    return {"whole": whole, "sharded": scored(policy, reference)}
+    return {
+        "whole": whole,
+        "sharded": scored(policy, reference),
+        "kept": scored(policy, reference, keeps=True),
+    }
 
 
 def gather_on_gloo():

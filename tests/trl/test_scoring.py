@@ -27,6 +27,7 @@ def test_statistics_equal_a_float64_forward(make, budget_mb):
             gradient_checkpointing_kwargs=None, statistics_memory_mb=budget_mb, cast_lm_head_to_fp32=False
         ),
         credit_estimator=credit.DGPO(),
+        credit=SimpleNamespace(kept=None),
     )
     for model in (policy, reference):
         forward.prepare_head(trainer, model)

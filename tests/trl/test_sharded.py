@@ -114,6 +114,7 @@ def test_fsdp_2_gives_the_same_statistics(sharded, name):
         assert found["whole"]["deviation"].max() > 1e-4
         for field, values in found["whole"].items():
             assert torch.allclose(found["sharded"][field], values, atol=2e-6), field
+            assert torch.allclose(found["kept"][field], values, atol=2e-6), field
 
 
 @pytest.mark.parametrize("kind", ["plain", "tied and capped"])
