@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from forwards import counted_rows
 from openrlhf.models import Actor
 from openrlhf_scoring import TEMPERATURE, batch, expected, save_models
 
@@ -25,11 +26,15 @@ def test_statistics_equal_a_float64_forward(models, packed, compared):
         actor.model.float().eval()
         actors.append(actor)
     sequences, actions, attention = batch()
-    with torch.no_grad():
+    actors[1].requires_grad_(False)
+    with torch.no_grad(), counted_rows() as forwards:
         reference = nullcontext(actors[1] if compared else None)
         log_probs, found = statistics.score_tokens(
             actors[0], lambda: reference, sequences, actions, attention, names=STATISTICS
         )
+    # This is OpenRLHF's own pass of the policy, and for a KL term it has one of a reference as well.
+    rows = 1 if packed else len(sequences)
+    assert forwards == ({"policy": rows, "reference": rows} if compared else {"policy": rows})
     paths = models if compared else [models[0], models[0]]
     chosen = actions.bool()
     wanted = expected(paths, sequences, attention)

@@ -7,6 +7,7 @@ import random
 from types import SimpleNamespace
 
 import torch.distributed as dist
+from forwards import counted_rows
 from skyrl.backends.skyrl_train.distributed.dispatch import WorkerOutput
 from skyrl.backends.skyrl_train.training_batch import pad_training_input_batch
 from skyrl.backends.skyrl_train.utils.ppo_utils import AdvantageEstimatorRegistry
@@ -101,7 +102,8 @@ class Steps:
         trainer.all_metrics, weights = {}, self.weights()
         output, uids = trainer.postprocess_generator_output(output, uids)
         data = trainer.convert_to_training_input(output, uids)
-        data = trainer.fwd_logprobs_values_reward(data)
+        with counted_rows() as forwards:
+            data = trainer.fwd_logprobs_values_reward(data)
         kept = dict(getattr(trainer, "credit_statistics", {}))
         mask = data["loss_mask"].clone()
         data = trainer.compute_advantages_and_returns(data)
@@ -115,6 +117,7 @@ class Steps:
             returns=data["returns"].clone(),
             statistics=kept,
             weights=weights,
+            forwards={name: rows / len(mask) for name, rows in forwards.items()},
             metrics=dict(trainer.all_metrics),
         )
         for key in ("uids", "is_last_step"):

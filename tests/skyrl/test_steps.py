@@ -39,6 +39,7 @@ def test_the_first_step_is_grpo_and_later_ones_are_not(steps, models):
         for later in (second, third):
             assert abs(later.metrics[f"credit/{name}"] - start) > 0.05
     for step, differs in ((first, False), (second, True)):
+        assert step.forwards == {"policy": 1, "reference": 1}  # a pass each, as SkyRL's own for a KL term
         grpo = credit.GRPO()(make_rollouts(step, models)).advantages
         assert (np.abs(step.advantages.numpy() - grpo).max() > 0.5) == differs
 

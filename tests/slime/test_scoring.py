@@ -59,8 +59,10 @@ def test_no_pass_is_made_for_statistics(assign, monkeypatch):
     monkeypatch.setattr(
         slime_actor, "forward_only", lambda *a, **k: calls.append(k["store_prefix"]) or real(*a, **k)
     )
-    assign()
-    assert calls == ["ref_", ""]
+    for name, settings in (("dgpo", DGPO), ("grpo", {})):  # the second with slime's own KL term alone
+        calls.clear()
+        assign(name, settings)
+        assert calls == ["ref_", ""]
 
 
 def test_nothing_is_kept_after_a_batch(assign):

@@ -16,6 +16,7 @@ os.environ |= {
 pytest.importorskip("swift.rlhf_trainers", reason="ms-swift is not installed")
 
 import torch
+from forwards import counted_rows
 from swift.pipelines import rlhf_main
 from swift.pipelines.train.rlhf import SwiftRLHF
 from swift.rlhf_trainers import GRPOTrainer
@@ -108,7 +109,7 @@ def train(command, monkeypatch):
         if estimator is not None:
             train_with(estimator, **(credit_settings or {}))
             from credit.adapters.swift.trainer import CreditGRPOTrainer as kind
-        with Witness(kind) as witness:
+        with Witness(kind) as witness, counted_rows() as witness.forwards:
             rlhf_main(command(**changed))
         return witness
 

@@ -23,6 +23,7 @@ class Witness:
         batches: per generated batch its micro-batches, the rewards [N, K], and the weights of policy and
             reference with which it was scored.
         logs: the lines of the log that have a loss.
+        forwards: how many rows each model scored without gradient.
         trainer: the last trainer.
     """
 
@@ -72,6 +73,11 @@ class Witness:
                 reference=None if reference is None else copy.deepcopy(reference).double().eval(),
             )
         )
+
+    def passes(self):
+        """How often each model scored a row of the batches."""
+        rows = sum(len(mask) for batch in self.batches for mask in batch.masks)
+        return {name: count / rows for name, count in self.forwards.items()}
 
     def metric(self, name):
         """The values of a metric in the log, of the steps that have it."""

@@ -8,6 +8,7 @@ from swift_oracle import found_advantages, largest_gap, make_rollouts
 import credit
 
 CLOSE = 2e-5  # of advantages up to 10: float32 forwards against float64
+EACH_ONCE = {"policy": 1, "reference": 1}
 LORA = {"tuner_type": "lora", "target_modules": "all-linear"}
 ESTIMATORS = {
     "dgpo": credit.DGPO(tau=0.05),
@@ -43,6 +44,8 @@ def test_the_reference_is_ms_swifts_with_and_without_a_kl_term(train, models, tu
         options |= {"ref_model": models / "reference", "ref_model_type": "qwen2"}
     witness = train(estimator, **options)
     check_batches(witness, estimator, temperature=0.7)
+    dropout = tuner == "lora"  # which ms-swift has by default
+    assert witness.passes() == (EACH_ONCE | {"policy": 2} if dropout else EACH_ONCE)
     first = witness.metric("credit/deviation_max")[0]
     assert first > 0.01 if tuner == "named reference" else first == 0.0
 
@@ -130,6 +133,7 @@ def test_with_its_constants_training_is_ms_swifts_own(train, name):
 def test_without_an_estimator_ms_swift_is_as_without_the_adapter(train):
     """After runs with an estimator in the same process, its own trainer trains, and logs nothing of credit."""
     train(credit.DGPO(tau=0.05))
-    witness = train()
+    witness = train(beta=0.04)
+    assert witness.passes() == EACH_ONCE
     assert type(witness.trainer).__module__ == "swift.rlhf_trainers.grpo_trainer"
     assert not any(name.startswith("credit/") for line in witness.logs for name in line)

@@ -1,5 +1,6 @@
 """Tunix's real learner, training with credit's estimators on one device and on a mesh of four."""
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Literal
 
@@ -13,7 +14,7 @@ from tunix.rl.rl_cluster import Mode, Role
 
 import credit
 from credit.adapters import table
-from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, log_extra
+from credit.adapters.tunix import CreditGRPOConfig, CreditGRPOLearner, log_extra, statistics
 from credit.adapters.tunix.hooks import FRAMEWORK
 from credit.fields import replace_arrays
 
@@ -106,6 +107,46 @@ def test_every_estimator_gives_tunix_advantages_per_token(cluster, low_digits, m
     assert advantages.shape == example.completion_mask.shape
     assert np.isfinite(advantages).all()
     assert np.abs(advantages).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "ours", "theirs"),
+    [
+        ({"beta": 0.0}, {"policy": 1, "reference": 1}, {}),
+        ({"beta": 0.04}, {"policy": 1, "reference": 2}, {"reference": 1}),
+        ({"beta": 0.04, "num_iterations": 2}, {"policy": 2, "reference": 2}, {"policy": 1, "reference": 1}),
+    ],
+    ids=["no KL term", "KL term", "and two iterations"],
+)
+def test_dgpo_makes_a_pass_of_each_model_beside_tunix_own(
+    cluster, low_digits, monkeypatch, settings, ours, theirs
+):
+    """Tunix's passes are compiled with what makes log-probs of logits, and hand over nothing else."""
+    passes, score = Counter(), statistics.score_rows
+
+    def score_rows(graphs, *arguments):
+        passes.update(["policy", "reference"][: len(graphs)])
+        return score(graphs, *arguments)
+
+    monkeypatch.setattr(statistics, "score_rows", score_rows)
+    for name, method in (("policy", "get_old_per_token_logps"), ("reference", "get_ref_per_token_logps")):
+        run = getattr(cluster, method)
+        monkeypatch.setattr(
+            cluster, method, lambda name=name, run=run, **given: passes.update([name]) or run(**given)
+        )
+
+    def count(kind, config):
+        passes.clear()
+        learner = kind(cluster, config, low_digits)
+        learner._rollout_micro_batch_size = learner._compute_logps_micro_batch_size = 2
+        learner._generate_and_compute_advantage({"prompts": ["12>"] * GROUP + ["3>"] * GROUP}, Mode.TRAIN)
+        return passes
+
+    assert (
+        count(CreditGRPOLearner, CreditGRPOConfig(estimator="dgpo", num_generations=GROUP, **settings))
+        == ours
+    )
+    assert count(GRPOLearner, GRPOConfig(num_generations=GROUP, **settings)) == theirs
 
 
 def test_lora_compares_with_the_model_without_it(train):

@@ -133,6 +133,11 @@ def score(model, overrides, rank, ranks, source):
         worker.compute_log_prob(source.batch(chosen, names="normalized_entropy"))
     assert alone["policy"] == alone["micro_batches"]
     assert alone["reference"] == 0
+    if worker.ref is not None:
+        with counted(worker) as plain:  # what verl itself runs for GRPO with a KL term
+            worker.compute_log_prob(source.batch(chosen, names=""))
+            worker.compute_ref_log_prob(source.batch(chosen, names=""))
+        assert plain["policy"] == plain["reference"] == plain["micro_batches"]
     perturb(trained.values())
     with counted(worker) as counts:
         output = worker.compute_log_prob(source.batch(chosen, memory_mb=1e-3))  # some ten tokens at a time
