@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 import credit
 from credit.adapters.fields import compute_by_name
-from credit.adapters.memory import CHUNK, count_within, tile_bytes
+from credit.adapters.memory import CHUNK, count_within, find_budget, tile_bytes
 
 Tensor = torch.Tensor
 PLAIN_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -120,15 +120,15 @@ def compute_in_slices(
     heads: tuple[Head, Head],
     ids: Tensor,
     temperature: float | Tensor,
-    memory_mb: float,
+    memory_mb: float | None,
 ) -> dict[str, Tensor]:
     """As `compute_statistics`, of so many tokens at a time that their tiles of logits fit into `memory_mb`.
 
-    The temperature is one number, or one per token, [M].
+    None is what `find_budget` finds. The temperature is one number, or one per token, [M].
     """
-    size = count_within(memory_mb, tile_bytes(len(heads[0].weight)))
-    slices = [slice(start, start + size) for start in range(0, max(1, len(ids)), size)]
     ours, theirs = hidden
+    size = count_within(find_budget(memory_mb, ours.device), tile_bytes(len(heads[0].weight)))
+    slices = [slice(start, start + size) for start in range(0, max(1, len(ids)), size)]
     found = [
         compute_statistics(
             names,

@@ -64,6 +64,7 @@ def trainer_over(policy: Any, reference: Any, budget: float, device: str) -> Any
             gradient_checkpointing_kwargs=None, statistics_memory_mb=budget, cast_lm_head_to_fp32=False
         ),
         credit_estimator=credit.DGPO(),
+        credit=SimpleNamespace(kept=None),
     )
     for model in (policy, reference):
         forward.prepare_head(trainer, model)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import credit
 from credit.adapters import fields, rules, traits
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.skyrl.hooks import FRAMEWORK
 
 PREFIX = FRAMEWORK.prefix
@@ -17,7 +16,7 @@ class Choice(NamedTuple):
     """An estimator, and how much memory its token statistics may take."""
 
     estimator: credit.Estimator
-    statistics_memory_mb: float = BUDGET_MB  # for tiles of logits
+    statistics_memory_mb: float | None = None  # for tiles of logits; None: what `find_budget` finds
 
     @property
     def statistics(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ class Request(NamedTuple):
 
     names: tuple[str, ...]
     reference: str | None
-    memory_mb: float
+    memory_mb: float | None
 
 
 @dataclass

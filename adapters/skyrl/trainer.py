@@ -13,7 +13,6 @@ from credit.adapters import metrics
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.fields import LOGGED, measure_logged
 from credit.adapters.hooks import check_functions
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.sessions import assign_credit
 from credit.adapters.skyrl import answers, collected, extra, hooks, options, rollouts
 from credit.adapters.skyrl.hooks import FRAMEWORK
@@ -36,7 +35,7 @@ class CreditMixin(Trainer):
         self.credit_choice = choice
         self.credit_statistics: dict[str, Tensor] = {}  # [N, T], of the batch that was scored last
         self._credit_mask: Tensor | None = None  # of the loss, while a batch is scored
-        own = [(f"{SECTION}.statistics_memory_mb", choice.statistics_memory_mb, BUDGET_MB)]
+        own = [(f"{SECTION}.statistics_memory_mb", choice.statistics_memory_mb, None)]
         report_estimator(
             FRAMEWORK, choice.estimator, own if choice.statistics else (), "from the models' hidden states"
         )

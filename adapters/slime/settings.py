@@ -6,7 +6,6 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 import credit
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.slime.hooks import FRAMEWORK, OPTIONS
 from credit.settings import Settings
 
@@ -17,8 +16,11 @@ ANY = "advantages"  # the function whose estimator is named in the file
 class AdapterSettings(Settings):
     """Settings of the adapter's own, which stand in `credit` beside the estimator's."""
 
-    statistics_memory_mb: float = Field(default=BUDGET_MB, gt=0)
-    """Megabytes (10^6 bytes) that tiles of logits may take when tokens are scored."""
+    statistics_memory_mb: float | None = Field(default=None, gt=0)
+    """Megabytes (10^6 bytes) that tiles of logits may take when tokens are scored.
+
+    None: a quarter of what is free on a GPU, 256 elsewhere.
+    """
     record_steps: int | None = Field(default=None, ge=1)
     """Completions are written with the credit of each token every so many rollouts; None: never."""
     record_completions: int = Field(default=16, ge=1)

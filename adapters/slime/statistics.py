@@ -13,7 +13,7 @@ from megatron.core import parallel_state
 
 import credit
 from credit.adapters.fields import REFERENCE_FIELDS, compute_by_name
-from credit.adapters.memory import CHUNK, count_within, tile_bytes
+from credit.adapters.memory import CHUNK, count_within, find_budget, tile_bytes
 
 Tensor = torch.Tensor
 REFERENCE, POLICY = "ref_", ""  # slime's prefixes of what the passes compute
@@ -52,7 +52,7 @@ class Scored(NamedTuple):
 class Scorer:
     """Hooks on the model for the pass that begins, and what the passes over a batch have left."""
 
-    def __init__(self, names: Sequence[str], memory_mb: float) -> None:
+    def __init__(self, names: Sequence[str], memory_mb: float | None) -> None:
         self.names, self.memory_mb = tuple(names), memory_mb
         self.compares = bool(set(names) & set(REFERENCE_FIELDS))
         self.kept, self.scored = list[Kept](), list[Scored]()
@@ -127,7 +127,7 @@ class Scorer:
             theirs = _gather_sequence(placed, predicts)[predicts]
         following = ids.roll(-1)[predicts]
         _refuse_other_vocabulary(args, following)
-        size = count_within(self.memory_mb, tile_bytes(len(call.head.weight)))
+        size = count_within(_find_budget(self.memory_mb, ours), tile_bytes(len(call.head.weight)))
         parts = zip(ours.split(size), theirs.split(size), following.split(size), strict=True)
         found = [
             _compute(args, self.names, call.head, reference, *part, vocab_size=args.vocab_size)
@@ -151,6 +151,17 @@ class Scorer:
         if not torch.equal(self.kept[place].input_ids, ids.cpu()):
             raise RuntimeError("slime split the batch into other micro-batches for policy than for reference")
         return self.kept[place], self._reference
+
+
+def _find_budget(setting: float | None, hidden: Tensor) -> float:
+    """Megabytes for tiles of logits: the least of ranks that share the vocabulary, which slice together."""
+    budget = find_budget(setting, hidden.device)
+    group = parallel_state.get_tensor_model_parallel_group()
+    if setting is not None or group.size() == 1:
+        return budget
+    least = torch.tensor(budget, device=hidden.device)
+    torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN, group)
+    return float(least)
 
 
 def _compute(

@@ -13,7 +13,7 @@ class Choice:
     record_steps: int | None
     record_completions: int
     record_path: str | None
-    statistics_memory_mb: float
+    statistics_memory_mb: float | None
 
 
 _chosen: list[Choice] = []  # at most one

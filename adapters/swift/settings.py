@@ -6,7 +6,6 @@ from typing import Any
 
 import credit
 from credit.adapters.estimator_report import write_changed
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.swift import pipeline
 from credit.adapters.swift.choice import Choice, choose, find_choice
 
@@ -17,7 +16,7 @@ def train_with(
     record_steps: int | None = None,
     record_completions: int = 16,
     record_path: str | None = None,
-    statistics_memory_mb: float = BUDGET_MB,
+    statistics_memory_mb: float | None = None,
 ) -> None:
     """Lets `swift rlhf --rlhf_type grpo` take its advantages from an estimator; call it in a plugin.
 
@@ -26,7 +25,8 @@ def train_with(
         record_steps: writes completions with the credit of each token every so many steps; None: never.
         record_completions: completions per write at most, in whole groups; one group at least.
         record_path: the file for them, JSON lines; None: credit.jsonl in --output_dir.
-        statistics_memory_mb: megabytes (10^6 bytes) that tiles of logits may take when tokens are scored.
+        statistics_memory_mb: megabytes (10^6 bytes) that tiles of logits may take when tokens are scored;
+            None: a quarter of what is free on a GPU, 256 elsewhere.
 
     Raises:
         ValueError: a wrong name or setting, or an estimator other than the one that was named before.
@@ -48,14 +48,14 @@ def train_with(
     for name, value in (("record_steps", record_steps), ("record_completions", record_completions)):
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
-    if not statistics_memory_mb > 0:
+    if statistics_memory_mb is not None and not statistics_memory_mb > 0:
         raise ValueError(f"statistics_memory_mb is {statistics_memory_mb}; expected a positive number")
     choice = Choice(
         estimator=credit.parse(estimator),
         record_steps=record_steps,
         record_completions=record_completions,
         record_path=record_path,
-        statistics_memory_mb=float(statistics_memory_mb),
+        statistics_memory_mb=None if statistics_memory_mb is None else float(statistics_memory_mb),
     )
     before = find_choice()
     if before is not None and before != choice:

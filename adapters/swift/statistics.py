@@ -42,7 +42,7 @@ class Scoring:
 
     Attributes:
         names: which statistics.
-        memory_mb: megabytes for tiles of logits.
+        memory_mb: megabytes for tiles of logits; None: what `find_budget` finds.
         compares: whether one of them needs the reference.
         by_reference: whether the policy acts as the reference: without its adapter, or with another.
         forward: what is captured of the forward that runs; None: nothing.
@@ -52,7 +52,7 @@ class Scoring:
     """
 
     names: Sequence[str]
-    memory_mb: float
+    memory_mb: float | None
     compares: bool
     by_reference: bool = False
     forward: Forward | None = None
@@ -68,7 +68,7 @@ class Scoring:
         self.seconds = before + time.perf_counter() - started
 
 
-def start_scoring(names: Sequence[str], memory_mb: float) -> Scoring:
+def start_scoring(names: Sequence[str], memory_mb: float | None) -> Scoring:
     """The scoring of statistics of those names, and of log-probs to compare with ms-swift's own."""
     names = tuple(dict.fromkeys((*names, "log_probs")))
     return Scoring(names, memory_mb, bool(set(names) & set(REFERENCE_FIELDS)))

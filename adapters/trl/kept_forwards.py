@@ -23,6 +23,7 @@ from accelerate.utils import is_peft_model
 
 from credit.adapters import heads
 from credit.adapters.fields import needed_statistics, needs_reference
+from credit.adapters.memory import find_budget
 from credit.adapters.randomness import is_random
 from credit.adapters.trl.forward import FUSED, find_base
 from credit.adapters.trl.unsloth import find_trainer
@@ -86,7 +87,8 @@ def keep_forwards(trainer: Any, resamples: bool) -> Iterator[None]:
     liger = trainer.args.use_liger_kernel and not FUSED
     generated = find_trainer(type(trainer)) is not None
     if needed_statistics(trainer.credit.estimator) and not (resamples or liger or generated):
-        trainer.credit.kept = KeptForwards(trainer.args.statistics_memory_mb)
+        budget = find_budget(trainer.args.statistics_memory_mb, trainer.accelerator.device)
+        trainer.credit.kept = KeptForwards(budget)
     try:
         yield
     finally:

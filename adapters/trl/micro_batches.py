@@ -30,7 +30,7 @@ def micro_batches(trainer: Any, prompt_width: int, completion_mask: Tensor) -> l
         model.config.get_text_config(),
         prompt_width + longest,
         model.dtype.itemsize,
-        trainer.args.statistics_memory_mb,
+        memory.find_budget(trainer.args.statistics_memory_mb, trainer.accelerator.device),
     )
     own = torch.tensor([ceil(count / size)], device=trainer.accelerator.device)
     parts = int(trainer.accelerator.gather(own).max())

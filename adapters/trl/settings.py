@@ -6,7 +6,6 @@ from typing import Any
 from trl import GRPOConfig, GRPOTrainer
 
 import credit
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.trl import recipes
 from credit.adapters.trl.unsloth import refuse_late_import
 
@@ -99,11 +98,12 @@ class CreditGRPOConfig(GRPOConfig):
         default=None,
         metadata={"help": "The file for them, JSON lines. Not set: credit.jsonl in output_dir."},
     )
-    statistics_memory_mb: float = field(
-        default=BUDGET_MB,
+    statistics_memory_mb: float | None = field(
+        default=None,
         metadata={
             "help": "Megabytes (10^6 bytes) that scoring sampled tokens may take beside the models: sets how "
-            "many rows policy and reference are run on at a time, at least one."
+            "many rows policy and reference are run on at a time, at least one. Not set: a quarter of what "
+            "is free on a GPU, 256 elsewhere."
         },
     )
 
@@ -150,7 +150,7 @@ def _check_settings(args: CreditGRPOConfig) -> None:
                 raise ValueError(f"{name} is set, but advantage_estimator is not")
     if args.dynamic_sampling not in (None, *SAMPLING):
         raise ValueError(f"dynamic_sampling is {args.dynamic_sampling!r}; expected {', '.join(SAMPLING)}")
-    if not args.statistics_memory_mb > 0:
+    if args.statistics_memory_mb is not None and not args.statistics_memory_mb > 0:
         raise ValueError(f"statistics_memory_mb is {args.statistics_memory_mb}; expected a positive number")
     for name in ("max_sampling_rounds", "record_steps", "record_completions"):
         value = getattr(args, name)

@@ -26,12 +26,12 @@ class Pass(NamedTuple):
     reference: Any  # None: the policy without its LoRA adapter, if the two are compared
     compares: bool
     fields: Sequence[str]
-    memory_mb: float
+    memory_mb: float | None
 
 
 @contextmanager
 def collect_statistics(
-    actor: Any, reference: Any, data: Any, fields: Sequence[str], memory_mb: float
+    actor: Any, reference: Any, data: Any, fields: Sequence[str], memory_mb: float | None
 ) -> Iterator[None]:
     """As `statistics.collect_statistics`; tiles of logits take `memory_mb`, and no others are made here."""
     compares = bool(set(fields) & set(REFERENCE_FIELDS))

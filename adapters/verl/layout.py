@@ -35,7 +35,7 @@ def compute(
     tokens: Tokens,
     hidden: tuple[Tensor, Tensor],
     heads: tuple[Head, Head],
-    memory_mb: float,
+    memory_mb: float | None,
 ) -> dict[str, Tensor]:
     """The statistics [M] of policy and reference, from their hidden states [B, L, D]."""
     rows = (x[0] if tokens.mask is None else x[tokens.mask] for x in hidden)

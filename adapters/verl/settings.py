@@ -5,7 +5,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import credit
 from credit.adapters import fields, rules, traits
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.rewards import TokenRewards
@@ -23,7 +22,7 @@ class Choice(NamedTuple):
     token_rewards: TokenRewards = "token_level_rewards"
     reward_keys: tuple[str, ...] = ()
     source: Source = "none"
-    statistics_memory_mb: float = BUDGET_MB  # for tiles of logits
+    statistics_memory_mb: float | None = None  # for tiles of logits; None: what `find_budget` finds
 
     @property
     def statistics(self) -> tuple[str, ...]:

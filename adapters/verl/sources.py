@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_reference_policy
 
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.verl import engines, passes
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.settings import Choice, Source
@@ -73,7 +72,7 @@ def _refuse_idle_budget(choice: Choice, strategy: str) -> None:
 
 
 def _refuse_budget(choice: Choice, reason: str) -> None:
-    if choice.statistics_memory_mb != BUDGET_MB:
+    if choice.statistics_memory_mb is not None:
         budget = f"algorithm.credit.statistics_memory_mb={choice.statistics_memory_mb:g}"
         raise ValueError(
             f"{budget} has no effect with {FRAMEWORK.name_of(choice.estimator)}, {reason}; leave it out"

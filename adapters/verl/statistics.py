@@ -10,7 +10,7 @@ from credit.adapters.verl.whole_heads import find_plain_head, is_own_unit
 
 
 def collect_statistics(
-    actor: Any, reference: Any, data: Any, fields: Sequence[str], memory_mb: float
+    actor: Any, reference: Any, data: Any, fields: Sequence[str], memory_mb: float | None
 ) -> AbstractContextManager[None]:
     """Adds the named statistics as credit_<name> to what the actor's next `infer_batch(data)` returns.
 

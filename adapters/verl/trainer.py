@@ -132,7 +132,8 @@ class CreditMixin(EstimatorMixin):
         if self.credit_choice.source != "workers":
             return super()._compute_old_log_prob(batch, metrics)
         batch.extra_info[REQUEST] = " ".join(self.credit_choice.scored)
-        batch.extra_info[MEMORY] = self.credit_choice.statistics_memory_mb
+        if self.credit_choice.statistics_memory_mb is not None:
+            batch.extra_info[MEMORY] = self.credit_choice.statistics_memory_mb
         result = super()._compute_old_log_prob(batch, metrics)
         for each in (batch, result):
             for key in (REQUEST, MEMORY):

@@ -8,7 +8,6 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.memory import BUDGET_MB
 from credit.adapters.verl import hooks, statistics
 
 check_functions(hooks.FRAMEWORK, hooks.WORKER)
@@ -34,7 +33,7 @@ class StatisticsMixin(Worker):
     def compute_log_prob(self, data: Any) -> Any:
         """verl's result, with a nested credit_<name> [N, prompt + response] for each requested statistic."""
         fields = tu.pop(data, key=REQUEST, default="").split()
-        memory_mb = tu.pop(data, key=MEMORY, default=BUDGET_MB)
+        memory_mb = tu.pop(data, key=MEMORY, default=None)
         if not fields:
             return super().compute_log_prob(data)
         with statistics.collect_statistics(self.actor, self.ref, data, fields, memory_mb):

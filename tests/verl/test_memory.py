@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from credit.adapters import memory
 from credit.adapters.heads import Head
 from credit.adapters.verl import checks, layout, settings, sources
 
@@ -14,7 +13,7 @@ def parse(**given):
 
 
 def test_the_setting_is_a_positive_number():
-    assert parse().statistics_memory_mb == memory.BUDGET_MB
+    assert parse().statistics_memory_mb is None
     assert parse(statistics_memory_mb=64).statistics_memory_mb == 64.0
     for value in (0, -1, float("inf"), float("nan"), "much"):
         with pytest.raises(ValueError, match=f"statistics_memory_mb={value}; expected a positive number"):
