@@ -110,6 +110,8 @@ def keep_hidden(trainer: Any, model: Any, tokens: int) -> Iterator[None]:
         given.update((n, v) for n, v in named.items() if isinstance(v, Tensor) and n != "labels")
 
     def receive(hidden: Tensor) -> None:
+        if not given.keys() >= {"input_ids", "attention_mask"}:  # as a trainer of the user's may call it
+            return
         attended = _attended(given, tokens).to(hidden.device)
         forwards.append(Forward(given.copy(), kept.store(hidden[:, -tokens - 1 : -1][attended])))
 

@@ -108,6 +108,27 @@ def test_the_policy_runs_once_more_where_its_forward_cannot_serve(
     assert (compared[0][0]["deviation"] == 0).all()
 
 
+def test_the_importance_correction_of_vllm_runs_the_policy_for_both(make_trainer):
+    """The completions are given, since there is no vLLM; what TRL then does with its log-probs is TRL's own."""
+
+    def rollout(prompts, trainer):
+        ids = [[3 + (place + k) % 10 for k in range(5)] for place in range(len(prompts))]
+        prompts = trainer.processing_class(list(prompts))["input_ids"]
+        return {"prompt_ids": prompts, "completion_ids": ids, "logprobs": [[-2.0] * 5 for _ in ids]}
+
+    trainer = make_trainer("dgpo", extra={"rollout_func": rollout})
+    generate = trainer._generate
+
+    def generate_as_vllm(prompts):
+        found = generate(prompts)
+        trainer.use_vllm = True
+        return found
+
+    trainer._generate = generate_as_vllm
+    assert score_batch(trainer) == {"policy": 1, "reference": 1}
+    assert "sampling/importance_sampling_ratio/mean" in trainer._metrics["train"]
+
+
 @pytest.mark.releases
 def test_grpo_with_a_kl_term_makes_as_many(make_trainer):
     stock = {"kind": GRPOTrainer, "config": GRPOConfig}
