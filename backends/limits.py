@@ -67,6 +67,10 @@ JAX_SMALLEST_CHUNK = 512
 """Vocabulary entries per chunk at least: shorter folds lose accuracy."""
 JAX_LARGEST_CHUNK = 2048
 """Vocabulary entries per chunk at most: XLA may sum a row one by one, which costs the entropy accuracy."""
+JAX_GPU_CHUNK_ENTRIES = 2**24
+"""JAX_CHUNK_ENTRIES on a GPU, where a round costs launches: 8192 rows take 75, with temporaries of 67 MB."""
+JAX_GPU_LARGEST_CHUNK = 16_384
+"""JAX_LARGEST_CHUNK on a GPU, which sums a row as a tree."""
 JAX_FORM_ON_GPU = ""
 """Default of CREDIT_JAX_FORM on a GPU: "" as elsewhere, a number of entries per chunk, or "whole"."""
 PALLAS_ROWS = 8

@@ -109,6 +109,18 @@ def test_every_form_of_the_loop(rng, monkeypatch, form):
     jax.clear_caches()
 
 
+def test_a_gpu_takes_larger_chunks(monkeypatch):
+    """A quarter of the rounds, where the temporaries of a round may be larger."""
+    from credit.backends.jax import chunk_loop
+
+    rows, rounds = 8_192, {}
+    for device in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda device=device: device)
+        rounds[device] = -(-151_936 // chunk_loop.chunk_for_rows(rows))
+        assert chunk_loop.chunk_for_rows(1) <= 16_384
+    assert rounds == {"cpu": 297, "gpu": 75}
+
+
 @pytest.mark.parametrize("form", ["", "whole"])
 def test_the_form_on_a_gpu_is_one_constant_that_heads_do_not_follow(monkeypatch, form):
     """Lowered for CUDA, which takes no GPU: only the whole form names float32 arrays of the logits' size."""
@@ -124,9 +136,9 @@ def test_the_form_on_a_gpu_is_one_constant_that_heads_do_not_follow(monkeypatch,
         ids = jax.ShapeDtypeStruct((64,), "int32")
         return jax.export.export(jax.jit(function), platforms=["cuda"])(*arguments, ids).mlir_module()
 
-    logits = lowered(credit.token_statistics, (64, 20_000), (64, 20_000))
-    heads = lowered(credit.token_statistics_from_hidden, *[(64, 8), (20_000, 8)] * 2)
+    logits = lowered(credit.token_statistics, (64, 60_000), (64, 60_000))
+    heads = lowered(credit.token_statistics_from_hidden, *[(64, 8), (60_000, 8)] * 2)
     jax.clear_caches()
-    assert ("64x20000xf32" in logits) == (form == "whole")
+    assert ("64x60000xf32" in logits) == (form == "whole")
     assert ("stablehlo.while" in logits) == (form == "")
-    assert "64x20000" not in heads
+    assert "64x60000" not in heads

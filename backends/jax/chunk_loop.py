@@ -15,8 +15,10 @@ FORM = "CREDIT_JAX_FORM"  # in place of the default for given logits; see README
 
 def chunk_for_rows(rows: int) -> int:
     """Vocabulary entries per chunk for so many rows."""
-    fitting = limits.JAX_CHUNK_ENTRIES // max(rows, 1)
-    return max(limits.JAX_SMALLEST_CHUNK, min(limits.JAX_LARGEST_CHUNK, fitting))
+    entries, largest = limits.JAX_CHUNK_ENTRIES, limits.JAX_LARGEST_CHUNK
+    if jax.default_backend() == "gpu":
+        entries, largest = limits.JAX_GPU_CHUNK_ENTRIES, limits.JAX_GPU_LARGEST_CHUNK
+    return max(limits.JAX_SMALLEST_CHUNK, min(largest, entries // max(rows, 1)))
 
 
 def chunk_for_logits(rows: int, size: int) -> int:
