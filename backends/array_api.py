@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import partial
 from math import log
 from typing import Any
 
@@ -19,7 +18,7 @@ Array = Any
 
 def token_statistics(
     policy_logits: Array,
-    reference_logits: Array,
+    reference_logits: Array | None,
     token_ids: Array,
     temperature: Array | float,
     also: Sequence[str] = (),
@@ -27,25 +26,25 @@ def token_statistics(
     tile: int | None = None,
 ) -> tuple[Array, ...]:
     """See `protocol.Backend`; `tile` is how many entries of all rows are computed at a time."""
-    dtype = tiles.computing_dtype(policy_logits, reference_logits)
+    logits = tuple(side for side in (policy_logits, reference_logits) if side is not None)
+    dtype = tiles.computing_dtype(*logits)
     size = policy_logits.shape[-1]
     chunk = min(size, limits.REFERENCE_CHUNK_ENTRIES)
     tile = tile or limits.REFERENCE_TILE_ENTRIES
 
-    def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
-        sources = tiles.from_logits(x, dtype), tiles.from_logits(y, dtype)
-        return fold_pair(*sources, size, chunk, ids[..., None], half[..., None], also=also)
+    def rows(ids: Array, half: Array, *logits: Array) -> tuple[Array, ...]:
+        sides = [tiles.from_logits(x, dtype) for x in logits]
+        return fold_tiles(sides, size, chunk, ids[..., None], half[..., None], also=also)
 
-    arrays = (policy_logits, reference_logits, token_ids)
     half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
-    return _map_rows_quietly(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+    return _map_rows_quietly(rows, (token_ids, half, *logits), token_ids.ndim, max(1, tile // chunk))
 
 
 def token_statistics_from_hidden(
     policy_hidden: Array,
     policy_head: Array,
-    reference_hidden: Array,
-    reference_head: Array,
+    reference_hidden: Array | None,
+    reference_head: Array | None,
     token_ids: Array,
     temperature: Array | float,
     also: Sequence[str] = (),
@@ -56,24 +55,25 @@ def token_statistics_from_hidden(
     soft_cap: float | None = None,
     chunk: int | None = None,
     tile: int | None = None,
-    project: Any = tiles.project,
-    pair: Any = state.pair_state,
+    make_tiles: Any = tiles.from_source,
+    sum_states: Any = state.sum_states,
 ) -> tuple[Array, ...]:
-    """See `protocol.Backend`; `project` multiplies a tile of logits, and `pair` computes its state."""
-    dtype = tiles.computing_dtype(policy_hidden, policy_head, reference_hidden, reference_head)
+    """See `protocol.Backend`; `make_tiles` gives a head's tiles, and `sum_states` computes their state."""
+    policy = policy_hidden, policy_head, policy_bias
+    reference = reference_hidden, reference_head, reference_bias
+    hidden, heads, biases = zip(*(side for side in (policy, reference) if side[0] is not None), strict=True)
+    dtype = tiles.computing_dtype(*hidden, *heads)
     size = policy_head.shape[0]
     chunk = min(size, chunk or limits.REFERENCE_CHUNK_ENTRIES)
     tile = tile or limits.REFERENCE_HEAD_TILE_ENTRIES
-    source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype, project=project)
 
-    def rows(x: Array, y: Array, ids: Array, half: Array) -> tuple[Array, ...]:
-        policy = source(x, policy_head, policy_bias)
-        reference = source(y, reference_head, reference_bias)
-        return fold_pair(policy, reference, size, chunk, ids[..., None], half[..., None], pair, also)
+    def rows(ids: Array, half: Array, *hidden: Array) -> tuple[Array, ...]:
+        given = zip(hidden, heads, biases, strict=True)
+        sides = [make_tiles(LinearHead(*side, scale, soft_cap), dtype) for side in given]
+        return fold_tiles(sides, size, chunk, ids[..., None], half[..., None], sum_states, also)
 
-    arrays = (policy_hidden, reference_hidden, token_ids)
     half = tiles.half_inverse_temperature(temperature, token_ids, dtype)
-    return _map_rows_quietly(rows, (*arrays, half), token_ids.ndim, max(1, tile // chunk))
+    return _map_rows_quietly(rows, (token_ids, half, *hidden), token_ids.ndim, max(1, tile // chunk))
 
 
 def postprocess(statistics: Any, ids: Array, chosen: Array | None, size: int) -> tuple[Array, ...]:
@@ -108,34 +108,37 @@ def log_probs_and_entropy(
     return _map_rows_quietly(rows, (logits, token_ids, half), token_ids.ndim, max(1, tile // chunk))
 
 
-def fold_pair(
-    policy: tiles.Tile,
-    reference: tiles.Tile,
+def fold_tiles(
+    sides: Sequence[tiles.Tile],
     size: int,
     chunk: int,
     ids: Array,
     half: Array,
-    pair: Any = state.pair_state,
+    sum_states: Any = state.sum_states,
     also: Sequence[str] = (),
 ) -> tuple[Array, ...]:
-    """Folds two models' tiles and reads the statistics off the state."""
+    """Folds the tiles of one model, or of policy and reference, and reads the statistics off the state."""
 
-    def part(start: int, width: int) -> state.Pair:
-        return pair(policy(start, width), reference(start, width), ids - start, half, also)
+    def part(start: int, width: int) -> state.State:
+        return sum_states([side(start, width) for side in sides], ids - start, half, also)
 
     return read_statistics(loop.fold_chunks(part, size, chunk, half), half, also)
 
 
-def read_statistics(final: state.Pair, half: Array, also: Sequence[str] = ()) -> tuple[Array, ...]:
-    """log p, log q, H(p), d of the whole vocabulary's state, and the statistics that are asked for."""
-    four = (
-        state.log_prob(final.policy, half),
-        state.log_prob(final.reference, half),
-        state.entropy(final.policy, final.moment),
-        state.deviation(final),
-    )
-    further = by_name.read(final.further, (final.policy.total, final.reference.total))
-    return by_name.complete(also, (*four, *further))
+def read_statistics(final: state.State, half: Array, also: Sequence[str] = ()) -> tuple[Array, ...]:
+    """log p, log q, H(p), d of the whole vocabulary's state, and the statistics that are asked for.
+
+    Without a reference log q and d are NaN.
+    """
+    log_p, entropy = state.log_prob(final.policy, half), state.entropy(final.policy, final.moment)
+    if isinstance(final, state.Single):
+        log_q = deviation = namespace(log_p).full_like(log_p, float("nan"))
+        totals: tuple[Array, ...] = (final.policy.total,)
+    else:
+        log_q, deviation = state.log_prob(final.reference, half), state.deviation(final)
+        totals = final.policy.total, final.reference.total
+    further = by_name.read(final.further, totals)
+    return by_name.complete(also, (log_p, log_q, entropy, deviation, *further))
 
 
 def fold_single(logits: Array, dtype: Any, chunk: int, ids: Array, half: Array) -> state.Single:
@@ -166,13 +169,18 @@ def selected_log_probs_from_hidden(
     soft_cap: float | None = None,
     chunk: int | None = None,
     tile: int | None = None,
-    project: Any = tiles.project,
-    single: Any = state.single_state,
+    make_tiles: Any = tiles.from_source,
+    sum_states: Any = state.sum_states,
 ) -> Array:
-    """See `protocol.Backend`; `project` multiplies a tile of logits, and `single` computes its state."""
+    """See `protocol.Backend`; `make_tiles` gives a head's tiles, and `sum_states` computes their state."""
     half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(hidden, head))
     source = LinearHead(hidden, head, bias, scale, soft_cap)
-    options: dict[str, Any] = {"chunk": chunk, "tile": tile, "project": project, "single": single}
+    options: dict[str, Any] = {
+        "chunk": chunk,
+        "tile": tile,
+        "make_tiles": make_tiles,
+        "sum_states": sum_states,
+    }
     return log_prob_and_residuals_from_hidden(source, token_ids, half, **options)[0]
 
 
@@ -183,8 +191,8 @@ def log_prob_and_residuals_from_hidden(
     *,
     chunk: int | None,
     tile: int | None,
-    project: Any = tiles.project,
-    single: Any = state.single_state,
+    make_tiles: Any = tiles.from_source,
+    sum_states: Any = state.sum_states,
 ) -> tuple[Array, Array, Array]:
     """log p, and the residuals of its gradient, the peak and ln A; all [...]."""
     size = source.columns
@@ -192,13 +200,13 @@ def log_prob_and_residuals_from_hidden(
     tile = tile or limits.REFERENCE_HEAD_TILE_ENTRIES
 
     def rows(x: Array, ids: Array, half: Array) -> tuple[Array, ...]:
-        logits = tiles.from_source(source._replace(hidden=x), half.dtype, project=project)
+        logits = make_tiles(source._replace(hidden=x), half.dtype)
         ids, half = ids[..., None], half[..., None]
 
         def part(start: int, width: int) -> state.Single:
-            return single(logits(start, width), ids - start, half)
+            return sum_states([logits(start, width)], ids - start, half)
 
-        policy, _ = loop.fold_chunks(part, size, width, half)
+        policy = loop.fold_chunks(part, size, width, half).policy
         xp = namespace(policy.peak)
         return state.log_prob(policy, half), policy.peak[..., 0], xp.log(policy.total)[..., 0]
 

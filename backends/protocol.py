@@ -28,13 +28,14 @@ class Backend(Protocol):
     Their callers have checked shapes, dtypes and temperatures. Ids [...] have the library's index type;
     masked tokens have the id UNREAD, and their results are not used. Statistics are log p(a), log q(a) and
     H(p) in nats and the squared Hellinger distance d, and then those that `also` names (`vocab/by_name.py`),
-    in its order, each [...].
+    in its order, each [...]. A reference that is None is not there: then log q(a) and d are NaN, `also` names
+    no divergence, and one model is read or multiplied.
     """
 
     def token_statistics(
         self,
         policy_logits: Array,
-        reference_logits: Array,
+        reference_logits: Array | None,
         token_ids: Array,
         temperature: Array | float,
         also: Sequence[str] = (),
@@ -45,8 +46,8 @@ class Backend(Protocol):
         self,
         policy_hidden: Array,
         policy_head: Array,
-        reference_hidden: Array,
-        reference_head: Array,
+        reference_hidden: Array | None,
+        reference_head: Array | None,
         token_ids: Array,
         temperature: Array | float,
         also: Sequence[str] = (),
@@ -98,7 +99,7 @@ class ShardedBackend(Backend, Protocol):
     def sharded_token_statistics(
         self,
         policy: Source,
-        reference: Source,
+        reference: Source | None,
         token_ids: Array,
         temperature: Array | float,
         shard: Shard,

@@ -11,7 +11,7 @@ from credit import validation
 from credit.backends import choose_sharded_backend
 from credit.backends.arrays import FLOATS, dtype_name
 from credit.backends.protocol import Shard
-from credit.backends.vocab.by_name import NAMES
+from credit.backends.vocab.by_name import DIVERGENCES, NAMES
 from credit.backends.vocab.sources import LinearHead, Logits, Source
 from credit.backends.vocab.tiles import UNREAD
 from credit.types import Array
@@ -57,6 +57,16 @@ def prepare_head(
 def _slice_rows(name: str, array: Array, vocab_size: int | None) -> Array:
     check_vocab_size(name, array.shape[0], vocab_size)
     return array if vocab_size in (None, array.shape[0]) else array[:vocab_size, ...]
+
+
+def has_reference(hidden: Array | None, head: Array | None, bias: Array | None) -> bool:
+    """Whether there is a reference model; a ValueError if there is only a part of one."""
+    if (hidden is None) != (head is None) or (hidden is None and bias is not None):
+        raise ValueError(
+            "reference_hidden and reference_head are both given or, without a reference, both None, and then "
+            "there is no reference_bias"
+        )
+    return hidden is not None
 
 
 def check_same_vocabulary(policy: LinearHead, reference: LinearHead) -> None:
@@ -112,12 +122,18 @@ def check_chunk(chunk: int | None) -> None:
         raise ValueError(f"chunk is {chunk}; expected a positive number of vocabulary entries")
 
 
-def check_names(also: Sequence[str]) -> tuple[str, ...]:
-    """The names of statistics beside the four; a ValueError for an unknown or repeated one."""
+def check_names(also: Sequence[str], *, alone: bool) -> tuple[str, ...]:
+    """The names of statistics beside the four; a ValueError for an unknown or repeated one.
+
+    Of a policy that is alone there is no divergence.
+    """
     names = tuple(also) if isinstance(also, Iterable) and not isinstance(also, str) else (also,)
     known = not isinstance(also, str) and all(name in NAMES for name in names)
     if not known or len(set(names)) < len(names):
         raise ValueError(f"also is {also!r}; expected a tuple of different names among {', '.join(NAMES)}")
+    compared = [name for name in names if name in DIVERGENCES]
+    if alone and compared:
+        raise ValueError(f"also asks for {compared[0]!r}, which needs a reference, and there is none")
     return names
 
 

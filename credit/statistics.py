@@ -6,7 +6,7 @@ from typing import Any, Literal, overload
 from credit import logits_validation, validation
 from credit.backends import choose_backend, choose_sharded_backend
 from credit.backends.arrays import stop_gradient
-from credit.backends.vocab.sources import LinearHead, Source
+from credit.backends.vocab.sources import LinearHead, Logits, Source
 from credit.types import Array, TokenStatistics
 
 Name = Literal["sum_squares", "kl", "reverse_kl", "entropy"]
@@ -15,7 +15,7 @@ Name = Literal["sum_squares", "kl", "reverse_kl", "entropy"]
 @overload
 def token_statistics(
     policy_logits: Array,
-    reference_logits: Array,
+    reference_logits: Array | None,
     token_ids: Array,
     *,
     temperature: Array | float = 1.0,
@@ -29,7 +29,7 @@ def token_statistics(
 @overload
 def token_statistics(
     policy_logits: Array,
-    reference_logits: Array,
+    reference_logits: Array | None,
     token_ids: Array,
     *,
     temperature: Array | float = 1.0,
@@ -42,7 +42,7 @@ def token_statistics(
 
 def token_statistics(
     policy_logits: Array,
-    reference_logits: Array,
+    reference_logits: Array | None,
     token_ids: Array,
     *,
     temperature: Array | float = 1.0,
@@ -62,7 +62,8 @@ def token_statistics(
 
     Args:
         policy_logits: x [..., V], any floating type (float32 inside; float64 if all is float64).
-        reference_logits: y [..., V].
+        reference_logits: y [..., V], or None without a reference: then the policy's logits alone are
+            read, and reference_log_probs and deviation of the result are None.
         token_ids: a [...], integers.
         temperature: T > 0, a number or an array [...].
         mask: [...], bool or 0/1. Where it is 0, ids are not read and the results are 0.
@@ -86,9 +87,9 @@ def token_statistics(
 
     Raises:
         ValueError: shapes, devices, dtypes or libraries do not fit, T < 1e-30, an id outside the
-            vocabulary, an unknown name in `also`, or a process group with a library other than torch
-            and JAX. Ids on an accelerator or under tracing are not checked: there the log-probs
-            become NaN.
+            vocabulary, an unknown name in `also`, a KL without a reference, or a process group with
+            a library other than torch and JAX. Ids on an accelerator or under tracing are not
+            checked: there the log-probs become NaN.
 
     Example:
         >>> import numpy as np
@@ -109,8 +110,11 @@ def token_statistics(
     validation.check_same_library(policy_logits=policy_logits, reference_logits=reference_logits)
     sharded = process_group is not None
     policy = logits_validation.prepare_logits("policy_logits", policy_logits, vocab_size, sharded)
-    reference = logits_validation.prepare_logits("reference_logits", reference_logits, vocab_size, sharded)
-    validation.check_shape("reference_logits", reference.logits, policy.logits.shape, "as policy_logits")
+    reference = None
+    if reference_logits is not None:
+        given = "reference_logits", reference_logits, vocab_size, sharded
+        reference = logits_validation.prepare_logits(*given)
+        validation.check_shape("reference_logits", reference.logits, policy.logits.shape, "as policy_logits")
     return compute_statistics(
         policy, reference, token_ids, temperature, mask, vocab_size, None, process_group, also
     )
@@ -118,7 +122,7 @@ def token_statistics(
 
 def compute_statistics(
     policy: Source,
-    reference: Source,
+    reference: Source | None,
     token_ids: Array,
     temperature: Array | float,
     mask: Array | None,
@@ -128,7 +132,7 @@ def compute_statistics(
     also: Sequence[str],
 ) -> Any:
     """The statistics of checked sources, whose ids, mask, temperature and names are checked here."""
-    names = logits_validation.check_names(also)
+    names = logits_validation.check_names(also, alone=reference is None)
     like = policy.arrays[0]
     shard, size = logits_validation.locate_shard(policy, vocab_size, process_group)
     ids, chosen = logits_validation.prepare_token_ids(like, token_ids, temperature, mask, size)
@@ -137,24 +141,28 @@ def compute_statistics(
         statistics = choose_sharded_backend(like).sharded_token_statistics(
             policy, reference, ids, temperature, shard, size, chunk, names
         )
-    elif isinstance(policy, LinearHead) and isinstance(reference, LinearHead):
+    elif isinstance(policy, LinearHead) and not isinstance(reference, Logits):
+        other = LinearHead(None, None) if reference is None else reference
         statistics = backend.token_statistics_from_hidden(
             policy.hidden,
             policy.head,
-            reference.hidden,
-            reference.head,
+            other.hidden,
+            other.head,
             ids,
             temperature,
             names,
             policy_bias=policy.bias,
-            reference_bias=reference.bias,
+            reference_bias=other.bias,
             scale=policy.scale,
             soft_cap=policy.soft_cap,
             chunk=chunk,
         )
     else:
-        statistics = backend.token_statistics(like, reference.arrays[0], ids, temperature, names)
+        logits = None if reference is None else reference.arrays[0]
+        statistics = backend.token_statistics(like, logits, ids, temperature, names)
     fields = [stop_gradient(field) for field in backend.postprocess(statistics, ids, chosen, size)]
     four = TokenStatistics(*fields[:4])
+    if reference is None:
+        four = four._replace(reference_log_probs=None, deviation=None)
     # A list is always answered by a pair, as its type says.
     return (four, dict(zip(names, fields[4:], strict=True))) if names or also != () else four

@@ -12,8 +12,8 @@ from credit.types import Array, TokenStatistics
 def token_statistics_from_hidden(
     policy_hidden: Array,
     policy_head: Array,
-    reference_hidden: Array,
-    reference_head: Array,
+    reference_hidden: Array | None,
+    reference_head: Array | None,
     token_ids: Array,
     *,
     temperature: Array | float = 1.0,
@@ -33,8 +33,8 @@ def token_statistics_from_hidden(
 def token_statistics_from_hidden(
     policy_hidden: Array,
     policy_head: Array,
-    reference_hidden: Array,
-    reference_head: Array,
+    reference_hidden: Array | None,
+    reference_head: Array | None,
     token_ids: Array,
     *,
     temperature: Array | float = 1.0,
@@ -53,8 +53,8 @@ def token_statistics_from_hidden(
 def token_statistics_from_hidden(
     policy_hidden: Array,
     policy_head: Array,
-    reference_hidden: Array,
-    reference_head: Array,
+    reference_hidden: Array | None,
+    reference_head: Array | None,
     token_ids: Array,
     *,
     temperature: Array | float = 1.0,
@@ -75,8 +75,8 @@ def token_statistics_from_hidden(
     Args:
         policy_hidden: h [..., D].
         policy_head: W [V, D].
-        reference_hidden: [..., D'].
-        reference_head: [V, D'].
+        reference_hidden: [..., D'], or None without a reference, as in `token_statistics`.
+        reference_head: [V, D'], or None together with reference_hidden.
         token_ids: [...], integers.
         temperature: as in `token_statistics`.
         mask: as in `token_statistics`.
@@ -113,13 +113,14 @@ def token_statistics_from_hidden(
     options: dict[str, Any] = {"vocab_size": vocab_size, "sharded": process_group is not None}
     options |= {"scale": scale, "soft_cap": soft_cap}
     policy = logits_validation.prepare_head("policy_", policy_hidden, policy_head, policy_bias, **options)
-    reference = logits_validation.prepare_head(
-        "reference_", reference_hidden, reference_head, reference_bias, **options
-    )
     logits_validation.check_chunk(chunk)
-    logits_validation.check_same_vocabulary(policy, reference)
-    lead = tuple(reference_hidden.shape[:-1])
-    validation.check_shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
+    reference = None
+    if logits_validation.has_reference(reference_hidden, reference_head, reference_bias):
+        given = reference_hidden, reference_head, reference_bias
+        reference = logits_validation.prepare_head("reference_", *given, **options)
+        logits_validation.check_same_vocabulary(policy, reference)
+        lead = tuple(reference.hidden.shape[:-1])
+        validation.check_shape("token_ids", token_ids, lead, "as reference_hidden without its last axis")
     return compute_statistics(
         policy, reference, token_ids, temperature, mask, vocab_size, chunk, process_group, also
     )

@@ -137,6 +137,7 @@ class TokenStatistics(NamedTuple):
     """Statistics of each token under the policy and the reference model, from their whole vocabulary.
 
     Every field has the shape of the token ids and is float32, or float64 where all inputs are float64.
+    Without a reference, reference_log_probs and deviation are None.
 
     Attributes:
         log_probs: [...], float, nats, at most 0: log p(token) of the policy.

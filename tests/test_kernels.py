@@ -477,7 +477,7 @@ def test_low_precision(device, rng, kind):
 @on_device
 def test_repeated_runs_are_equal_and_rows_do_not_depend_on_their_batch(device, rng):
     x, y = logit_cases.near(rng, 0.1)
-    x, y = np.concatenate([x, x[:1]]), np.concatenate([y, y[:1]])
+    x, y = (np.concatenate([side, side[:1]])[:, :70_001] for side in (x, y))
     ids = np.asarray([5, 70_000, 5])
     first, again = (statistics(x, y, ids, device) for _ in range(2))
     alone = statistics(x[2:], y[2:], ids[2:], device)
@@ -629,6 +629,14 @@ def test_tiles_from_hidden_states(device, rng, chunk):
     assert_within_bounds([field.cpu().numpy() for field in actual], x, y, ids.cpu().numpy(), 0.7)
     assert tuple(more) == also
     assert_further_within_bounds({name: field.cpu().numpy() for name, field in more.items()}, x, y, 0.7)
+    names = ("sum_squares", "entropy")
+    given = {"temperature": 0.7, "policy_bias": bias, **options, "also": names}
+    four, own = credit.token_statistics_from_hidden(hidden, head, None, None, ids, **given)
+    beside = [more[name] for name in names]
+    for one, other in zip((four[0], four[2], *own.values()), (actual[0], actual[2], *beside), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert four[1] is None
+    assert four[3] is None
 
 
 @on_device
@@ -649,6 +657,35 @@ def test_gradients_through_tiles_from_hidden_states(device, rng):
     torch.testing.assert_close(values.double().cpu(), expected, rtol=1e-6, atol=1e-5)
     for leaf, other in zip(leaves, wide, strict=True):
         torch.testing.assert_close(leaf.grad.double().cpu(), other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="test_on_gpu.py has it with tensor cores")
+def test_slopes_are_written_once_in_the_type_of_the_products(rng, monkeypatch):
+    """As with tensor cores, whose product in float32 a CPU has not: 4 + 4 + 2 bytes per entry of a tile."""
+    from credit.backends.torch import head_tiles
+
+    multiplied = []
+
+    def project(hidden, head, dtype):
+        multiplied.append((hidden.dtype, head.dtype))
+        return hidden.to(dtype) @ head.to(dtype).t()
+
+    monkeypatch.setattr(head_tiles, "project", project)
+    monkeypatch.setattr(head_tiles, "uses_tensor_cores", lambda hidden, head: True)
+    arrays = [torch.as_tensor(rng.normal(size=shape)).bfloat16() for shape in ((7, 16), (3001, 16), (3001,))]
+    leaves, wide = ([t.clone().to(dtype).requires_grad_() for t in arrays] for dtype in (None, torch.float64))
+    ids, weights = torch.as_tensor(rng.integers(3001, size=7)), torch.linspace(-1, 1, 7)
+    options = {"temperature": 0.7, "scale": 0.5, "soft_cap": 3.0}
+    values = credit.selected_log_probs_from_hidden(*leaves[:2], ids, bias=leaves[2], chunk=1001, **options)
+    loss = (values * weights).sum()
+    calls = [str(call) for call in dispatched(loss.backward)]
+    assert calls.count("credit.grad_logits.default") == 3
+    assert set(multiplied) == {(torch.bfloat16, torch.bfloat16)}
+    x = 3.0 * torch.tanh(0.5 * (wide[0] @ wide[1].T + wide[2]) / 3.0) / 0.7
+    (x.log_softmax(-1).gather(-1, ids[:, None])[:, 0] * weights).sum().backward()
+    for leaf, other in zip(leaves, wide, strict=True):
+        error = (leaf.grad.double() - other.grad).norm() / other.grad.norm()
+        assert error < 5e-3  # the slope and the result are rounded to bfloat16
 
 
 HEADS = {
@@ -771,7 +808,7 @@ def test_operators_are_well_formed(device):
 
     x = torch.randn(2, 3, 33, device=device)
     ids, half = torch.zeros(2, 3, dtype=torch.int64, device=device), torch.full((2, 3), 0.5, device=device)
-    torch.library.opcheck(ops.token_statistics, (x, x.clone(), ids, half, "sum_squares kl"))
+    torch.library.opcheck(ops.token_statistics, ([x, x.clone()], ids, half, "sum_squares kl"))
     torch.library.opcheck(ops.log_probs_and_entropy, (x.clone().requires_grad_(), ids, half))
     residuals, grad_output = torch.randn(4, 2, 3, device=device), torch.randn(2, 2, 3, device=device)
     torch.library.opcheck(ops.grad_logits, (x, ids, half, residuals, grad_output, 0, torch.float32))

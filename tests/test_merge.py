@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from credit.backends import array_api
-from credit.backends.vocab import state
+from credit.backends.vocab import by_name, state
 
 SIZE = 2_500
 CASES = ("near", "masked", "apart", "finite", "large", "one_hot")
@@ -136,15 +136,18 @@ def test_packing_is_one_order_of_four_fields_a_model(models):
     x, y = logits("near")
     ids, half = token_ids(x), np.full((4, 1), 0.5, np.float32)
     whole = part(x, y, ids, half, 0, SIZE)
-    whole = whole if models == 2 else state.Single(whole.policy, whole.moment)
+    also = ALSO if models == 2 else ("sum_squares",)
+    if models == 1:
+        squares = by_name.Further(sum_squares=whole.further.sum_squares)
+        whole = state.Single(whole.policy, whole.moment, squares)
     fields = state.pack(whole)
-    assert len(fields) == models * state.FIELDS + (len(ALSO) if models == 2 else 0)
+    assert len(fields) == models * state.FIELDS + len(also)
     policy = (x.max(-1), None, np.take_along_axis(x, ids[:, None], -1)[:, 0], None)
     reference = (y.max(-1), None, np.take_along_axis(y, ids[:, None], -1)[:, 0], None)
-    for field, expected in zip(fields, policy + reference, strict=False):
+    for field, expected in zip(fields, (policy, policy + reference)[models - 1], strict=False):
         if expected is not None:
             np.testing.assert_array_equal(field[:, 0], expected)
-    again = state.unpack(fields, ALSO)
+    again = state.unpack(fields, also)
     assert type(again) is type(whole)
     for one, other in zip(state.pack(again), fields, strict=True):
         assert one is other

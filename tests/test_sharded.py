@@ -46,6 +46,16 @@ def assert_pairs_close(actual, expected):
         np.testing.assert_allclose(np.asarray(actual[1][name]), expected[1][name], rtol=2e-4, atol=1e-9)
 
 
+def assert_alone(actual, expected):
+    """A policy without a reference: its own statistics, and none that compare."""
+    four, more = actual
+    assert_close((four[0], four[2]), (expected[0][0], expected[0][2]))
+    assert four[1] is None
+    assert four[3] is None
+    for name in ALSO[1:3]:
+        np.testing.assert_allclose(np.asarray(more[name]), expected[1][name], rtol=2e-4, atol=1e-9)
+
+
 def assert_close(actual, expected):
     for field, other in zip(actual, expected, strict=True):
         np.testing.assert_allclose(np.asarray(field), other, rtol=1e-6, atol=1e-6)
@@ -70,6 +80,11 @@ def run_rank(rank):
     biases = {"policy_bias": b, "reference_bias": b2, "soft_cap": 5.0, "chunk": 300}
     from_hidden = credit.token_statistics_from_hidden(h, w, h2, w2, ids, **biases, **given, also=ALSO)
     assert_pairs_close(from_hidden, by_hidden)
+    alone = credit.token_statistics(x, None, ids, temperature=0.8, **given, also=ALSO[1:3])
+    assert_alone(alone, by_logits)
+    biases = {"policy_bias": b, "soft_cap": 5.0, "chunk": 300}
+    alone = credit.token_statistics_from_hidden(h, w, None, None, ids, **biases, **given, also=ALSO[1:3])
+    assert_alone(alone, by_hidden)
     few = {"vocab_size": 300, "also": ALSO}
     small = credit.token_statistics(x, y, ids * 0, process_group=group, **few)  # rank 1: padding only
     assert_pairs_close(small, credit.token_statistics(*logits, np.zeros(TOKENS, np.int32), **few))
@@ -150,6 +165,12 @@ def run_jax():
     assert_pairs_close(sharded(from_logits, (columns, columns, everywhere))(*logits, ids), by_logits)
     specs = (everywhere, rows, rows) * 2 + (everywhere,)
     assert_pairs_close(sharded(from_hidden, specs)(*hidden, ids), by_hidden)
+
+    def of_one_model(h, w, b, ids):
+        options = {"policy_bias": b, "soft_cap": 5.0, **given, "also": ALSO[1:3]}
+        return credit.token_statistics_from_hidden(h, w, None, None, ids, **options)
+
+    assert_alone(sharded(of_one_model, specs[:3] + specs[-1:])(*hidden[:3], ids), by_hidden)
     for checked in (True, False):
         check_jax_gradient(mesh, logits[0], ids, checked)
     check_bad_rows(mesh)

@@ -174,13 +174,18 @@ def test_tiles_are_cut_by_rows_too():
     hidden, head = rng.normal(size=(50, 3)), rng.normal(size=(90, 3))
     seen = []
 
-    def project(hidden, head, dtype):
-        seen.append(hidden.shape[0] * head.shape[0])
-        return tiles.project(hidden, head, dtype)
+    def make_tiles(source, dtype):
+        tile = tiles.from_source(source, dtype)
+
+        def counted(start, width):
+            seen.append(source.hidden.shape[0] * width)
+            return tile(start, width)
+
+        return counted
 
     ids = np.arange(50)
     actual = array_api.token_statistics_from_hidden(
-        hidden, head, 2 * hidden, head, ids, 1.0, chunk=40, tile=400, project=project
+        hidden, head, 2 * hidden, head, ids, 1.0, chunk=40, tile=400, make_tiles=make_tiles
     )
     assert max(seen) == 400
     expected = oracle.statistics(hidden @ head.T, 2 * hidden @ head.T, ids)

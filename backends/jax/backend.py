@@ -34,44 +34,44 @@ Array = Any
 @partial(jax.jit, static_argnames="also")
 def token_statistics(
     policy_logits: Array,
-    reference_logits: Array,
+    reference_logits: Array | None,
     token_ids: Array,
     temperature: Array | float,
     also: Sequence[str] = (),
 ) -> tuple[Array, ...]:
-    """See `protocol.Backend`. On a TPU a Pallas kernel, elsewhere a loop."""
-    dtype = tiles.computing_dtype(policy_logits, reference_logits)
-    arguments = lax.stop_gradient((policy_logits, reference_logits)), token_ids, temperature
-    if dtype == jnp.float32 and jax.default_backend() == "tpu":
+    """See `protocol.Backend`. On a TPU a Pallas kernel for two models, elsewhere a loop."""
+    logits = tuple(side for side in (policy_logits, reference_logits) if side is not None)
+    dtype = tiles.computing_dtype(*logits)
+    logits = lax.stop_gradient(logits)
+    arguments = logits, token_ids, temperature
+    if len(logits) == 2 and dtype == jnp.float32 and jax.default_backend() == "tpu":
         from credit.backends.jax import pallas
 
         half = _half_inverse_temperature(temperature, token_ids, dtype)
-        kernel = partial(pallas.token_statistics, *arguments[0], token_ids, half, also)
+        kernel = partial(pallas.token_statistics, logits[0], logits[1], token_ids, half, also)
         return lax.platform_dependent(tpu=kernel, default=partial(_fold_in_chunks, *arguments, dtype, also))
     return _fold_in_chunks(*arguments, dtype, also)
 
 
 def _fold_in_chunks(
-    logits: tuple[Array, Array],
+    logits: tuple[Array, ...],
     token_ids: Array,
     temperature: Array | float,
     dtype: Any,
     also: Sequence[str],
 ) -> Any:
-    policy_logits, reference_logits = logits
-    policy = tiles.from_logits(lax.stop_gradient(policy_logits), dtype, slice_entries)
-    reference = tiles.from_logits(lax.stop_gradient(reference_logits), dtype, slice_entries)
-    size = policy_logits.shape[-1]
+    sides = [tiles.from_logits(lax.stop_gradient(side), dtype, slice_entries) for side in logits]
+    size = logits[0].shape[-1]
     chunk = chunk_loop.chunk_for_logits(token_ids.size, size)
-    return _fold_pair(policy, reference, size, chunk, token_ids, temperature, dtype, also)
+    return _fold_sides(sides, size, chunk, token_ids, temperature, dtype, also)
 
 
 @partial(jax.jit, static_argnames=("also", "scale", "soft_cap", "chunk"))
 def token_statistics_from_hidden(
     policy_hidden: Array,
     policy_head: Array,
-    reference_hidden: Array,
-    reference_head: Array,
+    reference_hidden: Array | None,
+    reference_head: Array | None,
     token_ids: Array,
     temperature: Array | float,
     also: Sequence[str] = (),
@@ -85,12 +85,12 @@ def token_statistics_from_hidden(
     """See `protocol.Backend`."""
     policy = policy_hidden, policy_head, policy_bias
     reference = reference_hidden, reference_head, reference_bias
-    policy, reference = lax.stop_gradient((policy, reference))
-    dtype = tiles.computing_dtype(*policy[:2], *reference[:2])
+    heads = lax.stop_gradient([side for side in (policy, reference) if side[0] is not None])
+    dtype = tiles.computing_dtype(*(array for side in heads for array in side[:2]))
     source = partial(tiles.from_hidden, scale=scale, soft_cap=soft_cap, dtype=dtype)
-    sides = [source(*side, take=slice_entries, project=project) for side in (policy, reference)]
+    sides = [source(*side, take=slice_entries, project=project) for side in heads]
     chunk = chunk or chunk_loop.chunk_for_rows(token_ids.size)
-    return _fold_pair(sides[0], sides[1], policy_head.shape[0], chunk, token_ids, temperature, dtype, also)
+    return _fold_sides(sides, policy_head.shape[0], chunk, token_ids, temperature, dtype, also)
 
 
 @jax.jit
@@ -113,7 +113,7 @@ def _forward(logits: Array, token_ids: Array, half: Array) -> Any:
         return state.single_state(tile(start, width), ids - start, half)
 
     size = logits.shape[-1]
-    policy, moment = chunk_loop.fold_chunks(part, size, chunk_loop.chunk_for_logits(ids.size, size), half)
+    policy, moment, _ = chunk_loop.fold_chunks(part, size, chunk_loop.chunk_for_logits(ids.size, size), half)
     outputs = state.log_prob(policy, half), state.entropy(policy, moment)
     return outputs, (logits, token_ids, half, policy.peak, jnp.log(policy.total), outputs[1])
 
@@ -143,7 +143,7 @@ def locate_shard(columns: int, group: str, like: Array) -> Shard:
 
 def sharded_token_statistics(
     policy: Source,
-    reference: Source,
+    reference: Source | None,
     token_ids: Array,
     temperature: Array | float,
     shard: Shard,
@@ -152,10 +152,10 @@ def sharded_token_statistics(
     also: Sequence[str] = (),
 ) -> tuple[Array, ...]:
     """See `protocol.ShardedBackend`."""
-    dtype = tiles.computing_dtype(*policy.arrays, *reference.arrays)
+    sources = [_stop_gradient(side) for side in (policy, reference) if side is not None]
+    dtype = tiles.computing_dtype(*(array for source in sources for array in source.arrays))
     half = _half_inverse_temperature(temperature, token_ids, dtype)
-    policy, reference = (_stop_gradient(side) for side in (policy, reference))
-    return sharded.token_statistics(policy, reference, token_ids, half, shard, size, chunk, also)
+    return sharded.token_statistics(sources, token_ids, half, shard, size, chunk, also)
 
 
 def sharded_log_probs_and_entropy(
@@ -173,9 +173,8 @@ def _stop_gradient(source: Source) -> Source:
     return source._replace(hidden=hidden, head=head, bias=bias)
 
 
-def _fold_pair(
-    policy: tiles.Tile,
-    reference: tiles.Tile,
+def _fold_sides(
+    sides: Sequence[tiles.Tile],
     size: int,
     chunk: int,
     token_ids: Array,
@@ -185,8 +184,8 @@ def _fold_pair(
 ) -> tuple[Array, ...]:
     ids, half = token_ids[..., None], _half_inverse_temperature(temperature, token_ids, dtype)[..., None]
 
-    def part(start: Any, width: int) -> state.Pair:
-        return state.pair_state(policy(start, width), reference(start, width), ids - start, half, also)
+    def part(start: Any, width: int) -> state.State:
+        return state.sum_states([side(start, width) for side in sides], ids - start, half, also)
 
     final = chunk_loop.fold_chunks(part, size, chunk, half)
     return array_api.read_statistics(final, half, also)

@@ -45,7 +45,7 @@ def _forward(
     def part(start: Any, width: int) -> state.Single:
         return state.single_state(tile(start, width), rows - start, halves)
 
-    policy, _ = chunk_loop.fold_chunks(part, head.shape[0], chunk, halves)
+    policy, *_ = chunk_loop.fold_chunks(part, head.shape[0], chunk, halves)
     residuals = hidden, head, bias, ids, half, policy.peak, jnp.log(policy.total)
     return state.log_prob(policy, halves), residuals
 

@@ -28,8 +28,7 @@ def locate_shard(columns: int, axis: str) -> Shard:
 
 
 def token_statistics(
-    policy: Source,
-    reference: Source,
+    sources: Sequence[Source],
     token_ids: Array,
     half: Array,
     shard: Shard,
@@ -38,14 +37,14 @@ def token_statistics(
     also: Sequence[str],
 ) -> tuple[Array, ...]:
     """log p, log q, H, d and those of `also` [...], the same on every device; half is 1 / 2T [...]."""
-    sides = [tiles.from_source(side, half.dtype, slice_entries, project) for side in (policy, reference)]
-    x, y = (_mask_padding(side, shard.start, _padded_from(shard, size)) for side in sides)
+    given = (tiles.from_source(source, half.dtype, slice_entries, project) for source in sources)
+    sides = [_mask_padding(side, shard.start, _padded_from(shard, size)) for side in given]
     ids, half = token_ids[..., None] - shard.start, half[..., None]
 
-    def part(start: Any, width: int) -> state.Pair:
-        return state.pair_state(x(start, width), y(start, width), ids - start, half, also)
+    def part(start: Any, width: int) -> state.State:
+        return state.sum_states([side(start, width) for side in sides], ids - start, half, also)
 
-    if chunk is None and isinstance(policy, Logits):
+    if chunk is None and isinstance(sources[0], Logits):
         chunk = chunk_loop.chunk_for_logits(ids.size, shard.columns)
     local = chunk_loop.fold_chunks(part, shard.columns, chunk or chunk_loop.chunk_for_rows(ids.size), half)
     every = lax.all_gather(jnp.stack(state.pack(local)), shard.group)
@@ -104,7 +103,7 @@ def _forward(padded_from: int | None, axis: str, logits: Array, ids: Array, half
         return state.single_state(tile(start, width), local - start, halves)
 
     chunk = chunk_loop.chunk_for_logits(ids.size, size)
-    policy, moment = chunk_loop.fold_chunks(part, size, chunk, halves)
+    policy, moment, _ = chunk_loop.fold_chunks(part, size, chunk, halves)
     peak, log_total = policy.peak, jnp.log(policy.total)
     top = lax.pmax(peak, axis)
     here = (local >= 0) & (local < size)

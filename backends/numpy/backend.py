@@ -56,17 +56,16 @@ class Block(NamedTuple):
 
 def token_statistics(
     policy_logits: Array,
-    reference_logits: Array,
+    reference_logits: Array | None,
     token_ids: Array,
     temperature: Array | float,
     also: Sequence[str] = (),
 ) -> tuple[Array, ...]:
     """See `protocol.Backend`."""
-    half = tiles.half_inverse_temperature(
-        temperature, token_ids, tiles.computing_dtype(policy_logits, reference_logits)
-    )
+    logits = tuple(side for side in (policy_logits, reference_logits) if side is not None)
+    half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(*logits))
     with np.errstate(all="ignore"):
-        whole = pair_state(policy_logits, reference_logits, token_ids[..., None], half[..., None], also)
+        whole = sum_states(logits, token_ids[..., None], half[..., None], also)
         return array_api.read_statistics(whole, half[..., None], also)
 
 
@@ -74,24 +73,16 @@ def log_probs_and_entropy(logits: Array, token_ids: Array, temperature: Array | 
     """See `protocol.Backend`; numpy has no gradients."""
     half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(logits))[..., None]
     with np.errstate(all="ignore"):
-        whole = single_state(logits, token_ids[..., None], half)
+        whole = sum_states((logits,), token_ids[..., None], half)
         return state.log_prob(whole.policy, half), state.entropy(whole.policy, whole.moment)
 
 
-def pair_state(x: Array, y: Array, token_ids: Array, half: Array, also: Sequence[str] = ()) -> state.Pair:
-    """As `state.pair_state`; the logits of ids UNREAD are not read."""
-    selected = [state.select_logits(side, token_ids).astype(half.dtype) for side in (x, y)]
-    if compiled.takes(x.dtype, y.dtype, also=also):
-        return compiled.fold((x, y), selected, token_ids, half, count_threads())
-    return fold_blocks((x, y), read_block, selected, token_ids, half, count_threads(), also)
-
-
-def single_state(x: Array, token_ids: Array, half: Array) -> state.Single:
-    """As `state.single_state`; the logits of ids UNREAD are not read."""
-    selected = [state.select_logits(x, token_ids).astype(half.dtype)]
-    if compiled.takes(x.dtype):
-        return compiled.fold((x,), selected, token_ids, half, count_threads())
-    return fold_blocks((x,), read_block, selected, token_ids, half, count_threads())
+def sum_states(logits: Sequence[Array], token_ids: Array, half: Array, also: Sequence[str] = ()) -> Any:
+    """As `state.sum_states`; the logits of ids UNREAD are not read."""
+    selected = [state.select_logits(side, token_ids).astype(half.dtype) for side in logits]
+    if compiled.takes(*(side.dtype for side in logits), also=also):
+        return compiled.fold(tuple(logits), selected, token_ids, half, count_threads())
+    return fold_blocks(tuple(logits), read_block, selected, token_ids, half, count_threads(), also)
 
 
 def describe_path(logits: Array, also: Sequence[str] = ()) -> str:
@@ -99,8 +90,8 @@ def describe_path(logits: Array, also: Sequence[str] = ()) -> str:
     return compiled.PATH if compiled.takes(logits.dtype, also=also) else "numpy blocks"
 
 
-token_statistics_from_hidden = partial(array_api.token_statistics_from_hidden, pair=pair_state)
-selected_log_probs_from_hidden = partial(array_api.selected_log_probs_from_hidden, single=single_state)
+token_statistics_from_hidden = partial(array_api.token_statistics_from_hidden, sum_states=sum_states)
+selected_log_probs_from_hidden = partial(array_api.selected_log_probs_from_hidden, sum_states=sum_states)
 
 
 def read_block(logits: Array, place: tuple[Any, ...], out: Array) -> Array:

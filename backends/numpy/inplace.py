@@ -60,7 +60,7 @@ def sum_block(
     peak, total = _sum_exponentials(logits[0], scale, t, u, exponential)
     moment = _sum_moment(logits[0], peak, scale, t, u, columns) / factor
     if len(logits) == 1:
-        return peak, total, moment
+        return peak, total, moment, *_sum_further(also, logits, (peak,), (total,), half, (u, w))
     reference_peak, reference_total = _sum_exponentials(logits[1], scale, w, w, exponential)
     w *= np.sqrt(_safe_ratio(total, reference_total))  # exactly 1 for equal inputs
     np.subtract(u, w, out=t)
@@ -73,12 +73,12 @@ def sum_block(
 def _sum_further(
     also: Sequence[str],
     logits: tuple[Array, ...],
-    peaks: tuple[Array, Array],
-    totals: tuple[Array, Array],
+    peaks: Sequence[Array],
+    totals: Sequence[Array],
     half: Array,
     buffers: tuple[Array, ...],
 ) -> Iterator[Array]:
-    """As `vocab.by_name.sum_part` from u and sqrt(A / B) w, which are lost."""
+    """As `vocab.by_name.sum_part` from u and sqrt(A / B) w, which are lost; of one model from u alone."""
     names = by_name.stored(also)
     if names:
         p, q, *others = buffers

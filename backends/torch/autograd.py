@@ -45,7 +45,7 @@ class _LogProbsAndEntropy(torch.autograd.Function):
         def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
             ids, half = ids[..., None], half[..., None]
             chunk = limits.REFERENCE_CHUNK_ENTRIES
-            policy, moment = array_api.fold_single(x, half.dtype, chunk, ids, half)
+            policy, moment, _ = array_api.fold_single(x, half.dtype, chunk, ids, half)
             log_prob, entropy = state.log_prob(policy, half), state.entropy(policy, moment)
             return log_prob, entropy, policy.peak[..., 0], policy.total.log()[..., 0]
 

@@ -8,7 +8,7 @@ import torch
 from credit.backends import array_api, limits
 from credit.backends.numpy import compiled
 from credit.backends.protocol import Shard
-from credit.backends.torch import autograd, cpu, linear_head, paths
+from credit.backends.torch import autograd, cpu, head_tiles, linear_head, paths
 from credit.backends.vocab import by_name, state, tiles
 from credit.backends.vocab.sources import LinearHead, Source
 
@@ -17,32 +17,31 @@ Tensor = torch.Tensor
 
 def token_statistics(
     policy_logits: Tensor,
-    reference_logits: Tensor,
+    reference_logits: Tensor | None,
     token_ids: Tensor,
     temperature: Tensor | float,
     also: Sequence[str] = (),
 ) -> tuple[Tensor, ...]:
     """See `protocol.Backend`."""
-    logits = policy_logits, reference_logits
+    logits = [side for side in (policy_logits, reference_logits) if side is not None]
     with torch.no_grad():
         if paths.uses_kernels(*logits):
             half = tiles.half_inverse_temperature(temperature, token_ids, torch.float32)
             names = " ".join(by_name.stored(also))
-            return by_name.complete(
-                also, paths.import_ops().token_statistics(*logits, token_ids, half, names)
-            )
+            return by_name.complete(also, paths.import_ops().token_statistics(logits, token_ids, half, names))
         if paths.is_on_cpu(*logits, token_ids):
             half = tiles.half_inverse_temperature(temperature, token_ids, tiles.computing_dtype(*logits))
-            return tuple(cpu.token_statistics(*logits, token_ids, half, " ".join(also)))
+            return tuple(cpu.token_statistics(logits, token_ids, half, " ".join(also)))
         tile = paths.tile_entries(policy_logits, limits.REFERENCE_TILE_ENTRIES)
-        return array_api.token_statistics(*logits, token_ids, temperature, also, tile=tile)
+        arrays = policy_logits, reference_logits, token_ids, temperature
+        return array_api.token_statistics(*arrays, also, tile=tile)
 
 
 def token_statistics_from_hidden(
     policy_hidden: Tensor,
     policy_head: Tensor,
-    reference_hidden: Tensor,
-    reference_head: Tensor,
+    reference_hidden: Tensor | None,
+    reference_head: Tensor | None,
     token_ids: Tensor,
     temperature: Tensor | float,
     also: Sequence[str] = (),
@@ -54,15 +53,18 @@ def token_statistics_from_hidden(
     chunk: int | None,
 ) -> tuple[Tensor, ...]:
     """See `protocol.Backend`; autocast does not reach it."""
-    arrays = policy_hidden, policy_head, reference_hidden, reference_head
+    sources = [LinearHead(policy_hidden, policy_head, policy_bias, scale, soft_cap)]
+    if reference_hidden is not None:
+        sources.append(LinearHead(reference_hidden, reference_head, reference_bias, scale, soft_cap))
     with torch.no_grad(), torch.autocast(policy_hidden.device.type, enabled=False):
-        if paths.uses_kernels(*arrays):
-            policy = LinearHead(policy_hidden, policy_head, policy_bias, scale, soft_cap)
-            reference = LinearHead(reference_hidden, reference_head, reference_bias, scale, soft_cap)
+        if paths.uses_kernels(*(array for source in sources for array in source.arrays)):
             half = tiles.half_inverse_temperature(temperature, token_ids, torch.float32)
-            return linear_head.token_statistics(policy, reference, token_ids, half, chunk, also)
+            return head_tiles.token_statistics(sources, token_ids, half, chunk, also)
         return array_api.token_statistics_from_hidden(
-            *arrays,
+            policy_hidden,
+            policy_head,
+            reference_hidden,
+            reference_head,
             token_ids,
             temperature,
             also,
@@ -72,8 +74,8 @@ def token_statistics_from_hidden(
             soft_cap=soft_cap,
             chunk=chunk,
             tile=paths.tile_entries(policy_hidden, limits.REFERENCE_HEAD_TILE_ENTRIES),
-            project=linear_head.project,
-            pair=cpu.pair_state if paths.is_on_cpu(policy_hidden) else state.pair_state,
+            make_tiles=head_tiles.make_tiles,
+            sum_states=cpu.sum_states if paths.is_on_cpu(policy_hidden) else state.sum_states,
         )
 
 
@@ -135,7 +137,7 @@ def locate_shard(columns: int, group: Any, like: Tensor) -> Shard:
 
 def sharded_token_statistics(
     policy: Source,
-    reference: Source,
+    reference: Source | None,
     token_ids: Tensor,
     temperature: Tensor | float,
     shard: Shard,

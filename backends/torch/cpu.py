@@ -20,19 +20,14 @@ from credit.backends.vocab import by_name, state
 Tensor = torch.Tensor
 
 
-def pair_state(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: Sequence[str] = ()) -> state.Pair:
-    """As `state.pair_state`."""
-    return state.unpack(pack_states([x, y], ids, half, " ".join(also)).unbind(), also)
-
-
-def single_state(x: Tensor, ids: Tensor, half: Tensor) -> state.Single:
-    """As `state.single_state`."""
-    return state.unpack(pack_states([x], ids, half).unbind())
+def sum_states(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: Sequence[str] = ()) -> Any:
+    """As `state.sum_states`."""
+    return state.unpack(pack_states(logits, ids, half, " ".join(also)).unbind(), also)
 
 
 @torch.library.custom_op("credit::cpu_pack_states", mutates_args=(), device_types="cpu")
 def pack_states(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
-    """The packed state [4, ..., 1] of one model's logits [..., V], or [8 or more, ..., 1] of two.
+    """The packed state [4 or 5, ..., 1] of one model's logits [..., V], or [8 or more, ..., 1] of two.
 
     ids and half are [..., 1]; `also` has names with spaces between them.
     """
@@ -40,11 +35,14 @@ def pack_states(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str =
 
 
 @torch.library.custom_op("credit::cpu_token_statistics", mutates_args=(), device_types="cpu")
-def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
-    """log p, log q, H, d and those of `also` [4 or more, ...] of x and y [..., V]; half is 1 / 2T [...]."""
+def token_statistics(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    """log p, log q, H, d and those of `also` [4 or more, ...] of the logits [..., V] of one model or two.
+
+    half is 1 / 2T [...]; of one model log q and d are NaN.
+    """
     names = also.split()
     with np.errstate(all="ignore"):
-        whole = _fold((x, y), ids[..., None], half[..., None], names)
+        whole = _fold(tuple(logits), ids[..., None], half[..., None], names)
         return torch.from_numpy(np.stack(array_api.read_statistics(whole, half.numpy()[..., None], names)))
 
 
@@ -53,7 +51,7 @@ def log_probs_and_entropy(x: Tensor, ids: Tensor, half: Tensor) -> Tensor:
     """log p, H, and the residuals peak and ln A [4, ...]."""
     halves = half.numpy()[..., None]
     with np.errstate(all="ignore"):
-        policy, moment = _fold((x,), ids[..., None], half[..., None])
+        policy, moment, _ = _fold((x,), ids[..., None], half[..., None])
         fields = state.log_prob(policy, halves), state.entropy(policy, moment)
         return torch.from_numpy(np.stack([*fields, policy.peak[..., 0], np.log(policy.total)[..., 0]]))
 
@@ -108,7 +106,7 @@ def _(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Te
 
 
 @token_statistics.register_fake
-def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+def _(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
     return half.new_empty((4 + len(also.split()), *ids.shape))
 
 
@@ -132,9 +130,10 @@ def _(
 
 @torch.library.register_vmap("credit::cpu_token_statistics")
 def _(
-    info: Any, axes: Any, x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = ""
+    info: Any, axes: Any, logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = ""
 ) -> tuple[Tensor, int]:
-    return token_statistics(*move_batch_axes(info, axes[:4], (x, y, ids, half)), also), 1
+    sides = move_batch_axes(info, axes[0], logits)
+    return token_statistics(sides, *move_batch_axes(info, axes[1:3], (ids, half)), also), 1
 
 
 def _fold(logits: tuple[Tensor, ...], ids: Tensor, half: Tensor, also: Sequence[str] = ()) -> Any:

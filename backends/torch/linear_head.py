@@ -1,52 +1,16 @@
-"""From hidden states on torch: tiles of logits by the vendor's matmul, folded by the kernels on a GPU."""
+"""log p of a linear head on torch with its gradient, tile by tile and no further than is needed."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from credit.backends import array_api, limits
-from credit.backends.torch import cpu, paths
+from credit.backends.torch import cpu, head_tiles, paths
 from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
-from credit.backends.vocab import by_name, loop, state, tiles
+from credit.backends.vocab import loop, state
 from credit.backends.vocab.sources import LinearHead
 
 Tensor = torch.Tensor
-
-
-def project(hidden: Tensor, head: Tensor, dtype: torch.dtype) -> Tensor:
-    """hidden [..., D] times head [W, D] in `dtype`; tensor cores take 16-bit inputs and sum in float32."""
-    if not _uses_tensor_cores(hidden, head):
-        return tiles.project(hidden, head, dtype)
-    flat = torch.mm(hidden.reshape(-1, hidden.shape[-1]), head.t(), out_dtype=dtype)
-    return flat.reshape(*hidden.shape[:-1], head.shape[0])
-
-
-def token_statistics(
-    policy: LinearHead,
-    reference: LinearHead,
-    token_ids: Tensor,
-    half: Tensor,
-    chunk: int | None,
-    also: Sequence[str],
-) -> tuple[Tensor, ...]:
-    """log p, log q, H, d and those of `also` [...], folded by the kernels; half is 1 / 2T [...]."""
-    ops = paths.import_ops()
-    size, names = policy.columns, " ".join(by_name.stored(also))
-    chunk = min(size, chunk or limits.CUDA_HEAD_CHUNK_ENTRIES)
-
-    def rows(x: Tensor, y: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
-        sides = _tile(policy._replace(hidden=x)), _tile(reference._replace(hidden=y))
-        states = [
-            ops.token_states(*(side(start, width) for side in sides), ids, half, start, 1, names)
-            for start, width in loop.split_vocabulary(size, chunk)
-        ]
-        merged = ops.merge_parts(torch.cat(states, 1), half, True, names)
-        return tuple(merged.reshape(len(merged), *ids.shape))
-
-    arrays = (policy.hidden, reference.hidden, token_ids, half)
-    limit = max(1, limits.CUDA_HEAD_ROWS * limits.CUDA_HEAD_CHUNK_ENTRIES // chunk)
-    return by_name.complete(also, tiles.map_rows(rows, arrays, token_ids.ndim, limit))
 
 
 def selected_log_probs(source: LinearHead, ids: Tensor, half: Tensor, chunk: int | None) -> Tensor:
@@ -77,15 +41,17 @@ class _SelectedLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         source = LinearHead(hidden, head, bias, scale, soft_cap)
         if kernels:
-            return _log_prob_and_residuals(source, ids, half, chunk)
+            states = head_tiles.fold_by_kernels([source], ids, half, chunk)
+            log_prob, _, peak, log_total = paths.import_ops().merge_parts(states, half, False)
+            return log_prob.clone(), peak.clone(), log_total.clone()
         return array_api.log_prob_and_residuals_from_hidden(
             source,
             ids,
             half,
             chunk=chunk,
             tile=chunk * limits.CUDA_HEAD_ROWS,
-            project=project,
-            single=cpu.single_state if paths.is_on_cpu(hidden) else state.single_state,
+            make_tiles=head_tiles.make_tiles,
+            sum_states=cpu.sum_states if paths.is_on_cpu(hidden) else state.sum_states,
         )
 
     @staticmethod
@@ -98,7 +64,8 @@ class _SelectedLogProbs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         arrays = *ctx.saved_tensors, grad_output
-        return *apply_function(_GradSelectedLogProbs, *arrays, *ctx.settings), *[None] * 6
+        needed = tuple(ctx.needs_input_grad[:3])  # a frozen head, as of LoRA, needs none
+        return *apply_function(_GradSelectedLogProbs, *arrays, *ctx.settings, needed), *[None] * 6
 
 
 class _GradSelectedLogProbs(torch.autograd.Function):
@@ -118,27 +85,21 @@ class _GradSelectedLogProbs(torch.autograd.Function):
         soft_cap: float | None,
         chunk: int,
         kernels: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        grad_hidden = torch.zeros(hidden.shape, dtype=half.dtype, device=hidden.device)
-        grad_head, grad_bias = torch.empty_like(head), None if bias is None else torch.empty_like(bias)
+        needed: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients of hidden, head and bias that are needed; a tile is made once for all of them."""
+        grads = _Gradients(
+            torch.zeros(hidden.shape, dtype=half.dtype, device=hidden.device) if needed[0] else None,
+            torch.empty_like(head) if needed[1] else None,
+            torch.empty_like(bias) if bias is not None and needed[2] else None,
+        )
+        per_row = torch.stack((peak, log_total, torch.zeros_like(peak))), grad_output
+        source = LinearHead(hidden, head, bias, scale, soft_cap)
         for start, width in loop.split_vocabulary(head.shape[0], chunk):
             part = slice(start, start + width)
-            weight, offset = head[part], None if bias is None else bias[part]
-            grad_weight = torch.zeros(weight.shape, dtype=half.dtype, device=head.device)
-            grad_offset = half.new_zeros(width)
-            for block in range(0, hidden.shape[0], limits.CUDA_HEAD_ROWS):
-                rows = slice(block, block + limits.CUDA_HEAD_ROWS)
-                source = LinearHead(hidden[rows], weight, offset, scale, soft_cap)
-                per_token = [t[rows] for t in (ids - start, half, peak, log_total, grad_output)]
-                grad = _grad_projection(source, *per_token, kernels=kernels)
-                grad_offset += grad.sum(0)
-                low = grad.to(head.dtype) if _uses_tensor_cores(hidden, head) else grad
-                grad_hidden[rows] += project(low, weight.t(), half.dtype)
-                grad_weight += project(low.t(), hidden[rows].t(), half.dtype)
-            grad_head[part] = grad_weight
-            if grad_bias is not None:
-                grad_bias[part] = grad_offset
-        return grad_hidden.to(hidden.dtype), grad_head, grad_bias
+            entries = head_tiles.take_entries(source, part, half.dtype)
+            _add_gradients(entries, ids - start, half, per_row, kernels, grads, part)
+        return None if grads.hidden is None else grads.hidden.to(hidden.dtype), grads.head, grads.bias
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
@@ -147,60 +108,74 @@ class _GradSelectedLogProbs(torch.autograd.Function):
     backward = staticmethod(refuse_second_derivative)
 
 
-def _log_prob_and_residuals(
-    source: LinearHead, ids: Tensor, half: Tensor, chunk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """log p, peak and ln A [N], folded by the kernels."""
-    ops = paths.import_ops()
+class _Gradients(NamedTuple):
+    """The gradients of the whole hidden states, head and bias; None where one is not needed."""
 
-    def rows(x: Tensor, ids: Tensor, half: Tensor) -> tuple[Tensor, ...]:
-        tile = _tile(source._replace(hidden=x))
-        states = [
-            ops.token_states(tile(start, width), None, ids, half, start, 1)
-            for start, width in loop.split_vocabulary(source.columns, chunk)
-        ]
-        log_prob, _, peak, log_total = ops.merge_parts(torch.cat(states, 1), half, False)
-        return log_prob.clone(), peak.clone(), log_total.clone()
-
-    return tiles.map_rows(rows, (source.hidden, ids, half), 1, limits.CUDA_HEAD_ROWS)
+    hidden: Tensor | None  # [N, D], a sum over parts of the vocabulary, in the computing dtype
+    head: Tensor | None  # [V, D]
+    bias: Tensor | None  # [V]
 
 
-def _grad_projection(source: LinearHead, ids: Tensor, half: Tensor, *rest: Tensor, kernels: bool) -> Tensor:
-    """The gradient of log p in hidden head^T + bias [rows, W]: back through soft cap and scale."""
-    logits = tiles.from_source(source, half.dtype, project=project)(0, source.columns)
-    grad = _grad_logits(logits, ids, half, *rest, kernels=kernels)
-    if source.soft_cap is not None:
-        grad *= 1.0 - (logits / source.soft_cap) ** 2
-    grad *= source.scale
+def _add_gradients(
+    source: LinearHead,
+    ids: Tensor,
+    half: Tensor,
+    per_row: tuple[Tensor, Tensor],
+    kernels: bool,
+    grads: _Gradients,
+    part: slice,
+) -> None:
+    """Adds what a part of the vocabulary contributes, whose rows of the head and bias the source has.
+
+    The ids count from its first entry; per row there are the residuals [3, N] and the gradient in log p [N].
+    """
+    hidden, weight, *_ = source
+    residuals, grad_output = per_row
+    grad_weight = half.new_zeros(weight.shape if grads.head is not None else 0)
+    grad_offset = half.new_zeros(len(weight) if grads.bias is not None else 0)
+    for block in range(0, hidden.shape[0], limits.CUDA_HEAD_ROWS):
+        rows = slice(block, block + limits.CUDA_HEAD_ROWS)
+        tile = source._replace(hidden=hidden[rows])
+        slope = _grad_product(tile, ids[rows], half[rows], residuals[:, rows], grad_output[rows], kernels)
+        if grads.hidden is not None:
+            grads.hidden[rows] += head_tiles.project(slope, weight.t(), half.dtype)
+        if grads.head is not None:
+            grad_weight += head_tiles.project(slope.t(), hidden[rows].t(), half.dtype)
+        if grads.bias is not None:
+            grad_offset += slope.sum(0, dtype=half.dtype)
+        del slope  # before the next tile is made
+    if grads.head is not None:
+        grads.head[part] = grad_weight
+    if grads.bias is not None:
+        grads.bias[part] = grad_offset
+
+
+def _grad_product(
+    source: LinearHead, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tensor, kernels: bool
+) -> Tensor:
+    """The gradient of log p in hidden head^T + bias [rows, W], in the dtype that is multiplied by next."""
+    hidden, head, bias, scale, soft_cap = source
+    if kernels:
+        none = torch.zeros_like(grad_output)
+        saved, both = torch.stack((none, none, *residuals[:2])), torch.stack((grad_output, none))
+        dtype = head.dtype if head_tiles.uses_tensor_cores(hidden, head) else half.dtype
+        product = head_tiles.project(hidden, head, half.dtype)
+        return paths.import_ops().grad_logits(
+            product, ids, half, saved, both, 0, dtype, bias, scale, soft_cap
+        )
+    logits = head_tiles.make_tiles(source, half.dtype)(0, source.columns)
+    grad = _grad_logits(logits, ids, half, residuals, grad_output * scale)
+    if soft_cap is not None:
+        grad *= logits.div_(soft_cap).square_().neg_().add_(1.0)
     return grad
 
 
-def _grad_logits(
-    x: Tensor,
-    ids: Tensor,
-    half: Tensor,
-    peak: Tensor,
-    log_total: Tensor,
-    grad_output: Tensor,
-    *,
-    kernels: bool,
-) -> Tensor:
-    """The gradient of log p in logits [rows, W], for ids that count from the first column."""
-    if kernels or paths.is_on_cpu(x):
-        none = torch.zeros_like(grad_output)
-        both = torch.stack((grad_output, none))
-        if kernels:
-            residuals = torch.stack((none, none, peak, log_total))
-            return paths.import_ops().grad_logits(x, ids, half, residuals, both, 0, torch.float32)
-        return cpu.grad_logits(x, ids, half, torch.stack((peak, log_total, none)), both)
+def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tensor) -> Tensor:
+    """The gradient of log p in the logits [rows, W], for ids that count from the first column."""
+    if paths.is_on_cpu(x):
+        return cpu.grad_logits(
+            x, ids, half, residuals, torch.stack((grad_output, torch.zeros_like(grad_output)))
+        )
+    peak, log_total, _ = residuals
     per_row = (tensor[:, None] for tensor in (ids, half, peak, log_total, grad_output))
     return state.grad_log_prob(x, *per_row)
-
-
-def _tile(source: LinearHead) -> tiles.Tile:
-    return tiles.from_source(source, torch.float32, project=project)
-
-
-def _uses_tensor_cores(hidden: Tensor, head: Tensor) -> bool:
-    low = hidden.dtype == head.dtype and hidden.dtype in (torch.bfloat16, torch.float16)
-    return low and hidden.is_cuda

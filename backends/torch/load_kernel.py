@@ -6,9 +6,8 @@ import triton.language as tl
 
 from credit.backends.torch.head_kernel import finish_logits
 
-SPREAD = (
-    4  # entries of a lane's tile where columns lie apart, each with an address of its own: more would spill
-)
+# Entries of a lane's tile where columns lie apart, each with an address of its own: more would spill.
+SPREAD = 4
 
 
 @triton.jit

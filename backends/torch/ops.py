@@ -1,6 +1,7 @@
 # mypy: disable-error-code="no-untyped-call, untyped-decorator"
 """The kernels as torch operators, which torch.compile, autocast, vmap, meta tensors and autograd know."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,13 +14,22 @@ Tensor = torch.Tensor
 
 
 @torch.library.custom_op("credit::token_statistics", mutates_args=())
-def token_statistics(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
-    """log p, log q, H, d and those of `also` [4 or more, ...] of x and y [..., V]; half is 1 / 2T [...].
+def token_statistics(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+    """log p, log q, H, d and those of `also` [4 or more, ...] of the logits [..., V] of one model or two.
 
-    `also` has, here and below, names that are fields of a state, with spaces between them.
+    half is 1 / 2T [...]; of one model log q and d are NaN. `also` has, here and below, names that are fields
+    of a state, with spaces between them.
     """
+    x, y = logits[0], logits[1] if len(logits) == 2 else None
     with torch.cuda.device_of(x):  # Triton launches on the current device
-        return kernels.statistics(x, y, ids, half, also=also.split())
+        return order_statistics(kernels.statistics(x, y, ids, half, also=also.split()), len(logits))
+
+
+def order_statistics(found: Tensor, models: int) -> Tensor:
+    """What the kernels give for so many models as log p, log q, H, d, and what is asked for."""
+    if models == 1:  # log p, H, peak and ln A
+        found[2], found[1], found[3] = found[1].clone(), float("nan"), float("nan")
+    return found
 
 
 @torch.library.custom_op("credit::log_probs_and_entropy", mutates_args=())
@@ -93,7 +103,7 @@ def _(
 
 
 @token_statistics.register_fake
-def _(x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = "") -> Tensor:
+def _(logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = "") -> Tensor:
     return half.new_empty((4 + len(also.split()), *ids.shape), dtype=torch.float32)
 
 
@@ -156,9 +166,10 @@ grad_logits.register_autograd(refuse_second_derivative)
 
 @torch.library.register_vmap("credit::token_statistics")
 def _(
-    info: Any, axes: Any, x: Tensor, y: Tensor, ids: Tensor, half: Tensor, also: str = ""
+    info: Any, axes: Any, logits: Sequence[Tensor], ids: Tensor, half: Tensor, also: str = ""
 ) -> tuple[Tensor, int]:
-    return token_statistics(*move_batch_axes(info, axes[:4], (x, y, ids, half)), also), 1
+    sides = move_batch_axes(info, axes[0], logits)
+    return token_statistics(sides, *move_batch_axes(info, axes[1:3], (ids, half)), also), 1
 
 
 @torch.library.register_vmap("credit::postprocess")

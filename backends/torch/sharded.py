@@ -4,7 +4,7 @@ Each statistic that is asked for beside the four adds at most one number.
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ import torch.distributed as dist
 
 from credit.backends import array_api, limits
 from credit.backends.protocol import Shard
-from credit.backends.torch import autograd, linear_head, paths
+from credit.backends.torch import autograd, head_tiles, paths
 from credit.backends.torch.derivatives import apply_function
 from credit.backends.vocab import by_name, loop, state, tiles
-from credit.backends.vocab.sources import Logits, Source
+from credit.backends.vocab.sources import LinearHead, Logits, Source
 
 Tensor = torch.Tensor
 LN2 = 0.6931471805599453  # turns the kernels' moment, whose exponents are in base 2, into nats
@@ -31,7 +31,7 @@ def locate_shard(columns: int, group: Any, like: Tensor) -> Shard:
 
 def token_statistics(
     policy: Source,
-    reference: Source,
+    reference: Source | None,
     token_ids: Tensor,
     temperature: Tensor | float,
     shard: Shard,
@@ -40,11 +40,12 @@ def token_statistics(
     also: Sequence[str],
 ) -> tuple[Tensor, ...]:
     """log p, log q, H, d and those of `also` [...], the same on every rank."""
-    arrays = *policy.arrays, *reference.arrays
+    sources = [policy] if reference is None else [policy, reference]
+    arrays = [array for source in sources for array in source.arrays]
     with torch.no_grad(), torch.autocast(arrays[0].device.type, enabled=False):
         dtype = tiles.computing_dtype(*arrays)
         half = tiles.half_inverse_temperature(temperature, token_ids, dtype)[..., None]
-        local = _fold_columns([policy, reference], dtype, token_ids[..., None] - shard.start, half,
+        local = _fold_columns(sources, dtype, token_ids[..., None] - shard.start, half,
                               _count_real_columns(shard, size), chunk, also)  # fmt: skip
         return array_api.read_statistics(_merge_ranks(local, half, shard.group, also), half, also)
 
@@ -67,7 +68,7 @@ class _LogProbsAndEntropy(torch.autograd.Function):
     def forward(logits: Tensor, ids: Tensor, half: Tensor, columns: int, group: Any) -> tuple[Tensor, ...]:
         ids, half = ids[..., None], half[..., None]
         local = _fold_columns([Logits(logits)], half.dtype, ids, half, columns, None)
-        policy, moment = _merge_ranks(local, half, group)
+        policy, moment, _ = _merge_ranks(local, half, group)
         log_prob, entropy = state.log_prob(policy, half), state.entropy(policy, moment)
         return log_prob, entropy, policy.peak[..., 0], policy.total.log()[..., 0]
 
@@ -106,37 +107,48 @@ def _fold_columns(
     """The state of this rank's first `columns` columns, of one model or two; ids and half are [..., 1]."""
     if not columns:
         return _empty_state(len(sources), half, also)
-    kernels = paths.uses_kernels(*(source.arrays[0] for source in sources))
-    # The kernels widen logits as they read them, all in one pass.
-    given = all(isinstance(source, Logits) for source in sources)
-    sides = [
-        tiles.from_logits(source.logits, source.logits.dtype if kernels else dtype)
-        if isinstance(source, Logits)
-        else tiles.from_source(source, dtype, project=linear_head.project)
-        for source in sources
-    ]
+    if paths.uses_kernels(*(source.arrays[0] for source in sources)):
+        return _fold_by_kernels(sources, ids, half, columns, chunk, also)
+    sides = [head_tiles.make_tiles(source, dtype) for source in sources]
 
     def part(start: int, width: int) -> Any:
-        logits = [side(start, width) for side in sides]
-        return (_state_by_kernels if kernels else _state_by_library)(logits, ids - start, half, also)
+        return state.sum_states([side(start, width) for side in sides], ids - start, half, also)
 
-    width = columns if kernels and given else min(columns, chunk or limits.REFERENCE_CHUNK_ENTRIES)
-    return loop.fold_chunks(part, columns, width, half)
+    return loop.fold_chunks(part, columns, min(columns, chunk or limits.REFERENCE_CHUNK_ENTRIES), half)
 
 
-def _state_by_library(logits: list[Tensor], ids: Tensor, half: Tensor, also: Sequence[str]) -> state.State:
-    if len(logits) == 1:
-        return state.single_state(logits[0], ids, half)
-    return state.pair_state(logits[0], logits[1], ids, half, also)
+def _fold_by_kernels(
+    sources: Sequence[Source],
+    ids: Tensor,
+    half: Tensor,
+    columns: int,
+    chunk: int | None,
+    also: Sequence[str],
+) -> state.State:
+    names, tokens = by_name.stored(also), (ids[..., 0], half[..., 0])
+    logits = [source.logits[..., :columns] for source in sources if isinstance(source, Logits)]
+    heads = [_take_columns(source, columns) for source in sources if isinstance(source, LinearHead)]
+    if logits:  # the kernels widen them as they read them, all in one pass
+        x, y = (*logits, None)[:2]
+        states = paths.import_ops().token_states(x, y, *tokens, 0, 1, " ".join(names))
+    else:
+        width = min(columns, chunk or limits.CUDA_HEAD_CHUNK_ENTRIES)
+        flat_ids, flat_half = (tensor.reshape(-1) for tensor in tokens)
+        states = head_tiles.fold_by_kernels(heads, flat_ids, flat_half, width, names)
+    parts = [part.reshape(*ids.shape, part.shape[-1]) for part in states.unbind(1)]
+    return reduce(partial(state.merge, half=half), (_read_kernel(part, len(sources), also) for part in parts))
 
 
-def _state_by_kernels(logits: list[Tensor], ids: Tensor, half: Tensor, also: Sequence[str]) -> state.State:
-    x, y = (*logits, None)[:2]
-    names = " ".join(by_name.stored(also))
-    part = paths.import_ops().token_states(x, y, ids[..., 0], half[..., 0], 0, 1, names)
-    fields = list(part.reshape(*ids.shape, part.shape[-1]).unbind(-1))
+def _take_columns(source: LinearHead, columns: int) -> LinearHead:
+    bias = None if source.bias is None else source.bias[:columns]
+    return source._replace(head=source.head[:columns], bias=bias)
+
+
+def _read_kernel(part: Tensor, models: int, also: Sequence[str]) -> state.State:
+    """A state as the kernels store it, [..., 1, fields], of which one model leaves four out."""
+    fields = list(part.unbind(-1))
     fields[3] = fields[3] * LN2
-    return state.unpack(fields[: state.FIELDS] if y is None else fields, also)
+    return state.unpack(fields if models == 2 else fields[:4] + fields[8:], also)
 
 
 def _empty_state(models: int, like: Tensor, also: Sequence[str]) -> state.State:

@@ -31,6 +31,8 @@ from credit.backends.arrays import namespace
 
 Array = Any
 NAMES: Final = ("sum_squares", "kl", "reverse_kl", "entropy")
+DIVERGENCES: Final = ("kl", "reverse_kl")
+"""The names that compare two models."""
 
 SMALL = 0.25
 """|t| below which phi is a series; at it, e^t - 1 - t loses a factor of some 30 to cancellation."""
@@ -63,41 +65,59 @@ def unpack(fields: Sequence[Array], also: Sequence[str]) -> Further:
 
 def sum_part(
     also: Sequence[str],
-    exponents: tuple[Array, Array],
-    roots: tuple[Array, Array],
-    totals: tuple[Array, Array],
+    exponents: Sequence[Array],
+    roots: Sequence[Array],
+    totals: Sequence[Array],
 ) -> Further:
-    """A part's fields from ln u and ln w, from u and sqrt(A / B) w, and from A and B."""
+    """A part's fields from ln u and ln w, from u and sqrt(A / B) w, and from A and B, or the first of each.
+
+    Of one model alone there is only its sum of squares.
+    """
     if not stored(also):
         return Further()
     xp = namespace(roots[0])
-    p, q = (root * root for root in roots)  # times A
+    p, *others = (root * root for root in roots)  # times A
     fields: dict[str, Array] = {}
     if "sum_squares" in also:
         fields["sum_squares"] = xp.sum(p * p, axis=-1, keepdims=True)
     if "kl" in also or "reverse_kl" in also:
+        (q,) = others
         t = 2.0 * (exponents[1] - exponents[0]) + xp.log(totals[0] / totals[1])
         for name, terms in _choose_sides(also, p, q, t).items():
             fields[name] = xp.sum(divergence(*terms), axis=-1, keepdims=True) / totals[0]
     return Further(**fields)
 
 
-def merge(parts: Sequence[Any], shares: tuple[Any, Any], totals: tuple[Array, Array]) -> Further:
-    """The fields of parts together, given their states, both models' rescaled masses, and A and B of all."""
+def merge(parts: Sequence[Any], shares: Sequence[Any], totals: Sequence[Array]) -> Further:
+    """The fields of parts together, given their states, each model's rescaled masses, and A and B of all."""
     also = [name for name, field in parts[0].further._asdict().items() if field is not None]
-    xp = namespace(totals[0])
-    result = dict.fromkeys(also, 0.0)
-    for part, policy, reference in zip(parts if also else (), *shares, strict=False):
-        a, b, fields = part.policy.total, part.reference.total, part.further
-        p, q = policy.total / totals[0], reference.total / totals[1]
-        t = 2.0 * (reference.shift - policy.shift) + xp.log((b / a) * (totals[0] / totals[1]))
-        whole = (a > 0.0) & (b > 0.0)  # else the divergence inside the part is none
-        for name, (mass, other, ratio) in _choose_sides(also, p, q, t).items():
-            inside = xp.where(whole & (mass > 0.0), mass * getattr(fields, name), 0.0)
-            result[name] = result[name] + divergence(mass, other, ratio) + inside
-        if "sum_squares" in also:
-            result["sum_squares"] = result["sum_squares"] + policy.scale * policy.scale * fields.sum_squares
+    result: dict[str, Any] = {}
+    if "sum_squares" in also:
+        fields = (part.further.sum_squares for part in parts)
+        result["sum_squares"] = sum(
+            share.scale * share.scale * f for share, f in zip(shares[0], fields, strict=True)
+        )
+    if "kl" in also or "reverse_kl" in also:
+        for part, policy, reference in zip(parts, *shares, strict=True):
+            for name, share in _share_of_divergences(also, part, policy, reference, totals).items():
+                result[name] = result.get(name, 0.0) + share
     return Further(**result)
+
+
+def _share_of_divergences(
+    also: Sequence[str], part: Any, policy: Any, reference: Any, totals: Sequence[Array]
+) -> dict[str, Array]:
+    """What a part, given its state and rescaled masses, adds to the divergences of the whole."""
+    xp = namespace(totals[0])
+    a, b = part.policy.total, part.reference.total
+    p, q = policy.total / totals[0], reference.total / totals[1]
+    t = 2.0 * (reference.shift - policy.shift) + xp.log((b / a) * (totals[0] / totals[1]))
+    whole = (a > 0.0) & (b > 0.0)  # else the divergence inside the part is none
+    return {
+        name: divergence(mass, other, ratio)
+        + xp.where(whole & (mass > 0.0), mass * getattr(part.further, name), 0.0)
+        for name, (mass, other, ratio) in _choose_sides(also, p, q, t).items()
+    }
 
 
 def divergence(p: Array, q: Array, t: Array) -> Array:
@@ -109,9 +129,9 @@ def divergence(p: Array, q: Array, t: Array) -> Array:
     return xp.where(p > 0.0, value, q)  # 0 ln 0 is 0
 
 
-def read(further: Further, totals: tuple[Array, Array]) -> list[Array]:
+def read(further: Further, totals: Sequence[Array]) -> list[Array]:
     """The fields that are there as statistics [...]; NaN where a model that they need is bad."""
-    a, b = totals
+    a = totals[0]
     xp = namespace(a)
     results: list[Array] = []
     if further.sum_squares is not None:
@@ -122,7 +142,7 @@ def read(further: Further, totals: tuple[Array, Array]) -> list[Array]:
     for field in (further.kl, further.reverse_kl):
         if field is not None:
             value = xp.where(field < rounding, 0.0, field)
-            results.append(xp.where((a > 0.0) & (b > 0.0), value, float("nan"))[..., 0])
+            results.append(xp.where((a > 0.0) & (totals[1] > 0.0), value, float("nan"))[..., 0])
     return results
 
 

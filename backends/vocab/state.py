@@ -42,6 +42,7 @@ class Single(NamedTuple):
 
     policy: Mass
     moment: Array  # E
+    further: by_name.Further = by_name.Further()
 
 
 class Pair(NamedTuple):
@@ -66,10 +67,10 @@ class _Rescaled(NamedTuple):
     total: Array  # scale A
 
 
-def single_state(x: Array, token_ids: Array, half: Array) -> Single:
+def single_state(x: Array, token_ids: Array, half: Array, also: Sequence[str] = ()) -> Single:
     """The state of logits x [..., V']; token_ids [..., 1] count from the part's first entry."""
     mass, exponent, u = _sum_exponentials(x, token_ids, half)
-    return Single(mass, _sum_moment(exponent, u))
+    return Single(mass, _sum_moment(exponent, u), by_name.sum_part(also, (exponent,), (u,), (mass.total,)))
 
 
 def pair_state(x: Array, y: Array, token_ids: Array | None, half: Array, also: Sequence[str] = ()) -> Pair:
@@ -86,10 +87,18 @@ def pair_state(x: Array, y: Array, token_ids: Array | None, half: Array, also: S
     return Pair(policy, _sum_moment(exponent, u), reference, deviation, further)
 
 
+def sum_states(logits: Sequence[Array], token_ids: Array, half: Array, also: Sequence[str] = ()) -> Any:
+    """`single_state` of one model's logits, or `pair_state` of two."""
+    if len(logits) == 1:
+        return single_state(logits[0], token_ids, half, also)
+    return pair_state(logits[0], logits[1], token_ids, half, also)
+
+
 def merge_single(a: Single, b: Single, half: Array) -> Single:
     """The state of two disjoint parts together."""
     policy, shares = _merge_mass(a.policy, b.policy, half)
-    return Single(policy, _merge_moment((a, b), shares))
+    further = by_name.merge((a, b), (shares,), (policy.total,))
+    return Single(policy, _merge_moment((a, b), shares), further)
 
 
 def merge_pair(a: Pair, b: Pair, half: Array) -> Pair:
@@ -115,15 +124,15 @@ def merge(a: Any, b: Any, half: Array) -> Any:
 def pack(state: State) -> tuple[Array, ...]:
     """The state's fields, FIELDS of each model and those of `also`: the order in which states are stored."""
     if isinstance(state, Single):
-        return *state.policy, state.moment
+        return *state.policy, state.moment, *by_name.pack(state.further)
     return *state.policy, state.moment, *state.reference, state.deviation, *by_name.pack(state.further)
 
 
 def unpack(fields: Sequence[Array], also: Sequence[str] = ()) -> Any:
     """The Single or Pair of which these are the packed fields."""
     policy = Mass(*fields[:3])
-    if len(fields) == FIELDS:
-        return Single(policy, fields[3])
+    if len(fields) < 2 * FIELDS:
+        return Single(policy, fields[3], by_name.unpack(fields[4:], also))
     return Pair(policy, fields[3], Mass(*fields[4:7]), fields[7], by_name.unpack(fields[8:], also))
 
 
