@@ -91,23 +91,25 @@ def find_head(model: Any) -> Head:
 
 def compute_statistics(
     names: Sequence[str],
-    hidden: tuple[Tensor, Tensor],
-    heads: tuple[Head, Head],
+    hidden: tuple[Tensor, Tensor | None],
+    heads: tuple[Head, Head | None],
     ids: Tensor,
     temperature: float | Tensor,
 ) -> dict[str, Tensor]:
     """The statistics [M] of those names of the ids [M], from policy's and reference's hidden states [M, D].
 
-    The weights are whole; the reference's scale and soft cap are the policy's.
+    The weights are whole; the reference's scale and soft cap are the policy's. Names that do not compare
+    need no reference.
     """
     policy, reference = heads
+    weight, bias = (None, None) if reference is None else (reference.weight, reference.bias)
     return compute_by_name(
         credit.token_statistics_from_hidden,
         names,
-        *(hidden[0], policy.weight, hidden[1], reference.weight, ids),
+        *(hidden[0], policy.weight, hidden[1], weight, ids),
         temperature=temperature,
         policy_bias=policy.bias,
-        reference_bias=reference.bias,
+        reference_bias=bias,
         scale=policy.scale,
         soft_cap=policy.soft_cap,
         chunk=CHUNK,
@@ -116,8 +118,8 @@ def compute_statistics(
 
 def compute_in_slices(
     names: Sequence[str],
-    hidden: tuple[Tensor, Tensor],
-    heads: tuple[Head, Head],
+    hidden: tuple[Tensor, Tensor | None],
+    heads: tuple[Head, Head | None],
     ids: Tensor,
     temperature: float | Tensor,
     memory_mb: float | None,
@@ -132,7 +134,7 @@ def compute_in_slices(
     found = [
         compute_statistics(
             names,
-            (ours[part], theirs[part]),
+            (ours[part], None if theirs is None else theirs[part]),
             heads,
             ids[part],
             temperature[part] if isinstance(temperature, Tensor) else temperature,

@@ -28,7 +28,7 @@ def score_tokens(
     """The policy's log-probs [B, A], as from OpenRLHF's Actor, and the statistics [B, A] of those names.
 
     Actor divides the logits by the rollout's temperature, so the statistics are those of the
-    distribution that was sampled from. If there is no reference, the policy is compared with itself.
+    distribution that was sampled from. Names that do not compare need no reference.
     With ring attention each rank of the group has the logits of its part of the tokens, and gets the
     statistics of all. `images` is what a vision model takes beside the tokens; both models get it.
     """
@@ -37,7 +37,7 @@ def score_tokens(
     log_probs, output = policy(*batch, **options)
     logits = output["logits"]
     with reference() as model:
-        other = logits if model is None else model(*batch, **options)[1]["logits"]
+        other = None if model is None else model(*batch, **options)[1]["logits"]
     if policy.packing_samples:
         _, _, next_ids, padding, indices = unpad_and_slice_tensor(sequences, attention_mask, ring_attn_group)
         found = compute_by_name(credit.token_statistics, names, logits, other, next_ids)

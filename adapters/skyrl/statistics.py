@@ -99,8 +99,8 @@ def score(
     places = layout.find_places(
         micro_batch["sequences"], micro_batch["attention_mask"], mask.to(ours.device), packed
     )
-    own = theirs = layout.select_hidden(places, ours)
-    head = other = read_head(worker.model.model, ours)
+    own, head = layout.select_hidden(places, ours), read_head(worker.model.model, ours)
+    theirs, other = None, None
     reference, temperature = worker.credit_reference, worker.cfg.algorithm.temperature
     # FSDP may own the memory of a whole head, which it frees when the reference is put away.
     with nullcontext() if reference is None else reference.ready() as model:
@@ -113,7 +113,11 @@ def score(
 
 
 def _compute(
-    request: Request, hidden: tuple[Tensor, Tensor], both: tuple[Head, Head], ids: Tensor, temperature: float
+    request: Request,
+    hidden: tuple[Tensor, Tensor | None],
+    both: tuple[Head, Head | None],
+    ids: Tensor,
+    temperature: float,
 ) -> dict[str, Tensor]:
     """The statistics [M] by name; a micro-batch that SkyRL adds as padding has no tokens."""
     if not len(ids):

@@ -5,7 +5,9 @@ before the head are kept in the host's memory (response tokens x hidden size, di
 sequence parallelism), and the policy's pass computes the statistics of each micro-batch.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import torch
@@ -55,7 +57,7 @@ class Scorer:
     def __init__(self, names: Sequence[str], memory_mb: float | None) -> None:
         self.names, self.memory_mb = tuple(names), memory_mb
         self.compares = bool(set(names) & set(REFERENCE_FIELDS))
-        self.kept, self.scored = list[Kept](), list[Scored]()
+        self.kept, self.scored = deque[Kept](), list[Scored]()
         self._handles, self._call = list[Any](), list[HeadCall]()
         self._reference: Head | None = None
 
@@ -63,7 +65,7 @@ class Scorer:
         """Listens to the pass that slime calls by that prefix; the pass of a teacher is not heard."""
         self._stop()
         if prefix == REFERENCE and self.compares:
-            self.kept, self._reference = [], None
+            self.kept, self._reference = deque(), None
         elif prefix == POLICY:
             self.scored = []
         else:
@@ -95,7 +97,7 @@ class Scorer:
         """The statistics of the batch's micro-batches; nothing of them is kept here."""
         self._stop()
         scored = self.scored
-        self.kept, self.scored, self._reference = [], [], None
+        self.kept, self.scored, self._reference = deque(), [], None
         return scored
 
     def _stop(self) -> None:
@@ -119,7 +121,7 @@ class Scorer:
 
     def _score(self, args: Any, call: HeadCall, predicts: Tensor, ids: Tensor) -> Scored:
         ours = _gather_sequence(call.hidden, predicts)[predicts]
-        theirs, reference = ours, call.head
+        theirs, reference = None, None
         if self.compares:
             kept, reference = self._take_kept(ids)
             placed = torch.zeros_like(call.hidden)
@@ -128,7 +130,8 @@ class Scorer:
         following = ids.roll(-1)[predicts]
         _refuse_other_vocabulary(args, following)
         size = count_within(_find_budget(self.memory_mb, ours), tile_bytes(len(call.head.weight)))
-        parts = zip(ours.split(size), theirs.split(size), following.split(size), strict=True)
+        others = repeat(None) if theirs is None else theirs.split(size)
+        parts = zip(ours.split(size), others, following.split(size), strict=False)
         found = [
             _compute(args, self.names, call.head, reference, *part, vocab_size=args.vocab_size)
             for part in parts
@@ -137,20 +140,21 @@ class Scorer:
         return Scored(
             following,
             {name: torch.cat([each[name] for each in found]) for name in self.names},
-            _compute(args, ("log_probs",), head, head, first, first, following[:CHECKED])["log_probs"],
+            _compute(args, ("log_probs",), head, None, first, None, following[:CHECKED])["log_probs"],
         )
 
     def _take_kept(self, ids: Tensor) -> tuple[Kept, Head]:
-        """What the reference's pass over the same micro-batch has left."""
+        """What the reference's pass over the same micro-batch has left; it is not kept any longer."""
         place = len(self.scored)
-        if self._reference is None or place >= len(self.kept):
+        if self._reference is None or not self.kept:
             raise RuntimeError(
                 f"slime runs the policy over micro-batch {place + 1}, and ran the reference over "
-                f"{len(self.kept)} before it; they cannot be compared"
+                f"{place} before it; they cannot be compared"
             )
-        if not torch.equal(self.kept[place].input_ids, ids.cpu()):
+        kept = self.kept.popleft()
+        if not torch.equal(kept.input_ids, ids.cpu()):
             raise RuntimeError("slime split the batch into other micro-batches for policy than for reference")
-        return self.kept[place], self._reference
+        return kept, self._reference
 
 
 def _find_budget(setting: float | None, hidden: Tensor) -> float:
@@ -168,21 +172,22 @@ def _compute(
     args: Any,
     names: Sequence[str],
     ours: Head,
-    theirs: Head,
+    theirs: Head | None,
     hidden: Tensor,
-    reference: Tensor,
+    reference: Tensor | None,
     ids: Tensor,
     vocab_size: int | None = None,
 ) -> dict[str, Tensor]:
     """The statistics [m] of those names, over the vocabulary without its padding if its size is given."""
     group = parallel_state.get_tensor_model_parallel_group()
+    weight, bias = (None, None) if theirs is None else (theirs.weight, theirs.bias)
     return compute_by_name(
         credit.token_statistics_from_hidden,
         names,
-        *(hidden, ours.weight, reference, theirs.weight, ids),
+        *(hidden, ours.weight, reference, weight, ids),
         temperature=args.rollout_temperature,
         policy_bias=ours.bias,
-        reference_bias=theirs.bias,
+        reference_bias=bias,
         vocab_size=vocab_size,
         process_group=group if group.size() > 1 else None,
         chunk=CHUNK,

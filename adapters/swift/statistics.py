@@ -148,12 +148,12 @@ def _compute(
 ) -> dict[str, Tensor]:
     """The statistics [B, T] by name."""
     own = torch.cat([part.own for part in policy.parts])
-    hidden = _join_hidden(policy), _join_hidden(reference)
+    hidden = _join_hidden(policy), _join_hidden(reference) if scoring.compares else None
     ids = torch.cat(policy.ids).to(own.device)[own]
     ours, theirs = policy.head, reference.head
     temperature = torch.full(ids.shape, trainer.temperature, device=ids.device)
     with heads.gather_zero3(ours.weight, ours.bias, theirs.weight, theirs.bias):
-        whole = heads.gather_shards(ours), heads.gather_shards(theirs)
+        whole = heads.gather_shards(ours), heads.gather_shards(theirs) if scoring.compares else None
         found = heads.compute_in_slices(scoring.names, hidden, whole, ids, temperature, scoring.memory_mb)
     joined = {name: layout.join_ranks(trainer, values, own).to(mask.device) for name, values in found.items()}
     heads.refuse_other_logits(policy.log_probs[mask], joined["log_probs"], WAY_OUT)

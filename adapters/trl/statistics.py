@@ -100,15 +100,17 @@ def _attended_completions(trainer: Any, output: dict[str, Any]) -> Tensor:
 def _score_rows(trainer: Any, part: ScoredRows, mask: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """The statistics [B, T] of the rows, 0 outside the mask."""
     policy_hidden, policy = _find_hidden(trainer, trainer.model, part.inputs, part.policy, mask)
-    reference_hidden, reference = policy_hidden, policy
+    reference_hidden: Tensor | None = None
+    reference: Head | None = None
     if set(names) & set(REFERENCE_FIELDS):
         with _reference_model(trainer) as model:
             reference_hidden, reference = _find_hidden(trainer, model, part.inputs, part.reference, mask)
-    with gather_zero3(policy.weight, policy.bias, reference.weight, reference.bias):
+    weights = [each for head in (policy, reference) if head for each in (head.weight, head.bias)]
+    with gather_zero3(*weights):
         chosen = heads.compute_in_slices(
             names,
             (policy_hidden, reference_hidden),
-            (gather_shards(policy), gather_shards(reference)),
+            (gather_shards(policy), gather_shards(reference) if reference else None),
             part.inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
             trainer.temperature,
             trainer.args.statistics_memory_mb,

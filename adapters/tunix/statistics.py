@@ -106,7 +106,7 @@ def score_rows(
         # The ids are shifted to the logits that predict them, since slicing the logits would copy them.
         next_ids = jnp.pad(completion, ((0, 0), (before, 1)))
         chosen = jnp.pad(mask, ((0, 0), (before, 1)))
-        found = _compare_models(logits[0], logits[-1], next_ids, chosen, temperature, place, names)
+        found = _compute_statistics(logits, next_ids, chosen, temperature, place, names)
         return {name: field[:, before:-1] for name, field in found.items()}
 
     found = lax.map(score, tuple(_distribute_rows(array, place) for array in rows))
@@ -144,26 +144,29 @@ def takes_segments(model: Any) -> bool:
     return any(each.name == "segment_ids" or each.kind is each.VAR_KEYWORD for each in accepted)
 
 
-def _compare_models(
-    x: Array,
-    y: Array,
+def _compute_statistics(
+    sides: list[Array],
     next_ids: Array,
     mask: Array,
     temperature: Array | float,
     place: Layout,
     names: tuple[str, ...],
 ) -> dict[str, Array]:
-    """The statistics; each device reads its own rows and, if the vocabulary divides evenly, columns."""
+    """The statistics of one model's logits [b, L, V] or two.
+
+    Each device reads its own rows and, if the vocabulary divides evenly, columns.
+    """
     devices = place.size(place.vocabulary)
-    axes = place.vocabulary if devices > 1 and x.shape[-1] % devices == 0 else ()
+    axes = place.vocabulary if devices > 1 and sides[0].shape[-1] % devices == 0 else ()
     tokens, logits = PartitionSpec(place.rows), PartitionSpec(place.rows, None, axes)
     sharded: dict[str, Any] = {"process_group": axes} if axes else {}
 
-    def local(x: Array, y: Array, next_ids: Array, mask: Array) -> dict[str, Array]:
+    def local(sides: list[Array], next_ids: Array, mask: Array) -> dict[str, Array]:
+        x, y = sides[0], sides[1] if len(sides) == 2 else None
         options = {"temperature": temperature, "mask": mask, **sharded}
         return compute_by_name(credit.token_statistics, names, x, y, next_ids, **options)
 
     # This holds for one device too, since the compiler does not shard a TPU's kernel.
-    inputs = (logits, logits, tokens, tokens)
+    inputs = (logits, tokens, tokens)
     run = jax.shard_map(local, mesh=place.mesh, in_specs=inputs, out_specs=tokens, check_vma=False)
-    return run(x, y, next_ids, mask)
+    return run(sides, next_ids, mask)

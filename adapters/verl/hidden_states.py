@@ -49,7 +49,7 @@ def _forward_step(scored: Pass, step: Any, micro_batch: Any, loss_function: Any,
     tokens = layout.read_tokens(scored.policy, micro_batch)
     names = tuple(dict.fromkeys((*scored.fields, "log_probs")))
 
-    def score(hidden: Tensor, other: Tensor) -> None:
+    def score(hidden: Tensor, other: Tensor | None) -> None:
         with whole_heads(scored.policy, scored.reference, scored.compares) as heads:
             found.update(layout.compute(names, tokens, (hidden, other), heads, scored.memory_mb))
 
@@ -68,7 +68,7 @@ def _make_receiver(scored: Pass, step: Any, micro_batch: Any, score: Any) -> Cal
     cannot run within itself: without its adapter the policy has run before.
     """
     if not scored.compares:
-        return lambda hidden: score(hidden, hidden)
+        return lambda hidden: score(hidden, None)
     if scored.reference is not None:
         engine = scored.reference
         return lambda hidden: _run(engine, engine.forward_step, micro_batch, partial(score, hidden))

@@ -33,15 +33,18 @@ def read_tokens(engine: Any, micro_batch: Any) -> Tokens:
 def compute(
     names: Sequence[str],
     tokens: Tokens,
-    hidden: tuple[Tensor, Tensor],
-    heads: tuple[Head, Head],
+    hidden: tuple[Tensor, Tensor | None],
+    heads: tuple[Head, Head | None],
     memory_mb: float | None,
 ) -> dict[str, Tensor]:
     """The statistics [M] of policy and reference, from their hidden states [B, L, D]."""
-    rows = (x[0] if tokens.mask is None else x[tokens.mask] for x in hidden)
-    return compute_in_slices(
-        names, (next(rows), next(rows)), heads, tokens.ids, tokens.temperature, memory_mb
-    )
+
+    def select(states: Tensor) -> Tensor:
+        return states[0] if tokens.mask is None else states[tokens.mask]
+
+    ours, theirs = hidden
+    rows = select(ours), None if theirs is None else select(theirs)
+    return compute_in_slices(names, rows, heads, tokens.ids, tokens.temperature, memory_mb)
 
 
 def nest(engine: Any, micro_batch: Any, tokens: Tokens, found: Mapping[str, Tensor]) -> dict[str, Tensor]:

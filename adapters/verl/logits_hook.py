@@ -51,7 +51,7 @@ def _make_scorer(actor: Any, reference: Any, fields: Sequence[str]) -> Callable[
         if student_logits is None:  # the engine calls a second time, for the loss
             return zero_loss(data)
         logits = student_logits[0]
-        other = _reference_logits(actor, reference, data) if compare else logits
+        other = _reference_logits(actor, reference, data) if compare else None
         # The ids of the next tokens, packed as the logits are and on this rank's shard of the sequence.
         next_ids = actor.prepare_model_inputs(data)[1]["input_ids_rmpad_rolled"]
         found = compute_by_name(credit.token_statistics, fields, logits, other, next_ids.to(logits.device))

@@ -55,7 +55,7 @@ def _make_scorer(
     def score(*, data: Any, student_logits: Tensor | None = None, data_format: str = "", **_: Any) -> Any:
         if student_logits is None:  # the engine calls a second time, for the loss
             return zero_loss(data)
-        other = find_reference_logits(data) if find_reference_logits else student_logits
+        other = find_reference_logits(data) if find_reference_logits else None
         next_ids = _lay_out_next_ids(engine, data, data_format)
         arrays = (student_logits, other, next_ids)
         found = compute_by_name(credit.token_statistics, fields, *arrays, **vocabulary)

@@ -16,8 +16,10 @@ def find_model(engine: Any) -> Any:
 
 
 @contextmanager
-def whole_heads(policy: Any, reference: Any, compares: bool) -> Iterator[tuple[Head, Head]]:
+def whole_heads(policy: Any, reference: Any, compares: bool) -> Iterator[tuple[Head, Head | None]]:
     """The heads of two engines within the forwards of both; without a reference the policy's, adapter off.
+
+    The second is None if nothing is compared.
 
     A unit of FSDP's own is whole only while the lm_head runs. Every other parameter of a head is whole
     within its model's forward.
@@ -28,7 +30,7 @@ def whole_heads(policy: Any, reference: Any, compares: bool) -> Iterator[tuple[H
                 unit = find_model(engine).get_output_embeddings()
                 unit.unshard()
                 stack.callback(unit.reshard)
-        ours = theirs = find_plain_head(policy, gathered=True)
+        ours, theirs = find_plain_head(policy, gathered=True), None
         if reference is not None:
             theirs = find_plain_head(reference, gathered=True)
         elif compares:
