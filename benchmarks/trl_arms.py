@@ -27,19 +27,24 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "tiny": Size(64, 64, 64, 1, 4, 8, 8, 4, 1, 1, 4),  # to rehearse
+    "tiny": Size(64, 64, 64, 1, 4, 8, 8, 4, 2, 1, 4),  # to rehearse
     "cpu": Size(4096, 128, 512, 3, 16, 112, 8, 4, 4, 0, 0),
+    "cpu_8m": Size(16_384, 256, 1024, 4, 32, 128, 8, 4, 4, 0, 0),
     "cuda": Size(151_936, 1024, 4864, 24, 128, 1920, 16, 4, 6, 12, 96),
 }
+TWICE = {"num_iterations": 2}  # TRL then runs the policy once more, for log-probs of the policy that sampled
+DGPO = {"advantage_estimator": "dgpo", "advantage_estimator_kwargs": {"effective_fraction": 0.5}}
 ARMS = {
     "GRPO": (GRPOTrainer, GRPOConfig, {}),
     "GRPO with KL": (GRPOTrainer, GRPOConfig, {"beta": 0.04}),
-    "DGPO": (
-        CreditGRPOTrainer,
-        CreditGRPOConfig,
-        {"advantage_estimator": "dgpo", "advantage_estimator_kwargs": {"effective_fraction": 0.5}},
-    ),
+    "DGPO": (CreditGRPOTrainer, CreditGRPOConfig, DGPO),
+    "GRPO with KL, two iterations": (GRPOTrainer, GRPOConfig, {"beta": 0.04, **TWICE}),
+    "DGPO, two iterations": (CreditGRPOTrainer, CreditGRPOConfig, DGPO | TWICE),
 }
+WITH_KL = dict.fromkeys(("GRPO", "GRPO with KL", "DGPO"), "GRPO with KL")
+WITH_KL |= dict.fromkeys(
+    ("GRPO with KL, two iterations", "DGPO, two iterations"), "GRPO with KL, two iterations"
+)
 
 
 def given_completions(size: Size) -> Any:
