@@ -1,6 +1,7 @@
 """The same data on one process, under DDP, ZeRO-2, ZeRO-3 and FSDP 2: the same statistics and the same training."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -55,16 +56,28 @@ def path_of(paths, case):
     return paths["tied and capped" if case.get("like") == "tied and capped" else "plain"]
 
 
-@pytest.fixture(scope="module", params=[pytest.param(tier, marks=MARKS[tier]) for tier in TIERS])
-def sharded(request, paths, tmp_path_factory):
+@pytest.fixture(scope="module")
+def run_tier(paths, tmp_path_factory):
+    """Runs the ranks of a tier, once: pytest makes a fixture anew for each place in a list of its parameters."""
+
+    @cache
+    def run(tier):
+        out = tmp_path_factory.mktemp("ranks")
+        given = {
+            name: {k: v for k, v in CASES[name].items() if k != "like"}
+            | {"model": path_of(paths, CASES[name])}
+            for name in TIERS[tier]
+        }
+        ranks.run(sharded_rank.__file__, RANKS, str(out), json.dumps(given))
+        return [torch.load(out / f"{rank}.pt") for rank in range(RANKS)]
+
+    return run
+
+
+@pytest.fixture(params=[pytest.param(tier, marks=MARKS[tier]) for tier in TIERS])
+def sharded(request, run_tier):
     """What each rank saw in each layout of a tier."""
-    out = tmp_path_factory.mktemp("ranks")
-    given = {
-        name: {k: v for k, v in CASES[name].items() if k != "like"} | {"model": path_of(paths, CASES[name])}
-        for name in TIERS[request.param]
-    }
-    ranks.run(sharded_rank.__file__, RANKS, str(out), json.dumps(given))
-    return [torch.load(out / f"{rank}.pt") for rank in range(RANKS)]
+    return run_tier(request.param)
 
 
 @pytest.fixture(scope="module")
