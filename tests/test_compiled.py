@@ -210,6 +210,15 @@ def test_a_choice_that_there_is_not_is_refused(monkeypatch):
         credit.selected_log_probs(np.zeros((2, 3), np.float32), np.asarray([0, 1]))
 
 
+def test_without_a_place_for_what_is_compiled_the_error_says_how_to_name_one(monkeypatch):
+    """numba finds none where neither the package's folder nor the user's can be written to."""
+    monkeypatch.delitem(sys.modules, "credit.backends.numpy.compiled_kernels", raising=False)
+    monkeypatch.delattr("credit.backends.numpy.compiled_kernels", raising=False)
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    with pytest.raises(RuntimeError, match="CREDIT_CPU=compiled .* set NUMBA_CACHE_DIR to a folder"):
+        compiled.import_kernels()
+
+
 def test_without_numba_the_error_names_the_extra(monkeypatch):
     monkeypatch.delitem(sys.modules, "credit.backends.numpy.compiled_kernels", raising=False)
     monkeypatch.delattr("credit.backends.numpy.compiled_kernels", raising=False)

@@ -123,6 +123,9 @@ def test_several_axes_and_no_tokens(differentiate):
     exact = expected(x, ids, 1.0, 0.5).reshape(2, 3, -1)
     np.testing.assert_allclose(actual, exact, rtol=3e-5, atol=2e-6)
     assert differentiate(*draw("no_tokens"), 1.0, 0.5).shape == (0, logit_cases.SIZE)
+    for kind in ("float32", "bfloat16"):
+        none = np.zeros((3, 0, 7), np.float32), np.zeros((3, 0), np.int64)
+        assert differentiate(*none, 1.0, 0.5, cast=kind).shape == (3, 0, 7)
 
 
 def test_a_single_token(differentiate):

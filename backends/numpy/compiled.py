@@ -1,8 +1,8 @@
 """The compiled path of a CPU, which CREDIT_CPU=compiled chooses: numba's kernels in place of numpy's blocks.
 
-It takes float32 and bfloat16 logits. Other types, and calls that ask for statistics by name, numpy's blocks
-compute as without it, and `describe_path` says so. The kernels are compiled when they are first
-needed, once per machine: numba keeps them on disk.
+It takes float32 logits, and torch's bfloat16. Other types, and calls that ask by name for more than the
+entropy, numpy's blocks compute as without it, and `describe_path` says so. The kernels are compiled when they
+are first needed, once per machine: numba keeps them on disk.
 """
 
 import os
@@ -116,6 +116,11 @@ def import_kernels() -> Any:
         raise ImportError(
             f"{CHOICE}=compiled needs numba, which cannot be imported ({error}): "
             "pip install 'token-credit[compiled]'"
+        ) from error
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"{CHOICE}=compiled keeps what numba compiles on disk, and numba cannot ({error}): set "
+            "NUMBA_CACHE_DIR to a folder that can be written to"
         ) from error
     return compiled_kernels
 

@@ -66,6 +66,8 @@ def grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_ou
 
 def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_output: Tensor) -> Tensor:
     gradient = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if not x.numel():
+        return gradient
     threads = 1 if x.numel() < limits.NUMPY_SINGLE_THREAD_ENTRIES else torch.get_num_threads()
     if is_compiled(x):
         arrays = [tensor.numpy() for tensor in (ids, half, residuals, grad_output)]
