@@ -88,7 +88,7 @@ def keep_forwards(trainer: Any, resamples: bool) -> Iterator[None]:
     generated = find_trainer(type(trainer)) is not None
     if needed_statistics(trainer.credit.estimator) and not (resamples or liger or generated):
         budget = find_budget(trainer.args.statistics_memory_mb, trainer.accelerator.device)
-        trainer.credit.kept = KeptForwards(budget)
+        trainer.credit.kept = KeptForwards(budget / 2)  # the other half is for tiles of logits
     try:
         yield
     finally:

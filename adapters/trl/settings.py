@@ -102,8 +102,9 @@ class CreditGRPOConfig(GRPOConfig):
         default=None,
         metadata={
             "help": "Megabytes (10^6 bytes) that scoring sampled tokens may take beside the models: sets how "
-            "many rows policy and reference are run on at a time, at least one. Not set: a quarter of what "
-            "is free on a GPU, 256 elsewhere."
+            "many rows policy and reference are run on at a time, at least one, where TRL runs neither, and "
+            "how many hidden states of TRL's own forwards stay on the device. Not set: a quarter of what is "
+            "free on a GPU, 256 elsewhere."
         },
     )
 

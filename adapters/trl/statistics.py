@@ -105,6 +105,9 @@ def _score_rows(trainer: Any, part: ScoredRows, mask: Tensor, names: Sequence[st
     if set(names) & set(REFERENCE_FIELDS):
         with _reference_model(trainer) as model:
             reference_hidden, reference = _find_hidden(trainer, model, part.inputs, part.reference, mask)
+    memory_mb = trainer.args.statistics_memory_mb
+    if memory_mb is not None and (part.policy is not None or part.reference is not None):
+        memory_mb /= 2  # the other half is for the hidden states that were kept
     weights = [each for head in (policy, reference) if head for each in (head.weight, head.bias)]
     with gather_zero3(*weights):
         chosen = heads.compute_in_slices(
@@ -113,7 +116,7 @@ def _score_rows(trainer: Any, part: ScoredRows, mask: Tensor, names: Sequence[st
             (gather_shards(policy), gather_shards(reference) if reference else None),
             part.inputs["input_ids"][:, -mask.shape[1] :][mask].to(policy_hidden.device),
             trainer.temperature,
-            trainer.args.statistics_memory_mb,
+            memory_mb,
         )
     return {name: _scatter(field, mask) for name, field in chosen.items()}
 
