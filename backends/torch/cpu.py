@@ -173,16 +173,21 @@ def _choose_exponential(dtype: Any) -> inplace.Exponential:
 def _exp2(exponents: Any, out: Any) -> None:
     """2^exponents of a buffer without gaps, in pieces that torch leaves to the thread that calls it."""
     source, target = (torch.from_numpy(array).reshape(-1) for array in (exponents, out))
-    for piece in zip(*(t.split(limits.TORCH_SERIAL_ENTRIES) for t in (source, target)), strict=True):
+    for piece in zip(*(t.split(_count_serial(source)) for t in (source, target)), strict=True):
         torch.exp2(piece[0], out=piece[1])
 
 
 def _copy(source: Tensor, target: Tensor) -> None:
     """Copies and converts, in pieces as above."""
     columns = target.shape[-1]
-    step = max(1, limits.TORCH_SERIAL_ENTRIES * columns // target.numel())
+    step = max(1, _count_serial(target) * columns // target.numel())
     for start in range(0, columns, step):
         target[..., start : start + step].copy_(source[..., start : start + step])
+
+
+def _count_serial(tensor: Tensor) -> int:
+    """Entries of an operation on the tensor that torch does not share out among threads of its own."""
+    return tensor.numel() if torch.get_num_threads() == 1 else limits.TORCH_SERIAL_ENTRIES
 
 
 def _as_array(tensor: Tensor, dtype: torch.dtype) -> Any:
