@@ -5,17 +5,18 @@ from typing import Any
 from measurements import Report
 
 
-def plot(report: Report, peers: tuple[str, ...]) -> None:
-    """One line per peer, through the shape and type of the first row."""
+def plot(report: Report, peers: tuple[str, ...], name: str | None = None) -> None:
+    """One line per peer, through the shape and type of the first row; of rows of that name, or of all."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    rows = [row for row in report.rows if name is None or row["name"] == name]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4))
     for axis, along, fixed in zip(axes, ("tokens", "vocabulary"), ("vocabulary", "tokens"), strict=True):
         for who in peers:
-            line = points(report.rows, who, along, fixed)
+            line = points(rows, who, along, fixed)
             if line:
                 axis.plot(*zip(*line, strict=True), marker="o", label=who)
         axis.set(xlabel=along, ylabel="ms", xscale="log", yscale="log", title=report.name)

@@ -70,7 +70,7 @@ def run_cpu(tokens: int, size: int, folder: Path) -> None:
     for tokens_, size_ in ((16, size), (64, size), (tokens, size // 16), (tokens, size // 4)):
         scaling(report, Case("", tokens_, size_, torch.float32))
     print("written to", report.write(**facts))
-    plot(report, (*(f"credit, torch{who}" for who in OURS), "torch naive eager"))
+    plot(report, (*(f"credit, torch{who}" for who in OURS), "torch naive eager"), name=case.name)
 
 
 def run_jax(add: Any, arrays: Any, size: int) -> dict[str, Any]:
