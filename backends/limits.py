@@ -17,8 +17,6 @@ TORCH_ACCELERATOR_TILE_ENTRIES = 2**26
 # numpy, and torch on a CPU.
 NUMPY_BLOCK_ENTRIES = 2**18
 """Entries of a block: large beside the cost of a call, and a few of them fit a cache."""
-NUMPY_GRADIENT_BLOCK_ENTRIES = 2**18
-"""Entries of a block of a gradient, for the same reason."""
 NUMPY_SINGLE_THREAD_ENTRIES = 2**20
 """Entries of all logits below which one thread is faster than several."""
 NUMPY_DOT_ENTRIES = 512

@@ -131,9 +131,9 @@ def check_names(also: Sequence[str], *, alone: bool) -> tuple[str, ...]:
     known = not isinstance(also, str) and all(name in NAMES for name in names)
     if not known or len(set(names)) < len(names):
         raise ValueError(f"also is {also!r}; expected a tuple of different names among {', '.join(NAMES)}")
-    compared = [name for name in names if name in DIVERGENCES]
-    if alone and compared:
-        raise ValueError(f"also asks for {compared[0]!r}, which needs a reference, and there is none")
+    for name in names if alone else ():
+        if name in DIVERGENCES:
+            raise ValueError(f"also asks for {name!r}, which needs a reference, and there is none")
     return names
 
 

@@ -13,7 +13,7 @@ from credit.backends.numpy import backend as numpy_backend
 from credit.backends.numpy import inplace
 from credit.backends.numpy.threads import count_threads
 
-BLOCK, NARROW = limits.NUMPY_BLOCK_ENTRIES, limits.NUMPY_GRADIENT_BLOCK_ENTRIES
+BLOCK = limits.NUMPY_BLOCK_ENTRIES
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_one_model_alone(rng, size):
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
-@pytest.mark.parametrize("size", [1, NARROW - 1, 2 * NARROW + 5])
+@pytest.mark.parametrize("size", [1, BLOCK - 1, 2 * BLOCK + 5])
 def test_gradients_around_the_sizes_of_blocks(rng, kind, size):
     torch = pytest.importorskip("torch")
     x = torch.from_numpy(logit_cases.ordinary(rng, rows=6, size=size)[0]).to(getattr(torch, kind))

@@ -7,7 +7,7 @@ import statistics_oracle as oracle
 
 import credit
 from credit.backends.numpy import inplace
-from credit.backends.vocab import state
+from credit.backends.vocab import gradients, state
 
 
 @pytest.fixture(params=["torch", "jax"])
@@ -159,18 +159,18 @@ def test_values_against_float64(library, case):
 
 
 def reference(x, ids, half, grads):
-    """`state.grad_logits` of log p and H by parts of the vocabulary, from the whole's residuals."""
+    """`gradients.grad_logits` of log p and H by parts of the vocabulary, from the whole's residuals."""
     with np.errstate(all="ignore"):
         whole = state.single_state(x, ids[:, None], half)
         entropy = state.entropy(whole.policy, whole.moment)[:, None]
         residuals = whole.policy.peak, np.log(whole.policy.total), entropy
         parts = [slice(start, start + 7_000) for start in range(0, x.shape[-1], 7_000)]
         terms = grads[0], -grads[0], grads[1]
-        gradients = [
-            state.grad_logits(x[:, part], ids[:, None] - part.start, half, residuals, *terms)
+        found = [
+            gradients.grad_logits(x[:, part], ids[:, None] - part.start, half, residuals, *terms)
             for part in parts
         ]
-    return np.concatenate(gradients, -1), residuals
+    return np.concatenate(found, -1), residuals
 
 
 @pytest.mark.parametrize("case", ["ordinary", "masked_policy", "finite_heads", "one_entry", "large"])
@@ -196,5 +196,5 @@ def test_the_gradient_of_log_prob_alone_is_the_same(case):
     half = np.full((len(x), 1), 0.7, np.float32)
     grads = np.stack([np.linspace(-1, 1, len(x), dtype=np.float32)[:, None], np.zeros((len(x), 1), "f4")])
     found, (peak, log_total, _) = reference(x, ids, half, grads)
-    alone = state.grad_log_prob(x, ids[:, None], half, peak, log_total, grads[0])
+    alone = gradients.grad_log_prob(x, ids[:, None], half, peak, log_total, grads[0])
     np.testing.assert_allclose(alone, found, rtol=1e-5, atol=1e-7)

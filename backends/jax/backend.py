@@ -13,7 +13,7 @@ from credit.backends.array_api import postprocess
 from credit.backends.jax import chunk_loop, sharded
 from credit.backends.jax.linear_head import project, selected_log_probs_from_hidden, slice_entries
 from credit.backends.protocol import Shard
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import gradients, state, tiles
 from credit.backends.vocab.sources import Logits, Source
 
 __all__ = [
@@ -60,7 +60,7 @@ def _fold_in_chunks(
     dtype: Any,
     also: Sequence[str],
 ) -> Any:
-    sides = [tiles.from_logits(lax.stop_gradient(side), dtype, slice_entries) for side in logits]
+    sides = [tiles.from_logits(side, dtype, slice_entries) for side in logits]
     size = logits[0].shape[-1]
     chunk = chunk_loop.chunk_for_logits(token_ids.size, size)
     return _fold_sides(sides, size, chunk, token_ids, temperature, dtype, also)
@@ -123,7 +123,7 @@ def _backward(residuals: Any, grad_output: tuple[Array, Array]) -> tuple[Array, 
     grad_log_prob, grad_entropy = (grad[..., None] for grad in grad_output)
     x, saved = logits.astype(half.dtype), (peak, log_total, entropy[..., None])
     grads = grad_log_prob, -grad_log_prob, grad_entropy
-    grad = state.grad_logits(x, token_ids[..., None], half, saved, *grads)
+    grad = gradients.grad_logits(x, token_ids[..., None], half, saved, *grads)
     return grad.astype(logits.dtype), None, None
 
 

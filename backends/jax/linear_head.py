@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from credit.backends.jax import chunk_loop
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import gradients, state, tiles
 
 Array = Any
 Settings = tuple[float, float | None, int]
@@ -60,7 +60,7 @@ def _backward(settings: Settings, residuals: Any, grad_output: Array) -> tuple[A
         """The gradient in hidden head^T + bias [N, width]: back through soft cap and scale."""
         logits = tile(start, width)
         per_row = (ids - start)[:, None], half[:, None], peak, log_total, grad_output[:, None]
-        grad = state.grad_log_prob(logits, *per_row)
+        grad = gradients.grad_log_prob(logits, *per_row)
         return scale * (grad if soft_cap is None else grad * (1.0 - (logits / soft_cap) ** 2))
 
     def add(start: Any, width: int, carry: Any) -> Any:

@@ -16,7 +16,7 @@ from credit.backends import array_api
 from credit.backends.jax import chunk_loop
 from credit.backends.jax.linear_head import project, slice_entries
 from credit.backends.protocol import Shard
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import gradients, state, tiles
 from credit.backends.vocab.sources import Logits, Source
 
 Array = Any
@@ -119,7 +119,7 @@ def _backward(padded_from: int | None, axis: str, saved: Any, grad_output: Any) 
     logits, ids, half, first, residuals = saved
     x = _mask_padding(lambda *_: logits, first, padded_from)(0, logits.shape[-1]).astype(half.dtype)
     grads = (grad[..., None] for grad in grad_output)
-    grad = state.grad_logits(x, ids[..., None], half[..., None], residuals, *grads)
+    grad = gradients.grad_logits(x, ids[..., None], half[..., None], residuals, *grads)
     return grad.astype(logits.dtype), None, None, None
 
 

@@ -1,7 +1,7 @@
 """What a block of logits contributes to the state, computed in place on numpy arrays.
 
-The same sums and gradient as `state.pair_state`, `state.single_state` and `state.grad_logits`, the reference,
-which make an array per operation; tests compare them.
+The same sums and gradient as `state.pair_state`, `state.single_state` and `gradients.grad_logits`, the
+reference, which make an array per operation; tests compare them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +37,7 @@ def padded_width(columns: int) -> int:
 
 def count_buffers(also: Sequence[str]) -> int:
     """How many buffers `sum_block` works in."""
-    return 4 if "kl" in also or "reverse_kl" in also else 3
+    return 4 if by_name.has_divergences(also) else 3
 
 
 def sum_block(
@@ -85,7 +85,7 @@ def _sum_further(
         np.multiply(p, p, out=p)
     if "sum_squares" in names:
         yield _dot_rows(p, p)
-    if "kl" in names or "reverse_kl" in names:
+    if by_name.has_divergences(names):
         np.multiply(q, q, out=q)
         p, q, t, term = (buffer[:, : logits[0].shape[1]] for buffer in (p, q, *others))
         np.subtract(logits[1], peaks[1], out=t)
@@ -110,7 +110,7 @@ def write_grad_logits(
     buffers: Sequence[Array],
     exponential: Exponential,
 ) -> None:
-    """The gradient of log p and H in logits x [R, V'] into `out`: `state.grad_logits` in place.
+    """The gradient of log p and H in logits x [R, V'] into `out`: `gradients.grad_logits` in place.
 
     half is [R, 1], the residuals [3, R, 1] are peak, ln A and H, grad_output [2, R, 1] the gradients in
     log p and H, and `hit` the rows and columns of the ids that lie in this block. The contents of the

@@ -8,7 +8,7 @@ from credit.backends import array_api, limits
 from credit.backends.torch import cpu, paths
 from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
 from credit.backends.torch.tensors import move_batch_axes
-from credit.backends.vocab import loop, state, tiles
+from credit.backends.vocab import gradients, loop, state, tiles
 
 Tensor = torch.Tensor
 
@@ -124,5 +124,5 @@ def _write_grad_logits(gradient: Tensor, logits: Tensor, *per_token: Tensor) -> 
     for start, width in loop.split_vocabulary(logits.shape[-1], limits.REFERENCE_CHUNK_ENTRIES):
         part = slice(start, start + width)
         x = logits[..., part].to(half.dtype)
-        gradient[..., part] = state.grad_logits(x, ids - start, half, residuals, *grad_output)
+        gradient[..., part] = gradients.grad_logits(x, ids - start, half, residuals, *grad_output)
     return ()

@@ -95,7 +95,7 @@ def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_o
             place = gradient[block.place]
             _copy(torch.from_numpy(target).reshape(place.shape), place)
 
-    entries = limits.NUMPY_GRADIENT_BLOCK_ENTRIES
+    entries = limits.NUMPY_BLOCK_ENTRIES
     blocks = list(numpy_backend.split_blocks(tuple(ids.shape), x.shape[-1], entries, threads))
     numpy_backend.map_blocks(work, blocks, threads, (3, entries + limits.NUMPY_DOT_ENTRIES), halves.dtype)
     return gradient

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, import-untyped"
-"""Triton: the gradient of log-probs and entropy; `vocab/state.py` is the reference."""
+"""Triton: the gradient of log-probs and entropy; `vocab/gradients.py` is the reference."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def grad_logits_kernel(
     x_ptr, ids_ptr, half_ptr, residuals_ptr, grad_output_ptr, grad_logits_ptr, rows, inner, start, size,
     x_outer, x_inner, x_column, bias_ptr, scale, soft_cap, BLOCK: tl.constexpr, DENSE: tl.constexpr,
 ):  # fmt: skip
-    """`state.grad_logits` for log p and H; x is not read where the gradients in both are 0."""
+    """`gradients.grad_logits` for log p and H; x is not read where the gradients in both are 0."""
     row = tl.program_id(0).to(tl.int64)
     offsets = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     grad_log_prob, grad_entropy = tl.load(grad_output_ptr + row), tl.load(grad_output_ptr + rows + row)

@@ -23,7 +23,7 @@ from credit.backends.torch.further_kernel import make_flags, store_further
 from credit.backends.torch.head_kernel import give_scale
 from credit.backends.torch.load_kernel import SPREAD, find_lead, finish_tiles, load_tiles, select_logit
 from credit.backends.torch.state_kernel import add_tiles, merge_states, store_state, store_statistics
-from credit.backends.vocab import state, tiles
+from credit.backends.vocab import by_name, state, tiles
 
 Tensor = torch.Tensor
 
@@ -212,7 +212,7 @@ def fold(
     y = x if y is None else y
     shape = (4 + len(also), rows) if done else (rows, parts, FIELDS + len(also))
     out = torch.empty(shape, dtype=torch.float32, device=x.device)
-    divergences = "kl" in also or "reverse_kl" in also
+    divergences = by_name.has_divergences(also)
     registers = limits.TRITON_DIVERGENCE_REGISTERS if divergences else limits.TRITON_REGISTERS
     inner, (x_rows, y_rows) = strides.row_strides(x, y)
     dense = x.stride(-1) == y.stride(-1) == 1

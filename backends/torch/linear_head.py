@@ -7,7 +7,7 @@ import torch
 from credit.backends import array_api, limits
 from credit.backends.torch import cpu, head_tiles, paths
 from credit.backends.torch.derivatives import apply_function, refuse_second_derivative
-from credit.backends.vocab import loop, state
+from credit.backends.vocab import gradients, loop, state
 from credit.backends.vocab.sources import LinearHead
 
 Tensor = torch.Tensor
@@ -178,4 +178,4 @@ def _grad_logits(x: Tensor, ids: Tensor, half: Tensor, residuals: Tensor, grad_o
         )
     peak, log_total, _ = residuals
     per_row = (tensor[:, None] for tensor in (ids, half, peak, log_total, grad_output))
-    return state.grad_log_prob(x, *per_row)
+    return gradients.grad_log_prob(x, *per_row)

@@ -48,6 +48,11 @@ class Further(NamedTuple):
     reverse_kl: Array | None = None
 
 
+def has_divergences(also: Sequence[str]) -> bool:
+    """Whether one of the names compares two models."""
+    return any(name in DIVERGENCES for name in also)
+
+
 def stored(also: Sequence[str]) -> tuple[str, ...]:
     """Those of the names that are fields of a state, in the order in which they are stored."""
     return tuple(name for name in Further._fields if name in also)
@@ -80,7 +85,7 @@ def sum_part(
     fields: dict[str, Array] = {}
     if "sum_squares" in also:
         fields["sum_squares"] = xp.sum(p * p, axis=-1, keepdims=True)
-    if "kl" in also or "reverse_kl" in also:
+    if has_divergences(also):
         (q,) = others
         t = 2.0 * (exponents[1] - exponents[0]) + xp.log(totals[0] / totals[1])
         for name, terms in _choose_sides(also, p, q, t).items():
@@ -97,7 +102,7 @@ def merge(parts: Sequence[Any], shares: Sequence[Any], totals: Sequence[Array]) 
         result["sum_squares"] = sum(
             share.scale * share.scale * f for share, f in zip(shares[0], fields, strict=True)
         )
-    if "kl" in also or "reverse_kl" in also:
+    if has_divergences(also):
         for part, policy, reference in zip(parts, *shares, strict=True):
             for name, share in _share_of_divergences(also, part, policy, reference, totals).items():
                 result[name] = result.get(name, 0.0) + share

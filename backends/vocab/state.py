@@ -11,15 +11,15 @@ Q_k join by its chain rule, in which every term is non-negative and nothing canc
 
     d = sum_k 1/2 (sqrt P_k - sqrt Q_k)^2 + sqrt(P_k Q_k) d_k
 
-The gradients of log p(a), of a part's log-mass and of its entropy in the logits stand below. All formulas of
-the backends are here; `numpy/inplace.py` and `torch/state_kernel.py` repeat them in forms of their own, and
-tests compare. `by_name.py` has those asked for by name. Every field is [..., 1], `half` is 1 / 2T [..., 1].
+`gradients.py` has the gradients in the logits, `by_name.py` the statistics asked for by name. All formulas of
+the backends are in these three; `numpy/inplace.py`, `numpy/compiled_kernels.py` and `torch/state_kernel.py`
+repeat them in forms of their own, and tests compare. Every field is [..., 1], `half` is 1 / 2T [..., 1].
 """
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from credit.backends.arrays import namespace, one_hot
+from credit.backends.arrays import namespace
 from credit.backends.vocab import by_name
 
 Array = Any
@@ -163,43 +163,6 @@ def deviation(state: Pair) -> Array:
     return xp.where((state.policy.total > 0.0) & (state.reference.total > 0.0), value, float("nan"))[..., 0]
 
 
-def grad_log_prob(
-    x: Array, token_ids: Array, half: Array, peak: Array, log_total: Array, grad_output: Array
-) -> Array:
-    """grad_output d log p(a) / dx_v = grad_output (1[v = a] - p_v) / T for a part's logits x [..., V'].
-
-    peak and log_total (ln A) are of the whole vocabulary; ids count from the part's first entry.
-    """
-    xp = namespace(x)
-    p = xp.exp(_log_softmax(x, half, peak, log_total))
-    return grad_output * (2.0 * half) * (one_hot(token_ids, p) - p)
-
-
-def grad_logits(
-    x: Array,
-    token_ids: Array,
-    half: Array,
-    residuals: tuple[Array, Array, Array],
-    grad_selected: Array,
-    grad_log_mass: Array,
-    grad_entropy: Array,
-) -> Array:
-    """(grad_selected 1[v = a] + grad_log_mass p - grad_entropy p (ln p + H)) / T for logits x [..., V'].
-
-    These are the gradients of x_a / T, of ln sum exp(x / T), and of H; log p(a) is the difference of the
-    first two, so its gradient enters them with opposite signs. The residuals are peak, ln A and H; ids count
-    from the part's first entry.
-    """
-    xp = namespace(x)
-    peak, log_total, entropy = residuals
-    log_p = _log_softmax(x, half, peak, log_total)
-    p = xp.exp(log_p)
-    # p ln p is 0 where p is.
-    entropy_term = p * (xp.where(p > 0.0, log_p, 0.0) + entropy)
-    hit = one_hot(token_ids, p)
-    return 2.0 * half * (grad_selected * hit + grad_log_mass * p - grad_entropy * entropy_term)
-
-
 def select_logits(x: Array, token_ids: Array) -> Array:
     """The logits [..., 1] of ids [..., 1] that lie in this part, else 0."""
     xp = namespace(x)
@@ -217,10 +180,6 @@ def _sum_exponentials(x: Array, token_ids: Array | None, half: Array) -> tuple[M
     u = xp.exp(exponent)
     selected = xp.zeros_like(peak) if token_ids is None else select_logits(x, token_ids)
     return Mass(peak, xp.sum(u * u, axis=-1, keepdims=True), selected), exponent, u
-
-
-def _log_softmax(x: Array, half: Array, peak: Array, log_total: Array) -> Array:
-    return 2.0 * half * (x - peak) - log_total
 
 
 def _sum_moment(exponent: Array, u: Array) -> Array:
