@@ -14,6 +14,7 @@ import peers_gpu
 import torch
 import tuning_gpu
 from measurements import Case, Report, attempt
+from records import UNFINISHED
 
 HIDDEN = [Case(f"from hidden, D {width},", 8192, 151_936, torch.bfloat16) for width in (3584, 1024)]
 CASES = [  # those with a figure to reach come first
@@ -69,7 +70,7 @@ def conclude(report: Report, failed: list[str]) -> int:
     failed = [wrong for wrong in failed if wrong not in unmeasured]
     failed += [f"{row['who']}: {row['failed']}" for row in report.failures]
     print(f"{len(report.rows)} rows, {len(failed)} failures", *failed, sep="\n")
-    return 1 if failed else os.EX_TEMPFAIL if unmeasured or not report.is_complete else 0
+    return 1 if failed else UNFINISHED if unmeasured or not report.is_complete else 0
 
 
 def once(function: Callable[[], Any]) -> tuple[list[float], float]:

@@ -1,9 +1,15 @@
 """The high-water mark of memory: this process's on a CPU, the allocator's on a GPU."""
 
-import resource
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None
 
 
 def start(device: str) -> float:
@@ -33,7 +39,12 @@ def reset_peak() -> float:
 
 
 def peak() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024.0 * int(line.split()[1])
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """The current mark; NaN on Windows, which has neither way to ask."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return 1024.0 * int(line.split()[1])
+    if resource is None:
+        return float("nan")
+    unit = 1.0 if sys.platform == "darwin" else 1024.0  # macOS counts bytes, others kilobytes
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

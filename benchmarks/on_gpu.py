@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from records import read_json, write_json
+from records import UNFINISHED, read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds that each part may take; what they leave of the whole is the last one's.
@@ -31,7 +31,6 @@ LIMITS = {"machine": 25.0, "tests": 140.0, "check": 65.0, "table": 190.0, "step"
 SECONDS = 550.0
 ENDING = 25.0  # seconds of its limit for what a part does before it starts the clock, and after its last row
 GRACE = 5.0  # seconds between asking a part to end and ending it
-UNFINISHED = os.EX_TEMPFAIL  # the exit status of a part that ended because its time was over
 
 
 def make_command(name: str, output: Path, study: Path, limit: float, rehearse: bool) -> list[str]:
@@ -118,13 +117,21 @@ def wait(process: subprocess.Popen[str], limit: float) -> int | None:
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGTERM)
+        end(process, "SIGTERM")
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    end(process, "SIGKILL")
     process.wait()
     return None
+
+
+def end(process: subprocess.Popen[str], sign: str) -> None:
+    """Sends the signal to the part and all that it started; on Windows, which has neither, ends the part."""
+    if not hasattr(os, "killpg"):
+        process.kill()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, getattr(signal, sign))
 
 
 def find_limit(name: str, limits: dict[str, float], left: float) -> float:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+UNFINISHED = 75  # the exit status where only the time was over: os.EX_TEMPFAIL, which Windows lacks
+
 
 def write_json(path: Path, value: Any) -> None:
     """Replaces the file at once."""

@@ -13,7 +13,6 @@ The curve has real generation, and a reward that any model can learn: tokens of 
 
 import argparse
 import gc
-import os
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ import numpy as np
 import random_model
 import torch
 from measurements import MB, RESULTS, attempt, cpu_name
-from records import read_json, write_json
+from records import UNFINISHED, read_json, write_json
 from transformers import TrainerCallback
 from trl_arms import ARMS, SIZES, TWICE, WITH_KL, Size, given_completions, trainer_of
 
@@ -172,7 +171,7 @@ def main(label: str, rounds: int, time_limit: float, folder: Path) -> int:
         record.add("generation", "seconds_per_token", partial(generation, size, device, path), deadline)
     failed = list(record.found["failed"].values())
     over = [wrong for wrong in failed if wrong.startswith("OutOfTime")]
-    return 0 if not failed else os.EX_TEMPFAIL if len(over) == len(failed) else 1
+    return 0 if not failed else UNFINISHED if len(over) == len(failed) else 1
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:

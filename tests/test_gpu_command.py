@@ -1,7 +1,6 @@
 """The command for GPUs: limits, what stays of a part that is stopped, and going on; and, slow, its table."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -57,7 +56,7 @@ def test_a_part_that_does_not_end_is_ended_with_its_children_and_keeps_its_rows(
 
 
 def test_what_is_done_is_not_run_again(parts):
-    late = f"raise SystemExit({os.EX_TEMPFAIL})"
+    late = f"raise SystemExit({on_gpu.UNFINISHED})"
     assert parts(tests="pass", check="1 / 0", table=late) == {
         "tests": "done",
         "check": "failed",
@@ -69,7 +68,7 @@ def test_what_is_done_is_not_run_again(parts):
 
 
 def test_the_exit_status_says_whether_something_failed(monkeypatch, tmp_path):
-    for code, status in (("pass", 0), ("1 / 0", 1), (f"raise SystemExit({os.EX_TEMPFAIL})", 0)):
+    for code, status in (("pass", 0), ("1 / 0", 1), (f"raise SystemExit({on_gpu.UNFINISHED})", 0)):
         monkeypatch.setattr(on_gpu, "make_command", lambda *_, code=code: ["-c", code])
         monkeypatch.setattr(
             sys, "argv", ["on_gpu.py", "--only", "table", "--output", str(tmp_path / code[:4])]
@@ -118,7 +117,7 @@ def test_rows_left_out_are_no_failure_but_the_table_is_not_done(tmp_path):
     report = measurements.Report("cpu", "this", tmp_path)
     report.deadline = 0.0
     report.measure(ROW, "one", lambda: None)
-    assert gpu.conclude(report, []) == os.EX_TEMPFAIL
+    assert gpu.conclude(report, []) == on_gpu.UNFINISHED
 
 
 def test_wrong_numbers_fail_their_row():
@@ -148,3 +147,31 @@ def test_the_table_in_the_interpreter(tmp_path):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     rows = json.loads((tmp_path / "token_statistics_rehearsal.json").read_text())["rows"]
     assert all("ms" in row or "not_installed" in row for row in rows)
+
+
+def test_benchmarks_need_nothing_that_other_systems_lack():
+    """As on Windows and, in part, macOS; what is measured without it is NaN, or is not cut short."""
+    code = """if True:
+    import os, pathlib, signal, sys, time
+    import torch
+    for module, name in ((os, "EX_TEMPFAIL"), (os, "killpg"), (os, "sched_getaffinity"), (signal, "SIGALRM")):
+        delattr(module, name)
+    sys.modules["resource"] = None
+    read = pathlib.Path.read_text
+    def read_text(path, *more, **named):
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return read(path, *more, **named)
+    pathlib.Path.read_text = read_text
+    import gpu, measurements, memory, on_gpu
+    assert memory.start("cpu") != memory.highest("cpu")  # NaN
+    assert measurements.cpu_name()
+    assert measurements.attempt(lambda: None, time.monotonic() + 60.0) is None
+    process = on_gpu.subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert on_gpu.wait(process, 0.5) is None
+    assert process.returncode
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=BENCHMARKS
+    )
+    assert done.returncode == 0, done.stderr
