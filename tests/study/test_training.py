@@ -1,7 +1,5 @@
-"""Runs side by side: what they share, what they do not, and what a stop or a failure does to them."""
+"""Runs side by side: what they share, what they do not, and what a failure does to them."""
 
-import json
-from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -105,20 +103,6 @@ def test_a_fixed_horizon_is_the_longest_answer_unless_it_is_set(make_unit):
     assert unset / known == pytest.approx(1000 / tasks.answer_tokens(unit.task, unit.length), rel=1e-3)
 
 
-def test_a_stopped_unit_goes_on_to_the_same_numbers(make_unit, tmp_path):
-    unit = make_unit()
-    over = []
-    work(unit, tmp_path / "whole", "cpu", never, over.append)
-    assert sum(over) == len(unit.runs) * unit.settings.steps
-    over.clear()
-    work(unit, tmp_path / "parts", "cpu", lambda: len(over) == 2, over.append)
-    (tmp_path / "parts" / f"{unit.name}.jsonl").open("a").write('{"a line that was cut')
-    assert not journal.standing(tmp_path / "parts", unit).finished
-    work(unit, tmp_path / "parts", "cpu", never, over.append)
-    assert records(tmp_path / "parts", unit) == records(tmp_path / "whole", unit)
-    assert not list((tmp_path / "parts").glob("*.pt"))
-
-
 def test_a_failing_run_is_recorded_and_leaves_the_others_as_they_are(make_unit, tmp_path):
     healthy = {"grpo": {"name": "grpo"}}
     broken = {"broken": {"name": "failing"}, "nan": {"name": "not_finite"}}
@@ -131,11 +115,3 @@ def test_a_failing_run_is_recorded_and_leaves_the_others_as_they_are(make_unit, 
     last, same = of(records(tmp_path / "alone", alone), "grpo")[-1], of(found, "grpo")[-1]
     assert last["evaluated"] == same["evaluated"] == alone.settings.steps
     assert numbers(last) == pytest.approx(numbers(same), rel=1e-3)
-
-
-def test_other_settings_in_the_same_folder_are_refused(make_unit, tmp_path):
-    unit = make_unit()
-    (tmp_path / f"{unit.name}.jsonl").write_text(json.dumps(unit.description()) + "\n")
-    other = replace(unit, settings=replace(unit.settings, learning_rate=1.0))
-    with pytest.raises(ValueError, match="other settings; give another --output"):
-        work(other, tmp_path, "cpu", never, lambda _: None)

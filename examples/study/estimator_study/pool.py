@@ -19,7 +19,10 @@ _steps: Any = None  # in a worker: the queue that tells the parent of run-steps 
 
 
 def run(units: list[Unit], folder: Path, device: str, workers: int, time_limit: float | None) -> bool:
-    """Works off the units until all are finished, or the limit in seconds is over; whether all are."""
+    """Works off the units until all are finished, or the limit in seconds is over; whether all are.
+
+    Whatever the limit, one unit takes a step, so that repeated calls come to an end.
+    """
     deadline = time.time() + time_limit if time_limit else float("inf")
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers when they load torch
     context = multiprocessing.get_context("spawn")
@@ -27,7 +30,10 @@ def run(units: list[Unit], folder: Path, device: str, workers: int, time_limit: 
     before = [journal.standing(folder, unit) for unit in units]
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue,)) as pool:
         left = [unit for unit, standing in zip(units, before, strict=True) if not standing.finished]
-        futures = [pool.submit(_work, unit, folder, device, deadline) for unit in left]
+        futures = [
+            pool.submit(_work, unit, folder, device, deadline, number == 0)
+            for number, unit in enumerate(left)
+        ]
         try:
             _watch(before, futures, queue)
             after = [future.result() for future in futures]
@@ -77,12 +83,12 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(unit: Unit, folder: Path, device: str, deadline: float) -> Standing:
+def _work(unit: Unit, folder: Path, device: str, deadline: float, is_first: bool) -> Standing:
     from estimator_study.work import work
 
     def stop() -> bool:
         return time.time() > deadline
 
-    if not stop():
+    if is_first or not stop():
         work(unit, folder, device, stop, _steps.put)
     return journal.standing(folder, unit)

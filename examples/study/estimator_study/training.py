@@ -33,6 +33,20 @@ class State:
     def alive(self) -> list[int]:
         return [run for run in range(len(self.unit.runs)) if run not in self.failed]
 
+    @property
+    def done(self) -> bool:
+        return self.step == self.unit.settings.steps or not self.alive
+
+    def pack(self) -> Record:
+        """All of it as a checkpoint holds it, but for the unit."""
+        return {
+            "step": self.step,
+            "failed": self.failed,
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "reference": self.reference,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -49,6 +63,17 @@ def start(unit: Unit, reference: Parameters) -> State:
     parameters = {name: p.repeat_interleave(repeats, dim=0).requires_grad_() for name, p in reference.items()}
     optimizer = torch.optim.AdamW(parameters.values(), lr=unit.settings.learning_rate, weight_decay=0.0)
     return State(unit, parameters, reference, optimizer)
+
+
+def unpack(unit: Unit, whole: Record) -> State:
+    """The runs as they were packed."""
+    state = start(unit, whole["reference"])
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            parameter.copy_(whole["parameters"][name])
+    state.optimizer.load_state_dict(whole["optimizer"])
+    state.step, state.failed = whole["step"], whole["failed"]
+    return state
 
 
 def step(state: State) -> list[Record]:

@@ -1,6 +1,6 @@
 """Supervised steps on right answers until sampling finds one often enough for RL to start from."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,36 +15,61 @@ LOOK_EVERY = 5
 LOOK_AT = 128  # held-out prompts
 
 
-def warm_up(
-    unit: Unit, device: torch.device, stop: Callable[[], bool]
-) -> tuple[Parameters, list[dict[str, float]]] | None:
-    """One model per seed [S, ...], and when each reached which accuracy; None if stopped.
+class WarmUp:
+    """The models of a unit's seeds [S, ...] on their way, and those that are ready, by number of the seed."""
 
-    A seed whose model never reaches the accuracy keeps the last one; the caller sees it by the number.
-    """
-    settings, seeds = unit.settings, unit.seeds
-    fresh = [models.initial(sampling.shape_of(unit), torch.Generator().manual_seed(seed)) for seed in seeds]
-    parameters = {name: p.to(device).requires_grad_() for name, p in models.stack(fresh).items()}
-    optimizer = torch.optim.AdamW(parameters.values(), weight_decay=0.01)
-    ready: dict[int, tuple[Parameters, dict[str, float]]] = {}  # by number of the seed
-    for step in range(settings.warm_up_steps + 1):
-        last = step == settings.warm_up_steps
-        if step % LOOK_EVERY == 0 or last:
-            found = sampling.sample(unit, parameters, LOOK_AT, 1, "warm-up", held_out=True)
+    def __init__(self, unit: Unit, device: torch.device, whole: dict[str, Any] | None = None):
+        """From fresh models, or from what was packed."""
+        shape, seeds = sampling.shape_of(unit), unit.seeds
+        fresh = [models.initial(shape, torch.Generator().manual_seed(seed)) for seed in seeds]
+        parameters = models.stack(fresh) if whole is None else whole["parameters"]
+        self.unit = unit
+        self.parameters = {name: p.to(device).requires_grad_() for name, p in parameters.items()}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), weight_decay=0.01)
+        self.step = 0
+        self.ready: dict[int, tuple[Parameters, dict[str, float]]] = {}
+        if whole is not None:
+            self.optimizer.load_state_dict(whole["optimizer"])
+            self.step, self.ready = whole["step"], whole["ready"]
+
+    @property
+    def done(self) -> bool:
+        return len(self.ready) == len(self.unit.seeds)
+
+    def pack(self) -> dict[str, Any]:
+        """All of it as a checkpoint holds it, but for the unit."""
+        return {
+            "step": self.step,
+            "ready": self.ready,
+            "parameters": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def advance(self) -> None:
+        """Looks whose models are ready, where it is time to, and takes a step for the others.
+
+        A seed whose model never reaches the accuracy keeps the last one; the caller sees it by the number.
+        """
+        settings = self.unit.settings
+        last = self.step == settings.warm_up_steps
+        if self.step % LOOK_EVERY == 0 or last:
+            found = sampling.sample(self.unit, self.parameters, LOOK_AT, 1, "warm-up", held_out=True)
             for m, accuracy in enumerate(found.rewards.mean(1).tolist()):
-                if m not in ready and (accuracy >= settings.warm_up_accuracy or last):
-                    model = {name: p.detach()[m : m + 1].clone() for name, p in parameters.items()}
-                    ready[m] = model, {"step": step, "accuracy": accuracy}
-        if len(ready) == len(seeds):
-            break
-        if stop():
-            return None
-        _loss(unit, parameters, step).backward()
-        optimizer.param_groups[0]["lr"] = settings.warm_up_rate * min(1.0, (step + 1) / RAMP)
-        optimizer.step()
-        optimizer.zero_grad()
-    ordered = [ready[m] for m in range(len(seeds))]
-    return models.stack([model for model, _ in ordered]), [record for _, record in ordered]
+                if m not in self.ready and (accuracy >= settings.warm_up_accuracy or last):
+                    model = {name: p.detach()[m : m + 1].clone() for name, p in self.parameters.items()}
+                    self.ready[m] = model, {"step": self.step, "accuracy": accuracy}
+        if self.done:
+            return
+        _loss(self.unit, self.parameters, self.step).backward()
+        self.optimizer.param_groups[0]["lr"] = settings.warm_up_rate * min(1.0, (self.step + 1) / RAMP)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+
+    def result(self) -> tuple[Parameters, list[dict[str, float]]]:
+        """One model per seed [S, ...], and when each reached which accuracy."""
+        ordered = [self.ready[m] for m in range(len(self.unit.seeds))]
+        return models.stack([model for model, _ in ordered]), [record for _, record in ordered]
 
 
 def _loss(unit: Unit, parameters: Parameters, step: int) -> Tensor:

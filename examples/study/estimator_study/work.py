@@ -4,16 +4,31 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from estimator_study import sampling, training
-from estimator_study.journal import Journal
+from estimator_study.journal import Journal, Unusable
 from estimator_study.plan import Unit
 from estimator_study.training import State
-from estimator_study.warm_up import warm_up
+from estimator_study.warm_up import WarmUp
 
 SAVE_EVERY = 20.0  # seconds
+
+
+class Saver:
+    """Says after each step whether to stop, and saves then and every so many seconds."""
+
+    def __init__(self, journal: Journal, stop: Callable[[], bool]):
+        self.journal, self.stop, self.saved = journal, stop, time.monotonic()
+
+    def is_over(self, pack: Callable[[], dict[str, Any]]) -> bool:
+        over = self.stop()
+        if over or time.monotonic() - self.saved > SAVE_EVERY:
+            self.journal.save(pack())
+            self.saved = time.monotonic()
+        return over
 
 
 def work(
@@ -21,13 +36,16 @@ def work(
 ) -> None:
     """Runs the unit until it ends or `stop()`; `done(n)` is told of every n run-steps that are over.
 
-    A failure outside of a single run fails all runs of the unit, and is recorded.
+    At least one step, of the warm-up or of the runs, is taken and saved. A failure outside of a single run
+    fails all runs of the unit, and is recorded.
     """
     with Journal(folder, unit) as journal:
         if journal.finished:
             return
         try:
-            _work(unit, journal, torch.device(device), stop, done)
+            _work(unit, journal, torch.device(device), Saver(journal, stop), done)
+        except Unusable:
+            raise
         except Exception:
             reason = traceback.format_exc(limit=-3)
             journal.write([_named(unit, {"run": run, "failed": reason}) for run in range(len(unit.runs))])
@@ -35,33 +53,43 @@ def work(
 
 
 def _work(
-    unit: Unit, journal: Journal, device: torch.device, stop: Callable[[], bool], done: Callable[[int], None]
+    unit: Unit, journal: Journal, device: torch.device, saver: Saver, done: Callable[[int], None]
 ) -> None:
-    state = journal.restore(device) or _begin(unit, journal, device, stop)
-    if state is None:
-        return
-    saved = time.monotonic()
-    while state.step < unit.settings.steps and state.alive:
-        if stop() or time.monotonic() - saved > SAVE_EVERY:
-            journal.save(state)
-            saved = time.monotonic()
-            if stop():
-                return
+    whole = journal.restore(device) or {}
+    if "runs" in whole:
+        state = training.unpack(unit, whole["runs"])
+    else:
+        warming = _warm_up(WarmUp(unit, device, whole.get("warm-up")), saver)
+        if warming is None:
+            return
+        state = _begin(unit, journal, warming)
+        if saver.is_over(lambda: {"runs": state.pack()}):
+            return
+    while not state.done:
         known = set(state.failed)
         records = training.step(state)
         records += [{"run": run, "failed": why} for run, why in state.failed.items() if run not in known]
         journal.write([_named(unit, record) for record in records + _evaluation(state)])
         done(len(unit.runs))
+        if saver.is_over(lambda: {"runs": state.pack()}) and not state.done:
+            return
     done((unit.settings.steps - state.step) * len(unit.runs))
     journal.write([{"finished": True}])
     journal.forget()
 
 
-def _begin(unit: Unit, journal: Journal, device: torch.device, stop: Callable[[], bool]) -> State | None:
-    warmed = warm_up(unit, device, stop)
-    if warmed is None:
-        return None
-    reference, warm_ups = warmed
+def _warm_up(warming: WarmUp, saver: Saver) -> WarmUp | None:
+    """The warm-up when it is done; None where it was stopped before."""
+    while not warming.done:
+        warming.advance()
+        if not warming.done and saver.is_over(lambda: {"warm-up": warming.pack()}):
+            return None
+    return warming
+
+
+def _begin(unit: Unit, journal: Journal, warming: WarmUp) -> State:
+    """The runs at their first evaluation, recorded and saved."""
+    reference, warm_ups = warming.result()
     state = training.start(unit, reference)
     for run, (seed, _) in enumerate(unit.runs):
         reached = warm_ups[unit.seeds.index(seed)]
@@ -70,7 +98,7 @@ def _begin(unit: Unit, journal: Journal, device: torch.device, stop: Callable[[]
             state.failed[run] = f"the warm-up found no right answer in {reached['step']} steps"
             journal.write([_named(unit, {"run": run, "failed": state.failed[run]})])
     journal.write([_named(unit, record) for record in _evaluation(state)])
-    journal.save(state)
+    journal.save({"runs": state.pack()})
     return state
 
 
