@@ -9,7 +9,7 @@ from pathlib import Path
 from estimator_study import writing
 from estimator_study.findings import Findings
 from estimator_study.plan import BASELINE
-from estimator_study.runs import MEASURES
+from estimator_study.runs import MEASURES, TESTED
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem;
@@ -28,6 +28,7 @@ def html(findings: Findings, pictures: list[Path], settings: dict) -> str:
     body += [_picture(path) for path in pictures]
     for cell in findings.cells:
         body += [f"<h2>{cell[0].replace('_', ' ')}, length {cell[1]}</h2>", _warm_up(findings, cell)]
+        body.append("<p>P values are corrected for the differences of this table alone.</p>")
         body.append(_table(_of_cell(findings, cell)))
     body += ["<h2>Settings</h2>", f"<pre>{escape(json.dumps(settings, indent=2))}</pre>"]
     head = f'<meta charset="utf-8"><title>Estimators compared</title><style>{STYLE}</style>'
@@ -45,10 +46,10 @@ def _warm_up(findings: Findings, cell: tuple[str, int]) -> str:
 
 def _of_cell(findings: Findings, cell: tuple[str, int]) -> list[list[str]]:
     found = findings.against(BASELINE, cell)
-    rows = [["estimator", *(f"Δ {measure.label}" for measure in MEASURES.values())]]
+    rows = [["estimator", *(f"Δ {MEASURES[key].label}" for key in TESTED)]]
     for name in findings.names:
         if name != BASELINE:
-            rows.append([name, *(writing.shown(key, found[key][name]) for key in MEASURES)])
+            rows.append([name, *(writing.show(key, found[key][name], findings) for key in TESTED)])
     return rows
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from estimator_study.comparing import Interval
+from estimator_study.comparing import Difference
 from estimator_study.plan import BASELINE
-from estimator_study.runs import MEASURES, Run
+from estimator_study.runs import MEASURES, TESTED, Run
 from estimator_study.training import Record
 
 Points = list[tuple[float, float]]
@@ -76,33 +76,39 @@ def _curves(axis: Axes, runs: list[Run], points: Callable[[Run], Points]) -> Non
     axis.grid(alpha=0.25)
 
 
-def differences(found: dict[str, dict[str, Interval | None]]) -> Figure:
-    """For each measure the estimators' paired differences from the baseline; grey where zero is inside."""
+def differences(found: dict[str, dict[str, Difference | None]]) -> Figure:
+    """For each tested measure the paired differences from the baseline; blue is what Holm leaves."""
     columns = 3
-    rows = -(-len(found) // columns)
+    rows = -(-len(TESTED) // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(4.2 * columns, 2.6 * rows), squeeze=False, sharey=True, layout="constrained"
     )
-    for axis in axes.flat[len(found) :]:
+    for axis in axes.flat[len(TESTED) :]:
         axis.set_visible(False)
-    for axis, (name, intervals) in zip(axes.flat, found.items(), strict=False):
-        names = list(intervals)
-        for row, interval in enumerate(intervals.values()):
-            if interval is not None:
-                ends = np.array([interval.mean, interval.low, interval.high])
-                middle, low, high = 100 * np.expm1(ends) if MEASURES[name].by_ratio else ends
-                colour = "#8a8a8a" if interval.verdict == "no difference found" else "#1f6fb4"
-                axis.errorbar(
-                    middle, row, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3
-                )
-        axis.axvline(0.0, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(names)), names)
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.set_title(MEASURES[name].label + (", %" if MEASURES[name].by_ratio else ""), fontsize=10)
-        axis.grid(alpha=0.25, axis="x")
-        axis.locator_params(axis="x", nbins=5)
-    figure.suptitle(f"paired differences from {BASELINE}, with 95 % intervals", fontsize=11)
+    for axis, key in zip(axes.flat, TESTED, strict=False):
+        _differences(axis, key, found[key])
+    figure.suptitle(
+        f"paired differences from {BASELINE}, each with its own 95 % interval; "
+        "blue: p below 0.05 after Holm's correction",
+        fontsize=11,
+    )
     return figure
+
+
+def _differences(axis: Axes, key: str, found: dict[str, Difference | None]) -> None:
+    for row, difference in enumerate(found.values()):
+        if difference is None:
+            continue
+        ends = np.array([difference.mean, difference.low, difference.high])
+        middle, low, high = 100 * np.expm1(ends) if MEASURES[key].by_ratio else ends
+        colour = "#1f6fb4" if difference.verdict in ("higher", "lower") else "#8a8a8a"
+        axis.errorbar(middle, row, xerr=[[middle - low], [high - middle]], fmt="o", color=colour, capsize=3)
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(found)), list(found))
+    axis.set_ylim(len(found) - 0.5, -0.5)
+    axis.set_title(MEASURES[key].label + (", %" if MEASURES[key].by_ratio else ""), fontsize=10)
+    axis.grid(alpha=0.25, axis="x")
+    axis.locator_params(axis="x", nbins=5)
 
 
 def save(figure: Figure, path: Path) -> Path:
