@@ -1,7 +1,9 @@
 """What is compared with what, and how much of it: estimators, settings and the sizes of the study."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import pydantic
 
 import credit
 
@@ -33,26 +35,30 @@ ESTIMATORS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
+Count = Annotated[int, pydantic.Field(gt=0)]
+Positive = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid", strict=True))
 class Settings:
     """Of every run alike: the model, its warm-up, and what a step samples and trains on."""
 
-    steps: int = 80
-    prompts: int = 8  # a step samples `prompts` x `samples` completions, for every estimator
-    samples: int = 8
-    updates: int = 2  # on each batch of completions
-    learning_rate: float = 3e-4
-    largest_gradient: float = 1.0  # longer ones are cut to this norm
-    width: int = 64
-    layers: int = 2
-    warm_up_accuracy: float = 0.2
-    warm_up_steps: int = 2000
-    warm_up_prompts: int = 128
-    warm_up_rate: float = 2e-3
-    evaluate_every: int = 10
-    evaluation_prompts: int = 32
-    final_prompts: int = 256
-    evaluation_samples: int = 8
+    steps: Count = 80
+    prompts: Count = 8  # a step samples `prompts` x `samples` completions, for every estimator
+    samples: Count = 8
+    updates: Count = 2  # on each batch of completions
+    learning_rate: Positive = 3e-4
+    largest_gradient: Positive = 1.0  # longer ones are cut to this norm
+    width: Annotated[int, pydantic.Field(gt=0, multiple_of=4)] = 64  # of four heads
+    layers: Count = 2
+    warm_up_accuracy: Annotated[float, pydantic.Field(ge=0, le=1)] = 0.2
+    warm_up_steps: Annotated[int, pydantic.Field(ge=0)] = 2000
+    warm_up_prompts: Count = 128
+    warm_up_rate: Positive = 2e-3
+    evaluate_every: Count = 10
+    evaluation_prompts: Count = 32
+    final_prompts: Count = 256
+    evaluation_samples: Count = 8
 
 
 @dataclass(frozen=True)

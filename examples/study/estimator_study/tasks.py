@@ -55,9 +55,11 @@ def balanced(word: str) -> bool:
 
 @dataclass(frozen=True)
 class Task:
-    """A family of problems: how they are made, and how many characters an answer may have."""
+    """A family of problems: how and of what lengths they are made, and how long an answer may be."""
 
     make: Callable[[random.Random, int], Problem]
+    shortest: int = 2  # of shorter ones there are too few prompts to hold several out
+    longest: int | None = None
     per_length: int = 1  # characters of an answer, at the most, per unit of length
     many_answers: bool = False
 
@@ -71,10 +73,33 @@ class Task:
 
 TASKS = {
     "running_sums": Task(arithmetic.running_sums),
-    "addition_chain": Task(arithmetic.addition_chain, per_length=4),  # totals below 1,000, and a comma
+    # Totals are below 1,000, and have a comma.
+    "addition_chain": Task(arithmetic.addition_chain, shortest=1, longest=10, per_length=4),
     "sorting": Task(sorting),
-    "brackets": Task(brackets, many_answers=True),
+    "brackets": Task(brackets, shortest=4, many_answers=True),
 }
+
+
+def check(task: str, length: int) -> None:
+    """Refuses what cannot be made.
+
+    Raises:
+        ValueError: the task is unknown, or has no such length.
+    """
+    kind = TASKS.get(task)
+    if kind is None or length < kind.shortest or length > (kind.longest or length):
+        raise ValueError(
+            f"no task {task}:{length}; known, with their lengths: {', '.join(map(_known, TASKS))}"
+        )
+
+
+def _known(task: str) -> str:
+    kind = TASKS[task]
+    return (
+        f"{task}:{kind.shortest} and longer"
+        if kind.longest is None
+        else (f"{task}:{kind.shortest} to {kind.longest}")
+    )
 
 
 def answer_tokens(task: str, length: int) -> int:
