@@ -81,9 +81,9 @@ def test_a_limit_that_is_over_at_once_still_lets_one_unit_step(unit, tmp_path, m
         "estimator_study.work.work", lambda unit, folder, device, stop, done: asked.append(stop())
     )
     monkeypatch.setattr(pool, "_steps", type("Queue", (), {"put": ignore}))
-    for is_first in (True, False):
-        pool._work(unit, tmp_path, "cpu", 0.0, is_first)
-    assert asked == [True]
+    for least in (0.0, 5.0, None):
+        pool._work(unit, tmp_path, "cpu", 0.0, least)
+    assert asked == [True, False]
 
 
 @pytest.mark.parametrize("line", ['{"seed": 0, garbage', '{"seed": 0}', "[]", "3", "\udcff"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from estimator_study import comparing, runs, writing
+from estimator_study import comparing, page, runs, writing
 from estimator_study.comparing import Difference, adjust_by_holm, bootstrap, compare, correct, find_p
 from estimator_study.findings import Findings
 from estimator_study.runs import MEASURES, TESTED
@@ -114,6 +114,7 @@ def test_failed_runs_are_shown_and_their_pairs_are_left_out(make_runs):
     assert writing.table(findings)[2][1] == "6, 1 FAILED"
     assert "1 failed" in writing.size(findings)
     assert [run["failed"] for run in findings.numbers()].count("it broke") == 1
+    assert "delete its .jsonl file" in page.html(findings, [], {})
 
 
 def test_pairs_are_by_seed(make_runs):

@@ -62,7 +62,8 @@ def _failures(findings: Findings) -> list[str]:
         f"<code>{escape(run.failed or '')}</code></li>"
         for run in failed
     ]
-    return ["<h2 class=failed>Failed runs</h2><ul>", *rows, "</ul>"]
+    again = "<p>To compute a unit anew, delete its .jsonl file and give the command of the study again.</p>"
+    return ["<h2 class=failed>Failed runs</h2>", again, "<ul>", *rows, "</ul>"]
 
 
 def _table(rows: list[list[str]]) -> str:

@@ -15,13 +15,16 @@ from estimator_study import journal
 from estimator_study.journal import Standing
 from estimator_study.plan import Unit
 
+LEAST = 5.0  # seconds of work, where importing torch takes all of a short limit
+
 _steps: Any = None  # in a worker: the queue that tells the parent of run-steps that are over
 
 
 def run(units: list[Unit], folder: Path, device: str, workers: int, time_limit: float | None) -> bool:
     """Works off the units until all are finished, or the limit in seconds is over; whether all are.
 
-    Whatever the limit, one unit takes a step, so that repeated calls come to an end.
+    Repeated calls come to an end: whatever the start has left of the limit, one unit gets some seconds of it,
+    and takes a step at least.
     """
     deadline = time.time() + time_limit if time_limit else float("inf")
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers when they load torch
@@ -31,7 +34,9 @@ def run(units: list[Unit], folder: Path, device: str, workers: int, time_limit: 
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(queue,)) as pool:
         left = [unit for unit, standing in zip(units, before, strict=True) if not standing.finished]
         futures = [
-            pool.submit(_work, unit, folder, device, deadline, number == 0)
+            pool.submit(
+                _work, unit, folder, device, deadline, None if number else min(time_limit or 0.0, LEAST)
+            )
             for number, unit in enumerate(left)
         ]
         try:
@@ -83,12 +88,15 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(unit: Unit, folder: Path, device: str, deadline: float, is_first: bool) -> Standing:
+def _work(unit: Unit, folder: Path, device: str, deadline: float, least: float | None) -> Standing:
+    """Works until the deadline, but for `least` seconds in any case; without those, not at all after it."""
     from estimator_study.work import work
+
+    deadline = deadline if least is None else max(deadline, time.time() + least)
 
     def stop() -> bool:
         return time.time() > deadline
 
-    if is_first or not stop():
+    if least is not None or not stop():
         work(unit, folder, device, stop, _steps.put)
     return journal.standing(folder, unit)
