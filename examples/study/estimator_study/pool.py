@@ -89,14 +89,15 @@ def _end_with_parent() -> None:
 
 
 def _work(unit: Unit, folder: Path, device: str, deadline: float, least: float | None) -> Standing:
-    """Works until the deadline, but for `least` seconds in any case; without those, not at all after it."""
+    """Works until the deadline, or, if given, for at least so many seconds after a first step."""
     from estimator_study.work import work
 
-    deadline = deadline if least is None else max(deadline, time.time() + least)
+    first: list[float] = []
 
     def stop() -> bool:
-        return time.time() > deadline
+        first[:] = first or [time.time()]  # when the first step, for which torch loads the most, is over
+        return time.time() >= max(deadline, first[0] + (least or 0.0))
 
-    if least is not None or not stop():
+    if least is not None or time.time() < deadline:
         work(unit, folder, device, stop, _steps.put)
     return journal.standing(folder, unit)
