@@ -146,3 +146,38 @@ def test_a_product_and_a_sum_of_products_have_the_same_metrics(library):
     assert found["advantage_std"] > 0.7
     for name, value in found.items():
         np.testing.assert_allclose(mixed[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_drift_alignment_tells_drift_by_rewards_from_wandering(library):
+    rng = np.random.default_rng(0)
+    rewards, groups = rng.integers(0, 2, 64).astype(np.float32), np.arange(64) // 8
+    mask = np.ones((64, 5), bool)
+    noise = rng.normal(0, 0.1, (64, 5)).astype(np.float32)
+    learned = np.zeros_like(noise)
+    learned[:, 2] = rewards - 0.5
+    found = [
+        running.run(
+            library,
+            credit.GRPO(),
+            credit.Rollouts(rewards, groups, mask, log_probs=moved - 1, reference_log_probs=0 * moved - 1),
+        ).metrics["drift_alignment"]
+        for moved in (learned, learned + noise, noise, -learned)
+    ]
+    assert found[0] > 0.85
+    assert 0.6 < found[1] < found[0]
+    assert abs(found[2]) < 0.3
+    assert found[3] == pytest.approx(-found[0])
+
+
+def test_drift_alignment_needs_both_log_probs_and_counts_a_masked_logit_as_twenty_nats():
+    ones = np.ones((2, 2), np.float32)
+    alone = ROLLOUTS._replace(mask=np.ones((2, 3), bool), log_probs=-FIELD)
+    assert "drift_alignment" not in credit.GRPO()(alone).metrics
+    masked = credit.Rollouts(
+        np.array([1, 0], np.float32),
+        np.zeros(2, int),
+        ones.astype(bool),
+        log_probs=-ones,
+        reference_log_probs=np.array([[-1e30, -1], [-21, -1]], np.float32),
+    )
+    assert credit.GRPO()(masked).metrics["drift_alignment"] == 0.0  # 20 nats in both rows, A of both signs

@@ -91,6 +91,8 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
         responses = metrics.describe_responses(weights, here.mask, observed, uniform=uniform)
         advantages = inside(advantages)
         described = {("positive",): metrics.count_positive(advantages, alone, responses, uniform=uniform)}
+        if batch.advantages is not None and metrics.knows_drift(here):
+            described[("drift",)] = metrics.sum_drift(here)
         advantages = _mark_lost_tokens(advantages, batch.lost, rollouts.mask, part)
         return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays() | described
 
@@ -103,6 +105,9 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
         spread = metrics.describe_product(batch.advantages, responses)
     measured = metrics.group_metrics(batch.rows) | metrics.token_metrics(responses)
     measured |= metrics.advantage_metrics(spread, found[("positive",)], responses.lengths)
+    if ("drift",) in found:
+        some = responses.lengths > 0.0
+        measured["drift_alignment"] = metrics.align_drift(batch.advantages, found[("drift",)], some)
     if estimator.observes_weights:
         warn_of_missed_targets(measured, stacklevel=3)
     back = partial(from_numpy, like=rollouts.mask)

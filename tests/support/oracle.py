@@ -577,6 +577,17 @@ def common_metrics(rollouts, weights, credit):
     } | advantage_metrics([credit[row][t] for row, tokens in enumerate(chosen(rollouts)) for t in tokens])
 
 
+def drift_metrics(advantages, rollouts):
+    """Mean over root mean square of A_i sum_t (log p - log q), each term within 20 nats."""
+    products = []
+    for row, tokens in enumerate(chosen(rollouts)):
+        moved = [float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t]) for t in tokens]
+        if tokens:
+            products.append(advantages[row] * math.fsum(max(-20.0, min(20.0, each)) for each in moved))
+    size = math.sqrt(mean([x * x for x in products]))
+    return {"drift_alignment": mean(products) / size if size else 0.0}
+
+
 def advantage_metrics(values):
     return {
         "advantage_mean": mean(values),
@@ -650,6 +661,8 @@ def estimate(estimator, rollouts):
             credit[place] = value
         advantages = np.abs(credit).max(axis=1)
     own = METRICS[estimator.name](estimator, rollouts) if estimator.name in METRICS else {}
+    if estimator.is_product and rollouts.log_probs is not None:
+        own |= drift_metrics(alone(estimator, rollouts), rollouts)
     return advantages, credit, weights, common_metrics(rollouts, weights, credit) | own
 
 
