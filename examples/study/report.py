@@ -1,7 +1,7 @@
 """Makes a study's report from its records: python examples/study/report.py runs/study-reduced
 
 With --publish its numbers and pictures also go into examples/study/results, and table and sentences into
-the README. Where the journals are gone and runs.json is left, as in examples/study/results, the report is
+docs/study.md. Where the journals are gone and runs.json is left, as in examples/study/results, the report is
 made from that; curves are then those that are there.
 """
 
@@ -20,7 +20,7 @@ from estimator_study.plan import BASELINE
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-README = HERE.parents[1] / "README.md"
+PAGE = HERE.parents[1] / "docs" / "study.md"
 MARKED = re.compile(r"(<!-- python examples/study/report.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -79,15 +79,15 @@ def write(findings: Findings) -> str:
 
 
 def publish(folder: Path, text: str) -> None:
-    """Copies numbers and pictures, and puts the text between the README's marks."""
+    """Copies numbers and pictures, and puts the text between the marks of docs/study.md."""
     if folder.resolve() != RESULTS:
         shutil.rmtree(RESULTS, ignore_errors=True)
         RESULTS.mkdir()
         for path in (folder / "summary.json", folder / "runs.json", *sorted(folder.glob("*.png"))):
             shutil.copy(path, RESULTS)
-    text += "\n![paired differences from grpo](examples/study/results/differences.png)\n"
-    old = README.read_text(encoding="utf-8")
-    README.write_text(MARKED.sub(lambda match: match[1] + text + match[2], old), encoding="utf-8")
+    text += "\n![paired differences from grpo](../examples/study/results/differences.png)\n"
+    old = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(MARKED.sub(lambda match: match[1] + text + match[2], old), encoding="utf-8")
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def test_two_short_runs_and_their_report(tmp_path):
 
 def test_what_is_published_is_what_the_published_runs_say(report):
     text = report.write(Findings(runs.load(PUBLISHED)))
-    assert text in report.README.read_text(encoding="utf-8")
+    assert text in report.PAGE.read_text(encoding="utf-8")
 
 
 def test_a_report_without_journals_has_numbers_differences_and_the_curves_that_are_left(
@@ -83,7 +83,7 @@ def test_publishing_the_published_folder_keeps_it(report, tmp_path, monkeypatch)
     (folder / "runs.json").write_text("[]")
     readme.write_text("before\n<!-- python examples/study/report.py -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(report, "RESULTS", folder)
-    monkeypatch.setattr(report, "README", readme)
+    monkeypatch.setattr(report, "PAGE", readme)
     report.publish(folder, "new\n")
     assert (folder / "runs.json").exists()
     assert "report.py -->\nnew\n" in readme.read_text()

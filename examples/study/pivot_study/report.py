@@ -1,0 +1,50 @@
+"""The report on a folder of pieces or on published records: tables, pictures, and all numbers in one file."""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pivot_study import plots, writing
+from pivot_study.findings import Record
+from pivot_study.work import read
+
+RECORDS = "records.json"
+MARKED = re.compile(r"(<!-- python examples/study/pivots.py -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def load(folder: Path) -> list[Record]:
+    """The records of `records.json`."""
+    return list(read(folder / RECORDS))
+
+
+def make(records: Sequence[Record], folder: Path) -> str:
+    """Writes the records, the pictures and the tables into the folder; returns the tables."""
+    lines = ",\n".join(json.dumps(_shorten(record)) for record in records)
+    (folder / RECORDS).write_text(f"[\n{lines}\n]\n")
+    text = writing.write(load(folder))
+    (folder / "report.md").write_text(text)
+    plots.save(records, folder)
+    return text
+
+
+def publish(folder: Path, results: Path, page: Path) -> None:
+    """Copies records and pictures into the results, and puts the tables between the page's marks."""
+    results.mkdir(parents=True, exist_ok=True)
+    for path in (folder / RECORDS, *sorted(folder.glob("*.png"))):
+        if path.parent != results:
+            shutil.copy(path, results)
+    text = writing.write(load(results))
+    page.write_text(MARKED.sub(lambda match: f"{match[1]}\n{text}\n{match[2]}", page.read_text()))
+
+
+def _shorten(value: object) -> object:
+    """Floats of five digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _shorten(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_shorten(each) for each in value]
+    return value
