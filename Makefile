@@ -21,6 +21,9 @@ demo: $(NOX)  ## a small language model trained with DGPO in TRL; make demo ARGS
 study: $(NOX)  ## estimators compared on small models; make study ARGS="--plan full --device cuda"
 	$(NOX) -s study -- $(ARGS)
 
+pivots: $(NOX)  ## when token weights find the tokens that decide the reward; 45 minutes on two cores
+	$(NOX) -s pivots -- $(ARGS)
+
 gpu:  ## on a GPU's machine, in its own Python: everything that it has to show, in under ten minutes
 	$(PYTHON) benchmarks/on_gpu.py --output benchmarks/results/gpu $(ARGS)
 
@@ -31,4 +34,4 @@ $(NOX):
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet nox==2026.10.20
 
-.PHONY: quick test test-all trl-releases demo study gpu gpu-rehearsal
+.PHONY: quick test test-all trl-releases demo study pivots gpu gpu-rehearsal

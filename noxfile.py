@@ -193,6 +193,13 @@ def study(session: nox.Session) -> None:
     session.run("python", "examples/study/run.py", *session.posargs)
 
 
+@nox.session
+def pivots(session: nox.Session) -> None:
+    """When token weights find the tokens that decide; flags after `--` go to examples/study/pivots.py."""
+    session.install("-c", "constraints/trl.txt", "-e", ".[study]")
+    session.run("python", "examples/study/pivots.py", *session.posargs)
+
+
 @nox.session(default=False)
 def rehearse_gpu(session: nox.Session) -> None:
     """The command for GPUs on a CPU, with Triton's interpreter and every peer; flags go to on_gpu.py."""

@@ -6,7 +6,7 @@ from estimator_study import models
 from pivot_study import findings, gradients, work, writing
 from pivot_study.arms import ARMS, Seen
 from pivot_study.drift import LEVELS, Regime, align, describe, drift, find_auc
-from pivot_study.policy import Cell, compute_log_probs, compute_loss, copy, respond
+from pivot_study.policy import Cell, compute_log_probs, compute_loss, copy, respond, warm_up
 from pivot_study.training import train
 
 CELL = Cell("slots", "wide")
@@ -160,3 +160,11 @@ def test_each_arm_gets_the_learning_rate_that_was_best_for_it_in_its_cell():
 
 def test_few_pairs_are_not_compared():
     assert findings.compare({("a", 0): 1.0, ("a", 1): 2.0}, {("a", 0): 0.0, ("a", 1): 1.0}) is None
+
+
+def test_a_warm_up_that_learned_nothing_is_replaced_and_given_up_in_the_end(monkeypatch):
+    monkeypatch.setattr("pivot_study.policy.ATTEMPTS", 2)
+    with pytest.raises(RuntimeError, match=r"slots-wide, seed 3: no warm-up of 2 reached a reward of 0\.9"):
+        warm_up(CELL, 3, 1, least_reward=0.9)
+    first = warm_up(CELL, 3, 1, least_reward=0.0)
+    assert (first.attempts, first.reward) == (1, 0.0)

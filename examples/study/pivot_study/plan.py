@@ -32,6 +32,7 @@ class Plan:
     small_batches: int = 8
     training_steps: int = 200
     warm_up_steps: int | None = None  # the task's
+    least_reward: float = 0.1  # of a warm-up; else a fresh model takes its place
     regimes: tuple[Regime, ...] = REGIMES
     measured_regimes: tuple[Regime, ...] = (CALM, NOISY)  # in which gradients are measured
     trained: tuple[str, ...] = TRAINED
@@ -60,6 +61,7 @@ PLANS = {
         small_batches=2,
         training_steps=3,
         warm_up_steps=40,
+        least_reward=0.0,
         regimes=(Regime(2, 3e-3, 3),),
         measured_regimes=(Regime(2, 3e-3, 3),),
         trained=("grpo", "relative half"),

@@ -1,6 +1,7 @@
 """The policy: its warm-up on demonstrations, its responses, and what is read of their tokens."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from estimator_study import models
@@ -13,6 +14,9 @@ from pivot_study.tasks import PIVOT, TASKS, VOCABULARY, Task
 LAYERS = 1
 GROUP = 16  # responses to a prompt
 WARM_UP_ROWS = 64
+ATTEMPTS = 5  # fresh models, before a warm-up is given up
+APART = 100_000  # between the seeds of attempts
+LOOKED_AT = 64  # groups
 NO_END = -1  # responses are as long as they can be
 
 
@@ -84,10 +88,35 @@ def compute_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor | float)
     return -(advantages * weights * log_probs).mean()
 
 
-def warm_up(cell: Cell, seed: int, steps: int | None = None) -> Parameters:
+class WarmUp(NamedTuple):
+    """A warmed-up policy, the mean reward of its responses, and how many fresh models it took."""
+
+    policy: Parameters
+    reward: float
+    attempts: int
+
+
+def warm_up(cell: Cell, seed: int, steps: int | None, least_reward: float) -> WarmUp:
+    """The first model whose responses earn enough after supervised steps; copying is not always learned."""
+    for attempt in range(ATTEMPTS):
+        own = seed + APART * attempt
+        policy = _warm_up(cell, steps or cell.task.warm_up_steps, torch.Generator().manual_seed(own))
+        reward = find_reward(cell, policy, own)
+        if reward >= least_reward:
+            return WarmUp(policy, reward, attempt + 1)
+    raise RuntimeError(
+        f"{cell.name}, seed {seed}: no warm-up of {ATTEMPTS} reached a reward of {least_reward}"
+    )
+
+
+def find_reward(cell: Cell, policy: Parameters, seed: int) -> float:
+    """The mean reward of 1,024 responses."""
+    return float(respond(cell, policy, LOOKED_AT, torch.Generator().manual_seed(seed)).rewards.mean())
+
+
+def _warm_up(cell: Cell, steps: int, generator: torch.Generator) -> Parameters:
     """A fresh model after supervised steps on demonstrations whose pivots are only sometimes right."""
-    task, generator = cell.task, torch.Generator().manual_seed(seed)
-    steps = steps or task.warm_up_steps
+    task = cell.task
     parameters = {name: p.requires_grad_() for name, p in models.initial(cell.shape, generator).items()}
     optimizer = torch.optim.Adam(parameters.values())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.warm_up_rate, steps, pct_start=0.1)

@@ -24,10 +24,10 @@ def run(plan: Plan, folder: Path, workers: int) -> list[Record]:
     remember(plan, folder)
     first = list_warm_ups(plan)
     later = [*list_drifts(plan), *list_rates(plan)]
-    work_off(first, plan, folder, workers, "warm-ups")
+    started = work_off(first, plan, folder, workers, "warm-ups")
     found = work_off(later, plan, folder, workers, "drifts and learning rates")
     trainings = list_trainings(plan, choose_rates(found))
-    return found + work_off(trainings, plan, folder, workers, "training")
+    return started + found + work_off(trainings, plan, folder, workers, "training")
 
 
 def remember(plan: Plan, folder: Path) -> None:
@@ -102,8 +102,9 @@ def _compute(piece: Piece, plan: Plan, folder: Path) -> Record:
 
     weights = folder / f"{Piece('warm-up', piece.cell, piece.seed).name}.pt"
     if piece.kind == "warm-up":
-        torch.save(warm_up(piece.cell, piece.seed, plan.warm_up_steps), weights)
-        return {}
+        found = warm_up(piece.cell, piece.seed, plan.warm_up_steps, plan.least_reward)
+        torch.save(found.policy, weights)
+        return {"reward": found.reward, "attempts": found.attempts}
     reference = torch.load(weights, weights_only=True)
     generator = torch.Generator().manual_seed(piece.seed + 7)
     if not piece.regime:
