@@ -5,8 +5,8 @@ from typing import NamedTuple
 from credit import groups, tokens
 from credit.backends.arrays import as_type, make_masker, namespace
 from credit.backends.row_batching import map_row_blocks
-from credit.several_rewards import sum_given
 from credit.log_ratios import LARGEST_LOG_RATIO
+from credit.several_rewards import sum_given
 from credit.types import Array, Rollouts
 
 MASKED_OFFSET = 1e38  # moves entries outside the mask past every weight, out of minimum and maximum
@@ -169,7 +169,7 @@ def sum_drift(rollouts: Rollouts) -> Array:
 
 
 def align_drift(alone: Array, drift: Array, some: Array) -> Array:
-    """Mean over root mean square, over the responses, of A_i sum_t (log p - log q): in [-1, 1], 0 if all are 0.
+    """Mean over root mean square, over responses, of A_i sum_t (log p - log q), in [-1, 1]; 0 if all are 0.
 
     A policy that left its reference for what earns rewards gives what did a higher probability than the
     reference does. Tokens that only wandered add to the denominator alone.

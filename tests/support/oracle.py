@@ -581,7 +581,9 @@ def drift_metrics(advantages, rollouts):
     """Mean over root mean square of A_i sum_t (log p - log q), each term within 20 nats."""
     products = []
     for row, tokens in enumerate(chosen(rollouts)):
-        moved = [float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t]) for t in tokens]
+        moved = [
+            float(rollouts.log_probs[row, t]) - float(rollouts.reference_log_probs[row, t]) for t in tokens
+        ]
         if tokens:
             products.append(advantages[row] * math.fsum(max(-20.0, min(20.0, each)) for each in moved))
     size = math.sqrt(mean([x * x for x in products]))

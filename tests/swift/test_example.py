@@ -50,7 +50,7 @@ def test_one_command_trains_and_its_records_can_be_looked_at(tmp_path):
     assert re.search(row, printed, re.MULTILINE)
     records = list(lens.read(log.parent / "credit.jsonl"))
     assert len(records) == 16
-    assert {record.estimator["tau"] for record in records} == {0.05}  # that of credit_plugin.py
+    assert {record.estimator["tau"] for record in records} == {0.1}  # that of credit_plugin.py
     (shown,) = re.findall(r"^python (-m credit\.lens .*)$", printed, re.MULTILINE)
     run_python(*shlex.split(shown), folder=tmp_path)
     (problem,) = {json.loads(record.prompt)[0]["content"] for record in records[:8]}
