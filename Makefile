@@ -21,7 +21,7 @@ demo: $(NOX)  ## a small language model trained with DGPO in TRL; make demo ARGS
 study: $(NOX)  ## estimators compared on small models; make study ARGS="--plan full --device cuda"
 	$(NOX) -s study -- $(ARGS)
 
-pivots: $(NOX)  ## when token weights find the tokens that decide the reward; 45 minutes on two cores
+pivots: $(NOX)  ## when token weights find the tokens that decide the reward; 50 minutes on two cores
 	$(NOX) -s pivots -- $(ARGS)
 
 gpu:  ## on a GPU's machine, in its own Python: everything that it has to show, in under ten minutes

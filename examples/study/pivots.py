@@ -1,6 +1,6 @@
 """When do token weights find the tokens that decide the reward? Responses have tokens of known kinds.
 
-    python examples/study/pivots.py                  # reduced: 45 minutes on two cores
+    python examples/study/pivots.py                  # reduced: some 50 minutes on two cores
     python examples/study/pivots.py --plan full      # four cells, 16 seeds: some eight times as long
 
 A study that was stopped goes on where it stopped. The report is made from its records at the end, or from
@@ -57,7 +57,10 @@ def main() -> int:
     folder = own.report or own.output
     try:
         records = report.load(folder) if own.report else work.run(own.plan, folder, own.workers)
-        print(report.make(records, folder))
+        text = report.make(records, folder)
+        print(text)
+        if not own.report:
+            (folder / "report.md").write_text(text)
         if own.publish:
             report.publish(folder, RESULTS, PAGE)
     except ValueError as error:

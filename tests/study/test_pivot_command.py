@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 from pivot_study import report, work, writing
-from pivot_study.plan import PLANS, RATE_SEED, list_drifts, list_rates, list_trainings, list_warm_ups
+from pivot_study.plan import (
+    PLANS,
+    RATE_SEED,
+    list_calm_trainings,
+    list_drifts,
+    list_rates,
+    list_trainings,
+    list_warm_ups,
+)
 
 ROOT = Path(__file__).parents[2]
 TINY = replace(PLANS["smoke"], warm_up_steps=2, training_steps=2)
@@ -27,7 +35,7 @@ def compute_all(folder):
     for piece in first:
         work.compute(piece, TINY, folder)
     found = [work.read(folder / f"{piece.name}.json") for piece in first]
-    trainings = list_trainings(TINY, work.choose_rates(found))
+    trainings = list_trainings(TINY, work.choose_rates(found)) + list_calm_trainings(TINY)
     for piece in trainings:
         work.compute(piece, TINY, folder)
     return found + [work.read(folder / f"{piece.name}.json") for piece in trainings]
@@ -36,8 +44,9 @@ def compute_all(folder):
 def test_pieces_have_names_of_their_own_and_rates_are_chosen_on_other_seeds():
     plan = PLANS["reduced"]
     rates = list_rates(plan)
-    chosen = {(piece.cell.name, piece.arm): piece.rate for piece in rates}
+    chosen = {(piece.cell.name, piece.arm): piece.regime.rate for piece in rates}
     pieces = [*list_warm_ups(plan), *list_drifts(plan), *rates, *list_trainings(plan, chosen)]
+    pieces += list_calm_trainings(plan)
     assert len({piece.name for piece in pieces}) == len(pieces)
     assert {piece.seed for piece in rates} == {RATE_SEED, RATE_SEED + 1}
     assert {piece.seed for piece in list_trainings(plan, chosen)} == set(range(8))
@@ -56,6 +65,11 @@ def test_a_tiny_study_is_written_and_read_back(tmp_path):
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("<!-- end -->\nafter\n")
     assert "old" not in page.read_text()
+
+
+def test_what_is_published_is_what_the_published_records_say():
+    records = report.load(ROOT / "examples/study/results-pivots")
+    assert writing.write(records) in (ROOT / "docs/study.md").read_text(encoding="utf-8")
 
 
 def test_what_is_recorded_is_not_computed_again(tmp_path):
@@ -89,4 +103,4 @@ def test_a_short_study_from_the_command(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "4/4" in done.stderr
     kinds = [record["kind"] for record in json.loads((tmp_path / "records.json").read_text())]
-    assert kinds == ["drift", "drift", "rate", "rate", *4 * ["train"]]
+    assert kinds == [*3 * ["warm-up"], "drift", "drift", "rate", "rate", *4 * ["train"], *4 * ["calm"]]

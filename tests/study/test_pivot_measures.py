@@ -9,6 +9,8 @@ from pivot_study.drift import LEVELS, Regime, align, describe, drift, find_auc
 from pivot_study.policy import Cell, compute_log_probs, compute_loss, copy, respond, warm_up
 from pivot_study.training import train
 
+import credit
+
 CELL = Cell("slots", "wide")
 pytestmark = pytest.mark.filterwarnings("ignore:effective_fraction is missed")
 
@@ -74,6 +76,9 @@ def test_alignment_sees_whether_the_weighted_tokens_moved_with_the_reward(seen):
     moved = seen.statistics.log_probs - seen.statistics.reference_log_probs
     with_it = (seen.responses.advantages * moved > 0).float() + 1e-3
     against = (seen.responses.advantages * moved < 0).float() + 1e-3
+    rollouts = seen.responses.rollouts(**seen.statistics._asdict())
+    metric = credit.GRPO()(rollouts).metrics["drift_alignment"]
+    assert align(ARMS["grpo"](seen), seen) == pytest.approx(float(metric), abs=1e-5)
     assert align(with_it, seen) > 0.3
     assert align(against, seen) < -0.3
 
@@ -104,7 +109,7 @@ def replace_reward(task, reward):
 
 def test_training_is_decided_by_its_seed():
     runs = [
-        train(CELL, make_model(0), "relative half", 1e-3, 2, torch.Generator().manual_seed(3))
+        train(CELL, make_model(0), "relative half", Regime(1, 1e-3, 2), torch.Generator().manual_seed(3))
         for _ in range(2)
     ]
     assert runs[0] == runs[1]

@@ -16,6 +16,7 @@ TRAINED = (
     "oracle",
 )
 RATES = (3e-4, 1e-3, 3e-3)
+CALMLY_TRAINED = ("grpo", "dgpo half", "dgpo half, shuffled", "deviation half", "oracle")
 CALM, NOISY = Regime(16, 3e-4, 80), Regime(2, 3e-3, 60)
 REGIMES = (CALM, Regime(2, 3e-4, 160), Regime(16, 3e-3, 30), NOISY)
 
@@ -36,7 +37,14 @@ class Plan:
     regimes: tuple[Regime, ...] = REGIMES
     measured_regimes: tuple[Regime, ...] = (CALM, NOISY)  # in which gradients are measured
     trained: tuple[str, ...] = TRAINED
+    training_groups: int = 1  # of 16 responses: few enough for the noise of the gradient to matter
     rates: tuple[float, ...] = RATES
+    calm_training: Regime = Regime(4, 3e-4, 100)  # of all arms alike
+    calmly_trained: tuple[str, ...] = CALMLY_TRAINED
+
+    def training_at(self, rate: float) -> Regime:
+        """What a training run takes at a learning rate."""
+        return Regime(self.training_groups, rate, self.training_steps)
 
     def description(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,6 +73,8 @@ PLANS = {
         regimes=(Regime(2, 3e-3, 3),),
         measured_regimes=(Regime(2, 3e-3, 3),),
         trained=("grpo", "relative half"),
+        calm_training=Regime(2, 3e-4, 3),
+        calmly_trained=("grpo", "oracle"),
         rates=(1e-3,),
     ),
 }
@@ -74,17 +84,18 @@ PLANS = {
 class Piece:
     """One record: a warm-up, a drift, a run for the choice of a learning rate, or a training run."""
 
-    kind: str  # warm-up, drift, rate or train
+    kind: str  # warm-up, drift, rate, train or calm
     cell: Cell
     seed: int
     regime: Regime | None = None
     arm: str = ""
-    rate: float = 0.0
     measured: bool = False  # gradients too
 
     @property
     def name(self) -> str:
-        detail = [self.regime.name] if self.regime else [self.arm, f"{self.rate:g}"] if self.arm else []
+        detail = [self.arm] if self.arm else []
+        if self.regime:
+            detail.append(f"{self.regime.rate:g}" if self.arm else self.regime.name)
         return (
             "-".join([self.kind, self.cell.name, str(self.seed), *detail]).replace(" ", "_").replace(",", "")
         )
@@ -115,7 +126,7 @@ def list_drifts(plan: Plan) -> list[Piece]:
 
 def list_rates(plan: Plan) -> list[Piece]:
     return [
-        Piece("rate", cell, seed, arm=arm, rate=rate)
+        Piece("rate", cell, seed, plan.training_at(rate), arm)
         for seed in range(RATE_SEED, RATE_SEED + plan.rate_seeds)
         for cell in plan.cells
         for arm in plan.trained
@@ -126,8 +137,18 @@ def list_rates(plan: Plan) -> list[Piece]:
 def list_trainings(plan: Plan, chosen: dict[tuple[str, str], float]) -> list[Piece]:
     """One run per seed, cell and arm, with the learning rate chosen for the arm in the cell."""
     return [
-        Piece("train", cell, seed, arm=arm, rate=chosen[cell.name, arm])
+        Piece("train", cell, seed, plan.training_at(chosen[cell.name, arm]), arm)
         for seed in range(plan.seeds)
         for cell in plan.cells
         for arm in plan.trained
+    ]
+
+
+def list_calm_trainings(plan: Plan) -> list[Piece]:
+    """One run per seed, cell and arm, all with one small learning rate."""
+    return [
+        Piece("calm", cell, seed, plan.calm_training, arm)
+        for seed in range(plan.seeds)
+        for cell in plan.cells
+        for arm in plan.calmly_trained
     ]

@@ -32,16 +32,17 @@ COLOURS = {
     "relative half": "#12a150",
     "oracle": "#d1495b",
 }
+TRAININGS = {"training": "train", "calm": "calm"}  # names of pictures, and kinds of records
 SHOWN_BY_ALIGNMENT = ("dgpo half", "deviation half", "relative half")
 BLOCK = 10  # steps that a point of a training curve is the mean of
 
 
 def save(records: Sequence[Record], folder: Path) -> list[Path]:
     """Every picture that the records suffice for."""
-    drifts, trainings = pick(records, "drift"), pick(records, "train")
+    drifts = pick(records, "drift")
     figures = {"auc": draw_auc(drifts)}
-    if trainings:
-        figures["training"] = draw_trainings(trainings)
+    found = {name: pick(records, kind) for name, kind in TRAININGS.items()}
+    figures |= {name: draw_trainings(trainings) for name, trainings in found.items() if trainings}
     if compare_gradients(drifts):
         figures["gradients"] = draw_gradients(drifts)
     paths = []

@@ -11,6 +11,12 @@ from pivot_study.findings import Record
 from pivot_study.work import read
 
 RECORDS = "records.json"
+PICTURES = {
+    "auc": "AUC for pivots over the deviation, by cell and regime",
+    "gradients": "gains in cosine by rule and regime, and by drift_alignment",
+    "training": "rewards over training, each rule with its own learning rate",
+    "calm": "rewards over training with one small learning rate",
+}
 MARKED = re.compile(r"(<!-- python examples/study/pivots.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -24,7 +30,6 @@ def make(records: Sequence[Record], folder: Path) -> str:
     lines = ",\n".join(json.dumps(_shorten(record)) for record in records)
     (folder / RECORDS).write_text(f"[\n{lines}\n]\n")
     text = writing.write(load(folder))
-    (folder / "report.md").write_text(text)
     plots.save(records, folder)
     return text
 
@@ -35,8 +40,10 @@ def publish(folder: Path, results: Path, page: Path) -> None:
     for path in (folder / RECORDS, *sorted(folder.glob("*.png"))):
         if path.parent != results:
             shutil.copy(path, results)
-    text = writing.write(load(results))
-    page.write_text(MARKED.sub(lambda match: f"{match[1]}\n{text}\n{match[2]}", page.read_text()))
+    shown = [f"![{what}](../examples/study/{results.name}/{name}.png)" for name, what in PICTURES.items()]
+    text = "\n\n".join(["", writing.write(load(results)), *shown, ""])
+    old = page.read_text(encoding="utf-8")
+    page.write_text(MARKED.sub(lambda match: match[1] + text + match[2], old), encoding="utf-8")
 
 
 def _shorten(value: object) -> object:

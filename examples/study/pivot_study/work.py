@@ -14,7 +14,15 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from pivot_study.plan import Piece, Plan, list_drifts, list_rates, list_trainings, list_warm_ups
+from pivot_study.plan import (
+    Piece,
+    Plan,
+    list_calm_trainings,
+    list_drifts,
+    list_rates,
+    list_trainings,
+    list_warm_ups,
+)
 
 Record = dict[str, Any]
 
@@ -26,7 +34,7 @@ def run(plan: Plan, folder: Path, workers: int) -> list[Record]:
     later = [*list_drifts(plan), *list_rates(plan)]
     started = work_off(first, plan, folder, workers, "warm-ups")
     found = work_off(later, plan, folder, workers, "drifts and learning rates")
-    trainings = list_trainings(plan, choose_rates(found))
+    trainings = list_trainings(plan, choose_rates(found)) + list_calm_trainings(plan)
     return started + found + work_off(trainings, plan, folder, workers, "training")
 
 
@@ -84,8 +92,8 @@ def compute(piece: Piece, plan: Plan, folder: Path) -> None:
     except Exception as error:
         raise RuntimeError(f"{piece.name}: {traceback.format_exc(limit=-3)}") from error
     named = {"kind": piece.kind, "cell": piece.cell.name, "seed": piece.seed}
-    named |= {"regime": piece.regime.name} if piece.regime else {}
-    named |= {"arm": piece.arm, "rate": piece.rate} if piece.arm else {}
+    if piece.regime:
+        named |= {"arm": piece.arm, "rate": piece.regime.rate} if piece.arm else {"regime": piece.regime.name}
     record = named | found | {"cpu_seconds": round(time.process_time() - started, 1)}
     fresh = folder / f"{piece.name}.new"
     fresh.write_text(json.dumps(record) + "\n")
@@ -107,8 +115,8 @@ def _compute(piece: Piece, plan: Plan, folder: Path) -> Record:
         return {"reward": found.reward, "attempts": found.attempts}
     reference = torch.load(weights, weights_only=True)
     generator = torch.Generator().manual_seed(piece.seed + 7)
-    if not piece.regime:
-        return train(piece.cell, reference, piece.arm, piece.rate, plan.training_steps, generator)
+    if piece.arm:
+        return train(piece.cell, reference, piece.arm, piece.regime, generator)
     checkpoints = []
     for number, checkpoint in enumerate(drift(piece.cell, reference, piece.regime, generator)):
         own = torch.Generator().manual_seed(100 * piece.seed + number)

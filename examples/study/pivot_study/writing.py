@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
+from textwrap import fill
 from typing import Any
 
 from estimator_study.comparing import Difference
@@ -28,6 +29,8 @@ from pivot_study.findings import (
     read_reward,
 )
 
+WIDTH = 140  # of the docs
+
 
 def write(records: Sequence[Record]) -> str:
     """All tables, each after a line that says what it shows."""
@@ -41,8 +44,19 @@ def write(records: Sequence[Record]) -> str:
         "each arm at the learning rate that was best for it on other seeds:",
         markdown(tabulate_trainings(trainings)),
         _describe_correction(compare_trainings(trainings)),
+        *_write_calm_trainings(pick(records, "calm")),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part if part.startswith("|") else fill(part, WIDTH) for part in parts if part) + "\n"
+
+
+def _write_calm_trainings(trainings: Sequence[Record]) -> list[str]:
+    if not trainings:
+        return []
+    return [
+        "The same with one small learning rate for all and four groups a step, so that drift is by signal:",
+        markdown(tabulate_trainings(trainings)),
+        _describe_correction(compare_trainings(trainings)),
+    ]
 
 
 def tabulate_auc(drifts: Sequence[Record]) -> list[list[str]]:
