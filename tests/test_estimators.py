@@ -196,6 +196,9 @@ def test_equals_the_oracle(library, estimator, batch):
         found, unit = actual.metrics[name], max(1.0, metrics["weight_max"])
         if name == SHARE:
             assert_share(found, expected[~outside], rounding=1e-5 * largest)
+        elif name == "advantage_std" and not estimator.redistributes:
+            # As below: A_i w has the spread of w.
+            assert_close(found**2, value**2, largest**2)
         elif name.startswith("advantage_"):
             assert_close(found, value, largest, rtol=1e-5 if estimator.row_local else 1e-4)
         elif name == "weight_std" and not estimator.redistributes:

@@ -181,3 +181,16 @@ def test_drift_alignment_needs_both_log_probs_and_counts_a_masked_logit_as_twent
         reference_log_probs=np.array([[-1e30, -1], [-21, -1]], np.float32),
     )
     assert credit.GRPO()(masked).metrics["drift_alignment"] == 0.0  # 20 nats in both rows, A of both signs
+
+
+def test_a_token_that_both_models_exclude_has_not_moved(library):
+    ones = np.ones((2, 2), np.float32)
+    excluded = np.array([[-np.inf, -1], [-1, -1]], np.float32)
+    batch = credit.Rollouts(
+        np.array([1, 0], np.float32),
+        np.zeros(2, int),
+        ones.astype(bool),
+        log_probs=excluded,
+        reference_log_probs=excluded - np.array([[0, 1], [0, 0]], np.float32),
+    )
+    assert running.run(library, credit.GRPO(), batch).metrics["drift_alignment"] == pytest.approx(0.5**0.5)

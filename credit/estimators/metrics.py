@@ -5,7 +5,7 @@ from typing import NamedTuple
 from credit import groups, tokens
 from credit.backends.arrays import as_type, make_masker, namespace
 from credit.backends.row_batching import map_row_blocks
-from credit.log_ratios import LARGEST_LOG_RATIO
+from credit.log_ratios import LARGEST_LOG_RATIO, bound_log_probs
 from credit.several_rewards import sum_given
 from credit.types import Array, Rollouts
 
@@ -164,7 +164,7 @@ def knows_drift(rollouts: Rollouts) -> bool:
 def sum_drift(rollouts: Rollouts) -> Array:
     """sum_t (log p - log q) of each response [N], each term at most LARGEST_LOG_RATIO in size."""
     xp = namespace(rollouts.log_probs)
-    moved = rollouts.log_probs - rollouts.reference_log_probs
+    moved = bound_log_probs(rollouts.log_probs) - bound_log_probs(rollouts.reference_log_probs)
     return xp.sum(xp.clip(moved, min=-LARGEST_LOG_RATIO, max=LARGEST_LOG_RATIO), axis=-1)
 
 

@@ -162,7 +162,7 @@ def test_the_gpu_example_settings_are_ours_and_trls():
     parser = TrlParser((CreditGRPOConfig, gsm8k.Model))
     config, model = parser.parse_args_and_config(flags)
     assert config.statistics_memory_mb is None
-    assert config.advantage_estimator_kwargs == {"effective_fraction": 0.5}
+    assert config.advantage_estimator_kwargs == {"tau": 0.1}
     assert model.model_name_or_path == "Qwen/Qwen2.5-0.5B-Instruct"
     with pytest.raises(ValueError, match="use_peft"):  # which the script would not act on
         parser.parse_args_and_config([*flags, "--use_peft", "true"])
