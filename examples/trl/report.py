@@ -1,6 +1,7 @@
 """What a run did: a table for the terminal and a plot."""
 
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 
@@ -36,11 +37,14 @@ def table(
     for name in ("deviation_mean", "gate_mean", "weight_min", "weight_max", "weight_std"):
         if f"credit/{name}" in last:
             print(f"{name:<18}{last[f'credit/{name}']:>10.4f}")
+    aligned = [entry["credit/drift_alignment"] for entry in logged if "credit/drift_alignment" in entry]
+    if aligned:
+        print(f"{'drift_alignment':<18}{fmean(aligned):>10.4f}   mean over the run")
     largest = max(entry["credit/weight_std"] for entry in logged)
     if estimator.needs and largest < 0.1:
         print(
             f"\nThe weights moved by {largest:.1%} at the most (std): this run was GRPO in all but name.\n"
-            "A smaller tau makes the estimator act; see the README on DGPO's effect size."
+            "A smaller tau makes the estimator act, which is not to say that it learns better: docs/study.md."
         )
 
 
