@@ -37,6 +37,11 @@ def add_logged(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *logged)))
 
 
+def list_compared(estimator: Estimator) -> tuple[str, ...]:
+    """What `drift_alignment` is computed from, where the estimator runs both models anyway."""
+    return ("log_probs", "reference_log_probs") if needs_reference(estimator) else ()
+
+
 def list_shown(estimator: Estimator) -> tuple[str, ...]:
     """The statistics that `credit.lens` shows, as far as the models that the estimator needs give them."""
     hidden = () if needs_reference(estimator) else REFERENCE_FIELDS

@@ -7,7 +7,7 @@ import torch
 
 import credit
 from credit.adapters import rewards
-from credit.adapters.fields import LOGGED, add_logged, list_shown, needed_statistics
+from credit.adapters.fields import LOGGED, add_logged, list_compared, list_shown, needed_statistics
 from credit.adapters.trl import extra, overlong, statistics, token_rewards
 from credit.adapters.trl.processes import gather_rows
 from credit.fields import replace_arrays
@@ -79,13 +79,16 @@ def token_fields(
     """The arrays [B, ...] of this process' rows that the estimator reads; with `every`, all statistics.
 
     The mask is that of all tokens, so that one without a log-prob does not split its turn. With `logs` the
-    means of the logged statistics over all processes' tokens are logged.
+    means of the logged statistics over all processes' tokens are logged, and what metrics read is added.
     """
     needs, fields = trainer.credit.estimator.required_fields, dict[str, Tensor]()
     needed = needed_statistics(trainer.credit.estimator)
     if needed:
         started = time.perf_counter()
-        names = add_logged(needed) if logs else needed
+        names = needed
+        if logs:
+            compared = list_compared(trainer.credit.estimator)
+            names, needs = tuple(dict.fromkeys((*add_logged(needed), *compared))), (*needs, *compared)
         if every:
             names = tuple(dict.fromkeys((*names, *list_shown(trainer.credit.estimator))))
         found = statistics.compute_statistics(trainer, output, mask, names)
