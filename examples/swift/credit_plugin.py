@@ -1,7 +1,7 @@
 """The estimator of a run of ms-swift: --external_plugins reward.py credit_plugin.py
 
 Copy this file, and name your estimator. At a tau of 0.1 DGPO was as accurate as GRPO in docs/study.md, and at
-0.05 it was worse; the metric credit/drift_alignment says when a lower one may pay.
+0.05 it was worse; that page says when a lower one may pay.
 """
 
 import credit

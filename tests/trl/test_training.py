@@ -63,9 +63,10 @@ def test_dgpo_starts_as_grpo_and_then_departs(train):
     assert dgpo[0]["loss"] == grpo[0]["loss"]
     assert dgpo[0]["grad_norm"] == grpo[0]["grad_norm"]
     assert dgpo[0]["credit/kl_mean"] == 0.0 < dgpo[1]["credit/kl_mean"]
+    assert 0.0 < abs(dgpo[1]["credit/drift_alignment"]) <= 1.0
     # TRL's own is that of the loss's pass over the same batch.
     assert dgpo[0]["credit/entropy_mean"] == pytest.approx(dgpo[0]["entropy"], rel=1e-5)
-    assert not {"credit/kl_mean", "credit/entropy_mean"} & set(grpo[0])
+    assert not {"credit/kl_mean", "credit/entropy_mean", "credit/drift_alignment"} & set(grpo[0])
     assert dgpo[1]["credit/deviation_mean"] > 0
     assert dgpo[2]["credit/weight_std"] > 0.1
     assert dgpo[2]["grad_norm"] != grpo[2]["grad_norm"]
