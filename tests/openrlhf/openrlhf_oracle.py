@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-TAU, KAPPA, EPS = 0.05, 1.0, 1e-6
+TAU, KAPPA, EPS = 0.1, 1.0, 1e-6
 
 
 def model(folder, weights=None, zero_3=False):

@@ -233,7 +233,7 @@ def test_the_check_comes_before_a_model(megatron):
 def test_the_shipped_file_works():
     args = make_args(HERE / "credit.yaml", vocab_size=44, rollout_batch_size=4, global_batch_size=16)
     estimator = settings.read_estimator(args)
-    assert estimator == credit.DGPO(tau=0.05)
+    assert estimator == credit.DGPO(tau=0.1)
     options.refuse(estimator, args)
     assert sources.list_scored(estimator, args) == (
         "deviation",
