@@ -189,15 +189,19 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def study(session: nox.Session) -> None:
     """Compares estimators on small models; flags after `--` go to examples/study/run.py."""
-    session.install("-c", "constraints/trl.txt", "-e", ".[study]")
-    session.run("python", "examples/study/run.py", *session.posargs)
+    run_study(session, "examples/study/run.py")
 
 
 @nox.session
 def pivots(session: nox.Session) -> None:
     """When token weights find the tokens that decide; flags after `--` go to examples/study/pivots.py."""
+    run_study(session, "examples/study/pivots.py")
+
+
+def run_study(session: nox.Session, script: str) -> None:
+    """A study in an environment of its own."""
     session.install("-c", "constraints/trl.txt", "-e", ".[study]")
-    session.run("python", "examples/study/pivots.py", *session.posargs)
+    session.run("python", script, *session.posargs)
 
 
 @nox.session(default=False)

@@ -16,7 +16,7 @@ from credit.backends.arrays import (
     to_numpy,
 )
 from credit.backends.row_batching import map_row_blocks
-from credit.estimators import metrics
+from credit.estimators import drift, metrics
 from credit.estimators.prepare import (
     drop_tokens,
     prepare_rollouts,
@@ -91,8 +91,8 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
         responses = metrics.describe_responses(weights, here.mask, observed, uniform=uniform)
         advantages = inside(advantages)
         described = {("positive",): metrics.count_positive(advantages, alone, responses, uniform=uniform)}
-        if batch.advantages is not None and metrics.knows_drift(here):
-            described[("drift",)] = metrics.sum_drift(here)
+        if batch.advantages is not None and drift.is_known(here):
+            described[("drift",)] = drift.sum_drift(here)
         advantages = _mark_lost_tokens(advantages, batch.lost, rollouts.mask, part)
         return {("advantages",): advantages, ("weights",): weights} | responses.to_arrays() | described
 
@@ -107,7 +107,7 @@ def compute_credit(estimator: Formula, rollouts: Rollouts) -> Credit:
     measured |= metrics.advantage_metrics(spread, found[("positive",)], responses.lengths)
     if ("drift",) in found:
         some = responses.lengths > 0.0
-        measured["drift_alignment"] = metrics.align_drift(batch.advantages, found[("drift",)], some)
+        measured["drift_alignment"] = drift.align_drift(batch.advantages, found[("drift",)], some)
     if estimator.observes_weights:
         warn_of_missed_targets(measured, stacklevel=3)
     back = partial(from_numpy, like=rollouts.mask)

@@ -17,7 +17,7 @@ set -euo pipefail
 
 options=(
     trainer.override_entrypoint=credit.adapters.skyrl # credit's trainer, in SkyRL's own command
-    # At 0.1 as accurate as GRPO in docs/study.md, where 0.05 was worse, which says when it may pay.
+    # At 0.1 no difference from GRPO was found, and 0.05 was worse; docs/study.md says when DGPO pays.
     trainer.algorithm.advantage_estimator=credit_dgpo
     trainer.algorithm.credit.tau=0.1
 

@@ -64,7 +64,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 # For a demonstration: so small a model hardly leaves its reference, and at the paper's tau of 0.5 all weights
-# stay near 1. At 0.05 they do not, but accuracy was worse than GRPO's, and at 0.1 as good (docs/study.md).
+# stay near 1. At 0.05 they do not, but docs/study.md found that worse than GRPO, and no difference at 0.1.
 SETTINGS = {"dgpo": {"tau": 0.05}}
 
 

@@ -1,7 +1,7 @@
 """When do token weights find the tokens that decide the reward? Responses have tokens of known kinds.
 
     python examples/study/pivots.py                  # reduced: some 50 minutes on two cores
-    python examples/study/pivots.py --plan full      # four cells, 16 seeds: some eight times as long
+    python examples/study/pivots.py --plan full      # four cells, 16 seeds: by count six times as long
 
 A study that was stopped goes on where it stopped. The report is made from its records at the end, or from
 published ones: --report examples/study/results-pivots. With --publish it goes there and into docs/study.md.
@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from estimator_study.flags import read_count, typed
 from pivot_study import report, work
 from pivot_study.plan import PLANS
 from pivot_study.policy import Cell
@@ -28,9 +29,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--plan", default="reduced", choices=sorted(PLANS))
     parser.add_argument("--output", type=Path, help="folder of the records; runs/pivots-PLAN")
-    parser.add_argument("--seeds", type=int, help="of every drift and training")
+    parser.add_argument("--seeds", type=typed(read_count), help="of every drift and training")
     parser.add_argument("--cells", nargs="+", help=f"TASK-STYLE: {', '.join(TASKS)}; wide or narrow")
-    parser.add_argument("--workers", type=int, default=count_threads(), help="processes of one thread each")
+    parser.add_argument(
+        "--workers", type=typed(read_count), default=count_threads(), help="processes of one thread each"
+    )
     parser.add_argument(
         "--report", type=Path, help="a folder with records.json, of which only a report is made"
     )
@@ -38,6 +41,8 @@ def parse() -> argparse.Namespace:
         "--publish", action="store_true", help="into examples/study/results-pivots and docs/study.md"
     )
     own = parser.parse_args()
+    if own.report and not (own.report / report.RECORDS).exists():
+        parser.error(f"--report: {own.report} holds no {report.RECORDS}")
     plan = PLANS[own.plan]
     if own.seeds:
         plan = replace(plan, seeds=own.seeds)

@@ -39,8 +39,8 @@ ON_CPU = {
     "lr_scheduler_type": "constant",
     "logging_steps": "5",
 }
-# For a demonstration: the small model hardly leaves its reference, and at the paper's tau of 0.5 all weights
-# stay near 1. At 0.05 they do not, but accuracy was worse than GRPO's, and at 0.1 as good (docs/study.md).
+# For a demonstration: so small a model hardly leaves its reference, and at the paper's tau of 0.5 all weights
+# stay near 1. At 0.05 they do not, but docs/study.md found that worse than GRPO, and no difference at 0.1.
 SETTINGS = {"dgpo": '{"tau": 0.05}'}
 SETTINGS_OF_YOURS = {"dgpo": '{"tau": 0.1}'}
 SHOWS = """

@@ -52,7 +52,7 @@ def test_pieces_have_names_of_their_own_and_rates_are_chosen_on_other_seeds():
     assert {piece.seed for piece in list_trainings(plan, chosen)} == set(range(8))
 
 
-def test_a_tiny_study_is_written_and_read_back(tmp_path):
+def test_a_tiny_study_is_written_and_read_back(tmp_path, monkeypatch):
     records = compute_all(tmp_path)
     text = report.make(records, tmp_path)
     assert "| grpo | slots-wide 0.001 | 0.000 | 0.000 |" in text
@@ -65,6 +65,9 @@ def test_a_tiny_study_is_written_and_read_back(tmp_path):
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("<!-- end -->\nafter\n")
     assert "old" not in page.read_text()
+    monkeypatch.chdir(tmp_path)
+    report.publish(Path("results"), tmp_path / "results", page)  # the published ones anew
+    assert text in page.read_text()
 
 
 def test_what_is_published_is_what_the_published_records_say():

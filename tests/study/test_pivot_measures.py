@@ -1,5 +1,7 @@
 """The arms' weights, the measures of a gradient, and what the findings make of records."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from estimator_study import models
@@ -87,7 +89,7 @@ def test_a_drift_stops_at_levels_in_order_and_describes_what_it_finds(monkeypatc
     reference = make_model(0)
     reward = lambda prompts, ids: (ids[:, 12] > 28).float()  # noqa: E731
     cell = Cell("slots", "wide")
-    monkeypatch.setattr("pivot_study.policy.TASKS", {"slots": replace_reward(cell.task, reward)})
+    monkeypatch.setattr("pivot_study.policy.TASKS", {"slots": replace(cell.task, reward=reward)})
     points = list(drift(cell, reference, Regime(2, 1e-2, 30), torch.Generator().manual_seed(0)))
     assert points
     assert [point.level for point in points] == sorted({point.level for point in points})
@@ -99,12 +101,6 @@ def test_a_drift_stops_at_levels_in_order_and_describes_what_it_finds(monkeypatc
     size = sum(p.numel() for p in reference.values())
     truth = gradients.estimate_truth(cell, points[-1].policy, 32, torch.Generator().manual_seed(2))
     assert truth.shape == (2, 2, size)
-
-
-def replace_reward(task, reward):
-    from dataclasses import replace
-
-    return replace(task, reward=reward)
 
 
 def test_training_is_decided_by_its_seed():

@@ -1,7 +1,7 @@
 """Paired differences between estimators: bootstrap intervals over seeds, p values and their correction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -70,7 +70,12 @@ def compare(runs: list[Run], estimator: str, baseline: str, key: str) -> Differe
         if name == estimator and value is not None and other is not None:
             difference = math.log(value / other) if by_ratio else value - other
             differences.setdefault(cell, []).append(difference)
-    if not differences or min(map(len, differences.values())) < FEWEST:
+    return compare_pairs(differences, FEWEST)
+
+
+def compare_pairs(differences: Mapping[Any, Sequence[float]], fewest: int) -> Difference | None:
+    """The mean over tasks of the mean of each task's paired differences; None where a task has too few."""
+    if not differences or min(map(len, differences.values())) < fewest:
         return None
     samples = [np.array(found) for found in differences.values()]
     mean = float(np.mean([sample.mean() for sample in samples]))

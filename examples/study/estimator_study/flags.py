@@ -28,31 +28,31 @@ def parse(description: str | None, arguments: list[str] | None = None) -> tuple[
     parser.add_argument(
         "--tasks",
         action="append",
-        type=_typed(read_tasks),
+        type=typed(read_tasks),
         help=f"in place of the plan's: sorting:6,brackets:8; known: {', '.join(tasks.TASKS)}",
     )
-    parser.add_argument("--seeds", type=_typed(read_count), help="seeds of every estimator on every task")
+    parser.add_argument("--seeds", type=typed(read_count), help="seeds of every estimator on every task")
     parser.add_argument(
         "--estimators",
-        type=_typed(read_estimators),
+        type=typed(read_estimators),
         help='in place of the usual ones: {"grpo": {"name": "grpo"}, ...}',
     )
     parser.add_argument(
         "--settings",
-        type=_typed(read_object),
+        type=typed(read_object),
         help='of every run, e.g. {"steps": 50, "learning_rate": 0.0005}',
     )
     parser.add_argument(
         "--device",
         default="cpu",
-        type=_typed(read_device),
+        type=typed(read_device),
         help="cpu, or cuda: the runs of many seeds side by side",
     )
     parser.add_argument(
-        "--workers", type=_typed(read_count), help="processes; one per core on a CPU, 4 on one card"
+        "--workers", type=typed(read_count), help="processes; one per core on a CPU, 4 on one card"
     )
     parser.add_argument(
-        "--time-limit", type=_typed(read_seconds), help="seconds after which to stop, to be resumed"
+        "--time-limit", type=typed(read_seconds), help="seconds after which to stop, to be resumed"
     )
     own = parser.parse_args(arguments)
     try:
@@ -156,7 +156,7 @@ def explain(error: ValueError) -> str:
     return "; ".join(f"{place}: {message}" if place else message for place, message in told)
 
 
-def _typed(read: Callable[[str], Any]) -> Callable[[str], Any]:
+def typed(read: Callable[[str], Any]) -> Callable[[str], Any]:
     """As argparse calls it, which shows the messages of its own kind of error alone."""
 
     def convert(text: str) -> Any:

@@ -119,9 +119,9 @@ def _shuffle(seen: Seen) -> Tensor:
     return weights.gather(1, order)
 
 
-def _weigh_pivots(seen: Seen) -> Tensor:
+def weigh_pivots(responses: Responses) -> Tensor:
     """All credit on the pivots; a response without one keeps even weights."""
-    pivots = seen.responses.pivots.float()
+    pivots = responses.pivots.float()
     count = pivots.sum(1, keepdim=True)
     even = torch.ones_like(pivots)
     return torch.where(count > 0, pivots * pivots.shape[1] / count.clamp(min=1), even)
@@ -158,5 +158,5 @@ ARMS: dict[str, Callable[[Seen], Tensor]] = {
     "mean over group half": weigh_by(_group_mean),
     "persistent half": weigh_by(_persistent),
     "relative half": weigh_by(relative_deviation),
-    "oracle": _weigh_pivots,
+    "oracle": lambda seen: weigh_pivots(seen.responses),
 }

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from estimator_study.comparing import Difference, bootstrap, correct, find_p
+from estimator_study.comparing import Difference, compare_pairs, correct
 from scipy import stats
 
 Record = dict[str, Any]
@@ -14,6 +14,7 @@ PLATEAU = 0.2  # the last share of the steps, whose mean reward is that of the p
 UNSHUFFLED, SHUFFLED = "dgpo half", "dgpo half, shuffled"
 NOT_SHUFFLED = "dgpo half, less its shuffle"
 EDGES = (0.05, 0.15, 0.3)  # of the bins of drift_alignment
+FEWEST = 3  # pairs in a cell, of which gradients have four
 FEWEST_POINTS = 4  # of a rank correlation
 Values = dict[tuple[str, int], float]  # by cell and seed
 
@@ -41,16 +42,12 @@ def collect(records: Sequence[Record], value: Callable[[Record], float | None]) 
 
 
 def compare(own: Values, other: Values) -> Difference | None:
-    """The difference, a mean over cells of means over seeds; None with fewer than three pairs a cell."""
+    """The difference, a mean over cells of means over seeds; None where a cell has too few pairs."""
     by_cell: dict[str, list[float]] = {}
     for (cell, seed), number in own.items():
         if (cell, seed) in other:
             by_cell.setdefault(cell, []).append(number - other[cell, seed])
-    if not by_cell or min(map(len, by_cell.values())) < 3:
-        return None
-    samples = [np.array(found) for found in by_cell.values()]
-    mean = float(np.mean([sample.mean() for sample in samples]))
-    return Difference(mean, *bootstrap(samples), sum(map(len, samples)), find_p(samples))
+    return compare_pairs(by_cell, FEWEST)
 
 
 def correct_all(found: dict[Any, Difference | None]) -> dict[Any, Difference | None]:
@@ -100,7 +97,7 @@ def compare_gradients(drifts: Sequence[Record]) -> dict[tuple[str, str], Differe
 
 
 def compare_trainings(trainings: Sequence[Record]) -> dict[tuple[str, str], Difference | None]:
-    """By measure and arm: the reward over training and at the plateau, less GRPO's;"""
+    """By measure and arm: the reward over training and at the plateau, less GRPO's."""
     found: dict[tuple[str, str], Difference | None] = {}
     for measure, read in (("training", read_reward), ("plateau", read_plateau)):
         values = {

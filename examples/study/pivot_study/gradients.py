@@ -6,7 +6,7 @@ import torch
 from estimator_study.models import Parameters
 from torch import Tensor
 
-from pivot_study.arms import ARMS, Seen
+from pivot_study.arms import ARMS, Seen, weigh_pivots
 from pivot_study.policy import Cell, Responses, compute_log_probs, compute_loss, respond
 
 AT_ONCE = 16  # groups of the large batch that are computed together
@@ -37,8 +37,7 @@ def estimate_truth(cell: Cell, parameters: Parameters, groups: int, generator: t
     halves: list[list[Tensor]] = [[], []]
     for number in range(batches):
         responses = respond(cell, parameters, AT_ONCE, generator)
-        pivots = responses.pivots.float()
-        oracle = pivots * pivots.shape[1] / pivots.sum(1, keepdim=True).clamp(min=1)
+        oracle = weigh_pivots(responses)
         weights = [oracle, torch.ones_like(oracle)]
         halves[number % 2].append(differentiate(cell, parameters, responses, weights))
     return torch.stack([torch.stack(half).mean(0) for half in halves])

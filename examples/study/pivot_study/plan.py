@@ -1,7 +1,6 @@
 """How much is measured and trained, and in which pieces."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pivot_study.drift import Regime
 from pivot_study.policy import Cell
@@ -45,9 +44,6 @@ class Plan:
     def training_at(self, rate: float) -> Regime:
         """What a training run takes at a learning rate."""
         return Regime(self.training_groups, rate, self.training_steps)
-
-    def description(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 PLANS = {

@@ -33,6 +33,7 @@ COLOURS = {
     "oracle": "#d1495b",
 }
 TRAININGS = {"training": "train", "calm": "calm"}  # names of pictures, and kinds of records
+SHOWN_BY_DEVIATION = ("dgpo half", "entropy half", "deviation half", "relative half")
 SHOWN_BY_ALIGNMENT = ("dgpo half", "deviation half", "relative half")
 BLOCK = 10  # steps that a point of a training curve is the mean of
 
@@ -73,8 +74,8 @@ def draw_auc(drifts: Sequence[Record]) -> Figure:
 
 
 def _draw_auc(axis: Axes, drifts: Sequence[Record]) -> None:
-    for arm, colour in COLOURS.items():
-        if arm not in list_arms(drifts) or arm in (BASELINE, "oracle", "dgpo 0.1", "dgpo half, shuffled"):
+    for arm in SHOWN_BY_DEVIATION:
+        if arm not in list_arms(drifts):
             continue
         by_level: dict[float, list[tuple[float, float]]] = {}
         for record in drifts:
@@ -83,8 +84,8 @@ def _draw_auc(axis: Axes, drifts: Sequence[Record]) -> None:
                 by_level.setdefault(point["level"], []).append((drifted, point["arms"][arm]["auc"]))
         points = np.array([pair for level in sorted(by_level) for pair in by_level[level]])
         means = np.array([np.mean(by_level[level], axis=0) for level in sorted(by_level)])
-        axis.scatter(*points.T, s=8, color=colour, alpha=0.35, linewidths=0)
-        axis.plot(*means.T, color=colour, linewidth=1.6, label=arm)
+        axis.scatter(*points.T, s=8, color=COLOURS[arm], alpha=0.35, linewidths=0)
+        axis.plot(*means.T, color=COLOURS[arm], linewidth=1.6, label=arm)
     axis.axhline(0.5, color="black", linewidth=0.8)
     axis.set_xscale("log")
     axis.set_ylim(0, 1.03)
@@ -133,14 +134,13 @@ def draw_trainings(trainings: Sequence[Record]) -> Figure:
             curve = np.mean([record["rewards"] for record in own], axis=0)
             blocks = [curve[start : start + BLOCK] for start in range(0, len(curve), BLOCK)]
             places = [BLOCK * number + len(block) / 2 for number, block in enumerate(blocks)]
-            label = f"{arm}"
             width = 2.2 if arm == BASELINE else 1.3
             axis.plot(
                 places,
                 [fmean(block) for block in blocks],
                 color=COLOURS.get(arm),
                 linewidth=width,
-                label=label,
+                label=arm,
             )
         axis.set_title(cell, fontsize=10)
         axis.set_xlabel("step")

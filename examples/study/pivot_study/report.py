@@ -37,8 +37,8 @@ def make(records: Sequence[Record], folder: Path) -> str:
 def publish(folder: Path, results: Path, page: Path) -> None:
     """Copies records and pictures into the results, and puts the tables between the page's marks."""
     results.mkdir(parents=True, exist_ok=True)
-    for path in (folder / RECORDS, *sorted(folder.glob("*.png"))):
-        if path.parent != results:
+    if folder.resolve() != results.resolve():
+        for path in (folder / RECORDS, *sorted(folder.glob("*.png"))):
             shutil.copy(path, results)
     shown = [f"![{what}](../examples/study/{results.name}/{name}.png)" for name, what in PICTURES.items()]
     text = "\n\n".join(["", writing.write(load(results)), *shown, ""])

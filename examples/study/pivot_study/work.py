@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,7 +43,7 @@ def remember(plan: Plan, folder: Path) -> None:
     """Refuses a folder that holds pieces of another plan."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "plan.json"
-    own = json.loads(json.dumps(plan.description()))
+    own = json.loads(json.dumps(asdict(plan)))
     if path.exists() and read(path) != own:
         raise ValueError(f"{path} is of another plan; give another --output")
     path.write_text(json.dumps(own, indent=1) + "\n")
