@@ -14,7 +14,11 @@ from credit.lens.completion import Completion
 from credit.lens.payload import pack
 from credit.lens.records import read
 
-SCRIPTS = ("formulas", "samples", "weights", "tokens", "model", "list", "reader", "controls", "main")
+STYLES = ("style", "batch")
+SCRIPTS = (
+    *("formulas", "samples", "weights", "tokens", "model", "list", "reader", "controls"),
+    *("aggregates", "charts", "batch", "main"),
+)
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 Source = str | Path | Iterable[Completion]
 
@@ -48,9 +52,12 @@ def page(completions: Iterable[Completion], title: str) -> str:
     if len(about["start"]) < 2:
         raise ValueError(f"{title} holds no completions; expected at least one record to show")
     web = files("credit.lens") / "web"
-    style, template = (web.joinpath(name).read_text("utf-8") for name in ("style.css", "index.html"))
-    scripts = "\n".join(web.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
-    script = f'(() => {{\n"use strict";\n{scripts}\n}})();'
+
+    def join(*names: str) -> str:
+        return "\n".join(web.joinpath(name).read_text("utf-8") for name in names)
+
+    style, template = join(*(f"{name}.css" for name in STYLES)), join("index.html")
+    script = f'(() => {{\n"use strict";\n{join(*(f"{name}.js" for name in SCRIPTS))}\n}})();'
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "base-uri 'none'; form-action 'none'"

@@ -36,6 +36,13 @@ function stateOf(model) {
   return (model.settings === null ? "as recorded" : "what if") + (model.busy ? " …" : "");
 }
 
+/** Shows one of two views: the completions one by one, or the batch. */
+function chooseView(name) {
+  document.querySelector("main").hidden = name !== "read";
+  document.getElementById("batch").hidden = name !== "batch";
+  for (const tab of document.querySelectorAll("#views button")) tab.setAttribute("aria-selected", tab.id === `view-${name}`);
+}
+
 function darkMode() {
   const button = document.getElementById("theme");
   const set = (dark) => {
@@ -52,6 +59,12 @@ async function main() {
   const model = new Model(samples);
   const list = new List(model, (row) => choose(row));
   const reader = new Reader(model, (row) => controls.chooseGroup(model.groupOf(row)));
+  const batch = new Batch(model, { search: () => {} });
+  const view = (name) => {
+    chooseView(name);
+    if (name === "batch") batch.draw(model.order);
+  };
+  for (const name of ["read", "batch"]) document.getElementById(`view-${name}`).addEventListener("click", () => view(name));
   const choose = (row) => {
     model.chosen = row;
     list.mark();
@@ -92,7 +105,7 @@ async function main() {
   describe(samples, model);
   choose(model.chosen);
   await weigh(null);
-  globalThis.lens = { model, choose, weigh, metricsOf }; // for the browser's console
+  globalThis.lens = { model, choose, weigh, metricsOf, batch, view }; // for the browser's console
   document.documentElement.dataset.ready = "true";
 }
 
