@@ -16,7 +16,8 @@ from credit.lens.records import read
 
 STYLES = ("style", "batch")
 SCRIPTS = (
-    *("formulas", "samples", "weights", "tokens", "model", "list", "reader", "controls"),
+    *("formulas", "samples", "weights", "tokens", "colors", "selection", "align", "compare", "model"),
+    *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict"),
     *("aggregates", "charts", "batch", "main"),
 )
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
