@@ -96,7 +96,8 @@ async function main() {
   const followLink = () => {
     const link = readLink(model, location.hash);
     if (!link.named) return;
-    if (link.row === null) return showNote("The completion that the link names is not in this page.");
+    showNote(link.row === null ? "The completion that the link names is not in this page." : samples.note);
+    if (link.row === null) return;
     if (!model.order.includes(link.row)) {
       controls.clear();
       arrange({ filter: controls.filter() });
