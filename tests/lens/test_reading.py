@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from browsing import put
+from browsing import put, wait
 from lens_samples import N, T, rollouts, write
 
 import credit
@@ -187,8 +187,16 @@ def test_what_else_was_recorded_is_shown(opened, tmp_path):
 
 
 def test_the_view_of_the_batch_takes_the_place_of_the_reader(shown):
+    from selenium.webdriver.common.keys import Keys
+
     shown.find_element("id", "view-batch").click()
     assert shown.find_element("id", "batch").is_displayed()
     assert not shown.find_element("id", "text").is_displayed()
-    shown.find_element("id", "view-read").click()
+    wait(shown, "return location.hash.includes('view=batch')")
+    link = shown.current_url
+    shown.find_element("id", "view-batch").send_keys(Keys.ARROW_LEFT)
     assert shown.find_element("id", "text").is_displayed()
+    shown.get("about:blank")
+    shown.get(link)
+    wait(shown, "return document.documentElement.dataset.ready")
+    assert shown.find_element("id", "batch").is_displayed()
