@@ -6,6 +6,7 @@ from itertools import zip_longest
 from sys import intern
 from typing import Any, NamedTuple
 
+from credit.lens.batches import split_batches
 from credit.lens.completion import Completion
 from credit.lens.sources import Runs
 
@@ -109,23 +110,20 @@ def _cost(units: Iterable[Unit]) -> int:
 
 
 def _observe_run(name: str, completions: Iterable[Completion], entries: list[Entry]) -> Iterator[Completion]:
-    last: dict[str, tuple[int | None, int]] = {}  # step and row, by estimator
     numbers: dict[tuple[str, int | None], int] = {}
-    for completion in completions:
-        estimator, step = intern(repr(completion.estimator)), completion.step
-        # As on the page, a batch ends where rows start again.
-        if estimator not in last or last[estimator][0] != step or completion.row <= last[estimator][1]:
-            numbers[estimator, step] = numbers.get((estimator, step), -1) + 1
-        last[estimator] = step, completion.row
-        texts = len(completion.prompt or "") + len(repr(completion.model_extra))
-        entries.append(
-            Entry(
-                place=len(entries),
-                side=(name, estimator),
-                batch=(step, numbers[estimator, step]),
-                group=completion.group,
-                row=completion.row,
-                cost=100 + texts + 20 * len(completion.tokens),
+    for batch in split_batches(completions):
+        estimator, step = intern(repr(batch[0].estimator)), batch[0].step
+        number = numbers[estimator, step] = numbers.get((estimator, step), -1) + 1
+        for completion in batch:
+            texts = len(completion.prompt or "") + len(repr(completion.model_extra))
+            entries.append(
+                Entry(
+                    place=len(entries),
+                    side=(name, estimator),
+                    batch=(step, number),
+                    group=completion.group,
+                    row=completion.row,
+                    cost=100 + texts + 20 * len(completion.tokens),
+                )
             )
-        )
-        yield completion
+            yield completion
