@@ -1,0 +1,1 @@
+// Distributions and shares of credit over many completions.
