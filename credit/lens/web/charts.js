@@ -1,1 +1,116 @@
-// Charts of the batch view, as SVG.
+// Charts as SVG, drawn at the width that they have. A series has the color and dashes of its number in batch.css.
+
+const MARGIN = { top: 22, right: 14, bottom: 36, left: 46 };
+
+/** An element of SVG with attributes and children; a text among these stays text. */
+function vector(kind, attributes = {}, ...children) {
+  const made = document.createElementNS(SVG, kind);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** Round values on an axis, about `most` of them. */
+function ticksOn(axis, most) {
+  const { low, high, log } = axis;
+  const decades = Math.log10(high / low);
+  if (!log || decades < 0.7) {
+    const rough = (high - low) / most;
+    const unit = 10 ** Math.floor(Math.log10(rough));
+    const step = unit * [1, 2, 5, 10].find((n) => n * unit >= rough * 0.999);
+    const first = Math.ceil(low / step - 1e-9);
+    const count = Math.floor(high / step + 1e-9) - first + 1;
+    return Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  }
+  const marks = decades * 3 <= most ? [1, 2, 5] : decades * 2 <= most ? [1, 3] : [1];
+  const every = Math.max(1, Math.ceil(decades / most));
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+    for (const mark of marks) {
+      const tick = Number(`${mark}e${power}`);
+      if (power % every === 0 && tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
+    }
+  return ticks;
+}
+
+/** A tick's value, shorter than `number` writes it. */
+function tickText(value) {
+  const size = Math.abs(value);
+  return value === 0 || (size >= 1e-3 && size < 1e5) ? String(value) : value.toExponential().replace("e+", "e");
+}
+
+function percent(share) {
+  return Number.isFinite(share) ? `${number(100 * share)} %` : "–";
+}
+
+/** Axes with ticks and names; returns functions from values to pixels, and the edges of the plot. */
+function drawAxes(svg, width, { x, y, label }) {
+  const height = svg.clientHeight || 200;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const plot = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
+  const atX = (value) => plot.left + (plot.right - plot.left) * placeOn(x.axis, value);
+  const atY = (value) => plot.bottom - (plot.bottom - plot.top) * Math.max(0, placeOn(y.axis, value));
+  const line = (x1, y1, x2, y2, kind) => vector("line", { x1, y1, x2, y2, class: kind });
+  const text = (words, x, y, kind) => vector("text", { x, y, class: kind }, words);
+  const rows = (y.ticks ?? ticksOn(y.axis, 4)).map((tick) => [atY(tick), (y.format ?? tickText)(tick)]);
+  const most = Math.max(2, Math.floor((plot.right - plot.left) / 52));
+  const columns = (x.ticks ?? ticksOn(x.axis, most)).map((tick) => [atX(tick), (x.format ?? tickText)(tick)]);
+  svg.replaceChildren(
+    ...rows.flatMap(([at, words]) => [line(plot.left, at, plot.right, at, "grid"), text(words, plot.left - 6, at + 3.5, "tick end")]),
+    line(plot.left, plot.bottom, plot.right, plot.bottom, "axis"),
+    ...columns.flatMap(([at, words]) => [
+      line(at, plot.bottom, at, plot.bottom + 4, "axis"),
+      text(words, at, plot.bottom + 15, "tick middle"),
+    ]),
+    text(y.name, 2, 11, "tick"),
+    text(x.name, (plot.left + plot.right) / 2, height - 4, "tick middle"),
+  );
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  return { ...plot, atX, atY };
+}
+
+/** Values of equal parts of the x axis: bars for one series, outlines for several. `one` is a line across. */
+function drawParts(svg, width, { x, y, label, series, one, describe }) {
+  const { left, right, bottom, atY, atX } = drawAxes(svg, width, { x, y, label });
+  for (const { number: place, values } of series) {
+    const step = (right - left) / values.length;
+    if (series.length === 1)
+      values.forEach((value, i) => {
+        if (!(value > 0)) return;
+        const top = Math.min(atY(value), bottom - 1); // a bar of anything is seen
+        const gap = step > 8 ? 1 : 0.25;
+        const size = { x: left + i * step + gap, y: top, width: step - 2 * gap, height: bottom - top };
+        svg.append(vector("rect", { ...size, class: `s${place} bars` }, vector("title", {}, describe(i, value))));
+      });
+    else svg.append(vector("path", { d: outline(Array.from(values, (v) => (v >= 0 ? atY(v) : NaN)), left, step, bottom), class: `s${place} curve` }));
+  }
+  if (one?.y !== undefined) svg.append(vector("line", { x1: left, x2: right, y1: atY(one.y), y2: atY(one.y), class: "one-line" }));
+  if (one?.x !== undefined && placeOn(x.axis, one.x) >= 0 && placeOn(x.axis, one.x) <= 1)
+    svg.append(vector("line", { x1: atX(one.x), x2: atX(one.x), y1: MARGIN.top, y2: bottom, class: "one-line" }));
+}
+
+function outline(heights, left, step, bottom) {
+  const known = heights.map((y) => (Number.isFinite(y) ? y : bottom).toFixed(1));
+  return `M${left} ${bottom}${known.map((y, i) => `V${y}H${(left + (i + 1) * step).toFixed(1)}`).join("")}V${bottom}`;
+}
+
+/** Lines through points {x, y, title}, with a band from `low` to `high` where the points have one. */
+function drawLines(svg, width, { x, y, label, series, diagonal }) {
+  const { left, right, top, bottom, atX, atY } = drawAxes(svg, width, { x, y, label });
+  const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${a.toFixed(1)} ${b.toFixed(1)}`).join("");
+  if (diagonal) svg.append(vector("line", { x1: left, y1: bottom, x2: right, y2: top, class: "one-line" }));
+  for (const { number: place, points } of series) {
+    if (!points.length) continue;
+    if (points[0].low !== undefined) {
+      const upper = points.map((p) => [atX(p.x), atY(p.high)]);
+      const lower = points.map((p) => [atX(p.x), atY(p.low)]).reverse();
+      svg.append(vector("path", { d: `${path([...upper, ...lower])}Z`, class: `s${place} band` }));
+    }
+  }
+  for (const { number: place, points } of series) {
+    svg.append(vector("path", { d: path(points.map((p) => [atX(p.x), atY(p.y)])), class: `s${place} curve` }));
+    for (const { x: a, y: b, title } of points)
+      if (title) svg.append(vector("circle", { cx: atX(a), cy: atY(b), r: 2.5, class: `s${place} point` }, vector("title", {}, title)));
+  }
+}

@@ -1,0 +1,132 @@
+// All numbers of the batch view, computed in slices so that the page stays alive.
+
+const MOST_SERIES = 6;
+const BARS = 48; // of a histogram
+const PARTS = 20; // of a response
+const TURNS = 24; // further ones are taken together
+const DECADES = 1e8; // the most that a logarithmic axis spans, as a ratio
+const QUANTILES = [0.005, 0.05, 0.5, 0.95, 0.995];
+const TOP = { counts: [1, 5, 10], shares: [0.01, 0.1, 0.2], points: 100 };
+
+/** How to read a token's number, by the name of its column; a column that no row has is absent. */
+function readersOf(model) {
+  const { samples, weights } = model;
+  const recorded = (name) => (samples[name] ? { [name]: (t) => samples[name][t] } : {});
+  return {
+    ...recorded("deviation"),
+    ...recorded("normalized_entropy"),
+    weights: (t) => weights[t],
+    advantages: (t, row) => model.advantageAt(row, t),
+  };
+}
+
+/** What the view shows of the rows, as a generator that yields wherever it may be interrupted. */
+function* measureBatch(model, rows) {
+  const { samples, weights } = model;
+  const { counted, ...left } = sortOut(model, rows);
+  const all = seriesOf(samples, counted);
+  const series = all.slice(0, MOST_SERIES);
+  const readers = readersOf(model);
+  const columns = {};
+  for (const name of Object.keys(readers)) columns[name] = yield* measureColumn(model, series, name, readers[name]);
+  const concentration = [];
+  for (const { rows: own } of series) concentration.push(yield* concentrationOf(samples, weights, own, TOP));
+  const { weights: _, ...others } = readers;
+  const texts = sumByText(model, counted, others);
+  yield;
+  const drift = samples.log_probs && samples.reference_log_probs ? driftOf(samples, counted) : null;
+  return {
+    ...left, shown: rows.length, counted: counted.length, series, seriesCount: all.length, columns, concentration, texts, drift,
+    missing: missingOf(samples, counted, others),
+    steps: new Set(series.flatMap(({ steps }) => steps.map(({ step }) => step))).size,
+    positions: series.map((one) => profileOf(samples, weights, one.rows, PARTS, positionOf(samples))),
+    turns: measureTurns(samples, weights, counted, series),
+  };
+}
+
+/** Distribution and course of one column, for each series on a common axis. */
+function* measureColumn(model, series, name, read) {
+  const { samples } = model;
+  const found = [];
+  for (const one of series) {
+    const collected = collectValues(samples, one.rows, read);
+    yield;
+    const course = name === "weights" ? courseOfStd(model, one) : courseOf(collected, one, name === "advantages");
+    yield;
+    found.push({ ...describeValues(collected.values, QUANTILES), course, values: collected.values });
+    yield;
+  }
+  const axis = axisOf(found.filter(({ count }) => count), name !== "advantages");
+  const edges = edgesOf(axis, BARS);
+  for (const one of found) {
+    one.bars = histogramOf(one.values, edges, axis.log);
+    delete one.values; // which take much memory
+    yield;
+  }
+  return { axis, edges, series: found };
+}
+
+/** An axis for all series: positive values on a logarithmic one; others up to where but 1 % lie beyond. */
+function axisOf(found, positive) {
+  if (positive && found.some(({ most }) => most > 0)) {
+    const most = Math.max(...found.map((one) => one.most));
+    return axisBetween(Math.max(most / DECADES, Math.min(...found.map((one) => one.leastPositive))), most, true);
+  }
+  const ends = [Math.min(...found.map((one) => one.quantiles[0])), Math.max(...found.map((one) => one.quantiles[4]))];
+  return axisBetween(...(found.length ? ends : [0, 1]));
+}
+
+/** Median and 5 to 95 % of the tokens' values, or of their sizes, at each step. */
+function courseOf({ values, ends }, { steps }, sizes) {
+  return steps.flatMap(({ step, first, last }) => {
+    const own = values.subarray(ends[first], ends[last]);
+    const [low, line, high] = quantilesOf(sizes ? own.map(Math.abs) : own, [0.05, 0.5, 0.95]);
+    return own.length ? [{ step, count: own.length, line, low, high }] : [];
+  });
+}
+
+/** Mean and 5 to 95 % of the responses' standard deviation of w, at each step. */
+function courseOfStd(model, { rows, steps }) {
+  return steps.map(({ step, first, last }) => {
+    const own = Float64Array.from(rows.slice(first, last), (row) => model.effectOf(row).std);
+    const [low, high] = quantilesOf(own, [0.05, 0.95]);
+    return { step, count: own.length, line: own.reduce((a, b) => a + b, 0) / own.length, low, high };
+  });
+}
+
+function positionOf({ start }) {
+  return (t, row) => Math.floor(((t - start[row]) * PARTS) / (start[row + 1] - start[row]));
+}
+
+function measureTurns(samples, weights, counted, series) {
+  const turns = turnsOf(samples, counted);
+  if (!turns) return null;
+  const place = new Map(turns.map((turn, i) => [turn, Math.min(i, TURNS - 1)]));
+  const names = turns.slice(0, TURNS).map((turn, i) => (i === TURNS - 1 && turns.length > TURNS ? `≥ ${turn}` : String(turn)));
+  const partOf = (t) => place.get(samples.turns[t]);
+  return { names, profiles: series.map(({ rows }) => profileOf(samples, weights, rows, names.length, partOf)) };
+}
+
+/** Number of the tokens of the policy whose number is missing, by column. */
+function missingOf(samples, rows, readers) {
+  const recorded = ["log_probs", "reference_log_probs"].filter((name) => samples[name]);
+  const all = { ...readers, ...Object.fromEntries(recorded.map((name) => [name, (t) => samples[name][t]])) };
+  const missing = Object.fromEntries(Object.keys(all).map((name) => [name, 0]));
+  eachToken(samples, rows, (t, row) => {
+    for (const name in all) if (!Number.isFinite(all[name](t, row))) missing[name]++;
+  });
+  return missing;
+}
+
+/** Runs a generator in slices between frames; undefined if it was given up because `stale()`. */
+async function runInSlices(work, stale) {
+  for (;;) {
+    const until = performance.now() + SLICE;
+    let step;
+    do step = work.next();
+    while (!step.done && performance.now() < until);
+    if (step.done) return step.value;
+    await new Promise((resume) => setTimeout(resume));
+    if (stale()) return undefined;
+  }
+}

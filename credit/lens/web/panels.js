@@ -1,0 +1,140 @@
+// The parts of the batch view, from what measures.js computed. `plot` makes the place of a chart.
+
+const NAMES = {
+  deviation: "d", normalized_entropy: "h", weights: "w", advantages: "A", log_probs: "log p", reference_log_probs: "log q",
+};
+const TITLES = {
+  deviation: "d, deviation from the reference",
+  normalized_entropy: "h, normalized entropy",
+  weights: "w, weight",
+  advantages: "A, advantage of a token",
+};
+const COURSES = {
+  deviation: "d: median of the tokens",
+  normalized_entropy: "h: median of the tokens",
+  weights: "std of w within a response: mean",
+  advantages: "|A|: median of the tokens",
+};
+
+/** What the colors and dashes stand for, where there are several series. */
+function legendOf({ series, seriesCount }) {
+  if (series.length < 2) return [];
+  const items = series.map(({ name }, i) => create("li", "", swatch(i), name));
+  const more = seriesCount > series.length ? [create("li", "quiet", `the first ${series.length} of ${seriesCount}; filters choose others`)] : [];
+  return [create("ul", "series", ...items, ...more)];
+}
+
+function swatch(place) {
+  return vector("svg", { class: "swatch", viewBox: "0 0 26 8" }, vector("line", { x1: 0, x2: 26, y1: 4, y2: 4, class: `s${place} curve` }));
+}
+
+function figure(title, ...contents) {
+  return create("figure", "", create("h3", "", title), ...contents);
+}
+
+/** A table of texts; a cell may be an element. */
+function tableOf(heads, rows) {
+  const cells = (kind, values) => create("tr", "", ...values.map((value) => create(kind, "", value)));
+  return create("table", "numbers", create("thead", "", cells("th", heads)), create("tbody", "", ...rows.map((row) => cells("td", row))));
+}
+
+function distributionsOf({ columns, series }, plot) {
+  return Object.entries(columns).map(([name, column]) => {
+    const drawn = column.series.map((one, i) => ({ number: i, values: one.bars.map((n) => n / one.count) }));
+    const most = Math.max(...drawn.flatMap(({ values }) => Array.from(values).filter(Number.isFinite)), 0);
+    const { axis, edges } = column;
+    const chart = (svg, width) =>
+      drawParts(svg, width, {
+        x: { axis, name: axis.log ? `${NAMES[name]}, logarithmic` : NAMES[name] },
+        y: { axis: axisBetween(0, most), name: "share of tokens", format: percent },
+        label: `distribution of ${TITLES[name]}`,
+        series: drawn,
+        one: { x: name === "weights" ? 1 : axis.log ? NaN : 0 },
+        describe: (i, value) => `${number(edges[i])} to ${number(edges[i + 1])}: ${percent(value)} of the tokens`,
+      });
+    const heads = [series.length > 1 ? "" : NAMES[name], "tokens", "= 0", "mean", "5 %", "median", "95 %"];
+    const rows = column.series.map((one, i) => [
+      series.length > 1 ? swatch(i) : "",
+      one.count.toLocaleString("en"),
+      percent(one.zeros / one.count),
+      ...[one.mean, ...one.quantiles.slice(1, 4)].map((value) => number(value)),
+    ]);
+    return figure(TITLES[name], plot(chart), tableOf(heads, rows));
+  });
+}
+
+function coursesOf({ columns, series }, plot) {
+  const all = series.flatMap(({ steps }) => steps.map(({ step }) => step));
+  const known = [...new Set(all)].sort((a, b) => a - b);
+  const x = { axis: axisBetween(known[0], known.at(-1)), name: "training step", ticks: known.length <= 6 ? known : undefined };
+  return Object.entries(columns).map(([name, column]) => {
+    const values = column.series.flatMap(({ course }) => course.flatMap(({ low, line, high }) => [low, line, high]));
+    const positive = values.filter((value) => value > 0);
+    const most = Math.max(0, ...positive);
+    const log = ["deviation", "normalized_entropy"].includes(name) && most > 0;
+    const axis = log ? axisBetween(Math.max(most / DECADES, Math.min(...positive)), most, true) : axisBetween(0, most);
+    const kind = name === "weights" ? ["responses", "mean"] : ["tokens", "median"];
+    const drawn = column.series.map(({ course }, i) => ({
+      number: i,
+      points: course.map(({ step, count, line, low, high }) => ({
+        x: step, y: line, low, high,
+        title: `step ${step}: ${kind[1]} ${number(line)}, 5 to 95 % ${number(low)} to ${number(high)}, ${count.toLocaleString("en")} ${kind[0]}`,
+      })),
+    }));
+    const ends = drawn.map(({ points }) => (points.length ? `${number(points[0].y)} to ${number(points.at(-1).y)}` : "nothing"));
+    const chart = (svg, width) =>
+      drawLines(svg, width, {
+        x, y: { axis, name: `${log ? "logarithmic; " : ""}band: 5 to 95 % of the ${kind[0]}` },
+        label: `${COURSES[name]}, from the first step to the last: ${ends.join("; ")}`,
+        series: drawn,
+      });
+    return figure(COURSES[name], plot(chart));
+  });
+}
+
+function concentrationFigures({ concentration, series }, plot) {
+  const points = TOP.points;
+  const drawn = concentration.map(({ curve }, i) => ({ number: i, points: Array.from(curve, (y, k) => ({ x: k / points, y })) }));
+  const ticks = [0, 0.2, 0.4, 0.6, 0.8, 1];
+  const whole = axisBetween(0, 1);
+  const chart = (svg, width) =>
+    drawLines(svg, width, {
+      x: { axis: whole, ticks, format: percent, name: "share of the response's tokens, those with the largest weights first" },
+      y: { axis: whole, ticks, format: percent, name: "share of the response's credit" },
+      label: "share of credit over the share of tokens, mean over the responses",
+      series: drawn,
+      diagonal: true,
+    });
+  const rows = concentration[0].tops.map(({ tokens, share }, k) => [
+    tokens === undefined ? `top ${percent(share)} of the tokens` : tokens === 1 ? "top token" : `top ${tokens} tokens`,
+    ...concentration.map(({ tops }) => create("span", "", percent(tops[k].credit), create("small", "", `GRPO ${percent(tops[k].even)}`))),
+  ]);
+  const heads = ["", ...(series.length > 1 ? series.map((_, i) => swatch(i)) : ["share of the credit"])];
+  return [
+    figure("Share of the credit that the top tokens hold; the straight line is GRPO", plot(chart)),
+    figure("Mean over the responses", tableOf(heads, rows)),
+  ];
+}
+
+function placesOf({ positions, turns }, plot) {
+  const axis = axisBetween(0, 1);
+  const chart = (x, profiles, describe) => (svg, width) => {
+    const drawn = profiles.map(({ means }, i) => ({ number: i, values: means }));
+    const most = Math.max(1.2, ...profiles.flatMap(({ means }) => Array.from(means).filter(Number.isFinite)));
+    const y = { axis: axisBetween(0, most * 1.05), name: "mean weight; the line is 1, as of GRPO" };
+    drawParts(svg, width, { x, y, series: drawn, one: { y: 1 }, label: `mean weight by ${x.name}`, describe });
+  };
+  const counted = (profiles, i) => `${profiles[0].counts[i].toLocaleString("en")} tokens`;
+  const ticks = [0, 0.25, 0.5, 0.75, 1];
+  const step = 100 / PARTS;
+  const place = (i, w) => `${i * step} to ${(i + 1) * step} % of the response: mean w ${number(w)}, ${counted(positions, i)}`;
+  const figures = [figure("By position", plot(chart({ axis, ticks, format: percent, name: "place in the response" }, positions, place)))];
+  if (turns) {
+    const { names, profiles } = turns;
+    const centers = names.map((_, i) => (i + 0.5) / names.length);
+    const format = (center) => names[Math.floor(center * names.length)];
+    const turn = (i, w) => `turn ${names[i]}: mean w ${number(w)}, ${counted(profiles, i)}`;
+    figures.push(figure("By turn", plot(chart({ axis, ticks: centers, format, name: "turn" }, profiles, turn))));
+  }
+  return figures;
+}
