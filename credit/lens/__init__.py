@@ -1,9 +1,20 @@
 """Records of completions with the credit of each token, and views of them: page, notebook, terminal."""
 
 from credit.lens.completion import Completion
+from credit.lens.lines import format_records
 from credit.lens.notebook import show
 from credit.lens.page import page
 from credit.lens.pieces import text_pieces
-from credit.lens.records import read, record
+from credit.lens.records import append_records, parse_records, read, record
 
-__all__ = ["Completion", "page", "read", "record", "show", "text_pieces"]
+__all__ = [
+    "Completion",
+    "append_records",
+    "format_records",
+    "page",
+    "parse_records",
+    "read",
+    "record",
+    "show",
+    "text_pieces",
+]

@@ -17,6 +17,8 @@ class Completion(BaseModel):
 
     Lists have one entry per token. A statistic that was not computed is None as a whole; a number that is
     not finite is None in its place. Numbers have 9 significant digits, which hold every float32 exactly.
+    Further fields, such as those of `record(..., extra=...)` or of another writer of the format, are kept:
+    `completion.answer`, or all of them in `completion.model_extra`.
 
     Example:
         >>> from credit import lens
@@ -30,7 +32,7 @@ class Completion(BaseModel):
         'Yes.'
     """
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     format: Literal[1]
     """Version of the format."""

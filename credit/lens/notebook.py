@@ -2,7 +2,8 @@
 
 from html import escape
 
-from credit.lens.page import Source, load, page
+from credit.lens.page import page
+from credit.lens.sources import Source, load
 
 
 class Shown:
@@ -19,11 +20,11 @@ class Shown:
         )
 
 
-def show(source: Source, *, height: int = 720) -> Shown:
+def show(*sources: Source, height: int = 720) -> Shown:
     """Shows samples in a notebook.
 
     Args:
-        source: the path of a file of records, or completions from `read`.
+        sources: paths of files of records, each of which is a run, or completions from `read`.
         height: of the frame, in pixels.
 
     Raises:
@@ -47,5 +48,5 @@ def show(source: Source, *, height: int = 720) -> Shown:
         >>> shown.height
         480
     """
-    title, completions = load(source)
-    return Shown(page(completions, title), height)
+    runs = load(*sources)
+    return Shown(page(runs, ", ".join(runs)), height)

@@ -1,22 +1,15 @@
-"""Completions with the credit of each token as JSON lines: written during training, read by the views."""
+"""Files of completions with the credit of each token: written during training, read by the views."""
 
-import json
-from collections.abc import Iterator, Sequence
-from math import isfinite
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import ValidationError
 
-from credit import validation
-from credit.backends.arrays import to_numpy
 from credit.estimators.base import Estimator
-from credit.estimators.dgpo import DGPO
-from credit.estimators.prepare import prepare_rollouts
-from credit.estimators.redistributing import Redistributing
-from credit.lens.completion import FORMAT, PER_TOKEN, STATISTICS, Completion
-from credit.types import Array, Credit, Rollouts
+from credit.lens.completion import Completion
+from credit.lens.lines import format_records
+from credit.types import Credit, Rollouts
 
 
 def record(
@@ -28,24 +21,24 @@ def record(
     estimator: Estimator,
     prompts: Sequence[str] | None = None,
     step: int | None = None,
+    extra: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Appends one JSON line per completion: its tokens with their statistics, weights and advantages.
 
-    The arrays are copied to the host, which synchronizes a device. Where several processes train, call it
-    on one of them.
+    It is `append_records` of `format_records`. Where several processes train, call it on one of them.
 
     Args:
         path: the file. It and its folder are made where they do not exist.
-        tokens: N lists of text pieces, as `text_pieces` makes them: entry t is the text of column t. A
-            list may end where only padding follows; the arrays of its row are cut to its length.
+        tokens: as for `format_records`, which describes these arguments.
         rollouts: what the estimator was called with, of any array library.
         result: what the estimator returned.
         estimator: the estimator, whose settings are recorded.
         prompts: N texts.
         step: the training step.
+        extra: further values of the completions by name, N each.
 
     Raises:
-        ValueError: shapes do not fit each other, or a token of the mask has no text piece.
+        ValueError: as of `format_records`; nothing is written then.
 
     Example:
         >>> import tempfile
@@ -60,30 +53,37 @@ def record(
         ...         result=GRPO()(rollouts),
         ...         estimator=GRPO(),
         ...         step=3,
+        ...         extra={"answer": ["42", "42"]},
         ...     )
-        ...     [(line.step, line.reward, line.tokens) for line in lens.read(f"{folder}/samples.jsonl")]
-        [(3, 1.0, ['4', '2']), (3, 0.0, ['7'])]
+        ...     lines = list(lens.read(f"{folder}/samples.jsonl"))
+        >>> [(line.step, line.reward, line.tokens, line.answer) for line in lines]
+        [(3, 1.0, ['4', '2'], '42'), (3, 0.0, ['7'], '42')]
     """
-    validation.check_rollout_shapes(rollouts)
-    rows, width = rollouts.mask.shape
-    for name in ("weights", "advantages"):
-        validation.check_shape(name, getattr(result, name), (rows, width), "the mask's [N, T]")
-    _check_texts(tokens, prompts, to_numpy(rollouts.mask))
-    arrays = _collect_arrays(rollouts, result, estimator)
-    progress = rollouts.progress
-    of_batch = {
-        "step": step,
-        "progress": None if progress is None else _write_number(to_numpy(progress)),
-        "estimator": json.loads(estimator.model_dump_json()),  # which writes infinity as a string
-    }
-    lines = []
-    for row, pieces in enumerate(tokens):
-        of_row = {"format": FORMAT, "row": row, "prompt": None if prompts is None else prompts[row]}
-        fields = of_row | of_batch | _describe_response(arrays, row)
-        lines.append(_write_line(fields, list(pieces), arrays, row))
+    lines = format_records(
+        tokens=tokens,
+        rollouts=rollouts,
+        result=result,
+        estimator=estimator,
+        prompts=prompts,
+        step=step,
+        extra=extra,
+    )
+    append_records(path, lines)
+
+
+def append_records(path: str | Path, lines: Iterable[str]) -> None:
+    """Appends lines from `format_records` to a file, which is made, as its folder is, where there is none.
+
+    Example:
+        >>> import tempfile
+        >>> from credit import lens
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     lens.append_records(f"{folder}/made/samples.jsonl", [])
+        ...     list(lens.read(f"{folder}/made/samples.jsonl"))
+        []
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # UTF-8 has no lone surrogates, which decoding single tokens can leave; "?" takes their place.
-    with Path(path).open("a", encoding="utf-8", errors="replace") as file:
+    with Path(path).open("a", encoding="utf-8") as file:
         file.write("".join(lines))
 
 
@@ -104,76 +104,36 @@ def read(path: str | Path) -> Iterator[Completion]:
         []
     """
     with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield Completion.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(part) for part in first["loc"])
-                what = f"{where}: {first['msg']}" if where else first["msg"]
-                raise ValueError(f"{path}, line {number}: {what}") from None
+        yield from parse_records(file, str(path))
 
 
-def _check_texts(tokens: Sequence[Sequence[str]], prompts: Sequence[str] | None, mask: Any) -> None:
-    """Raises a ValueError unless every row has a prompt, and text pieces up to its last token."""
-    rows, width = mask.shape
-    for name, texts in (("tokens", tokens), ("prompts", prompts)):
-        if texts is not None and len(texts) != rows:
-            raise ValueError(f"{name} has {len(texts)} entries; expected {rows}, the mask's rows")
-    for row, pieces in enumerate(tokens):
-        if isinstance(pieces, str) or not all(isinstance(piece, str) for piece in pieces):
-            raise ValueError(f"tokens[{row}] must be a list of strings; make it with credit.lens.text_pieces")
-        last = int(np.flatnonzero(mask[row]).max(initial=-1))
-        if not last < len(pieces) <= width:
-            raise ValueError(
-                f"tokens[{row}] has {len(pieces)} pieces; expected {last + 1} to {width}, since the last "
-                f"token of its mask is in column {last} and the arrays have {width} columns"
-            )
+def parse_records(lines: Iterable[str], source: str = "records") -> Iterator[Completion]:
+    """Yields the completions of JSON lines, such as `format_records` makes; empty lines are skipped.
 
+    Args:
+        lines: the lines, with or without their line breaks.
+        source: what an error calls them.
 
-def _collect_arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) -> dict[str, Any]:
-    """The arrays that the lines are written from, as numpy arrays; None for those that do not exist."""
-    prepared = prepare_rollouts(estimator.name, rollouts, ())
-    fields: dict[str, Array] = {name: getattr(rollouts, name) for name in ("rewards", "groups", "turns")}
-    fields |= {"scores": None, "mask": rollouts.mask, "valid": prepared.valid}
-    fields |= {name: getattr(rollouts, name) for name in STATISTICS}
-    fields |= {"weights": result.weights, "advantages": result.advantages}
-    if isinstance(estimator, Redistributing) and type(estimator).score is not DGPO.score:
-        fields["scores"] = estimator.score(prepared)
-    return {name: None if array is None else to_numpy(array) for name, array in fields.items()}
+    Raises:
+        ValueError: a line is not a record; the message names the source, the line and the field.
 
-
-def _describe_response(arrays: dict[str, Any], row: int) -> dict[str, Any]:
-    rewards, valid = arrays["rewards"][row], bool(arrays["valid"][row])
-    chosen = arrays["mask"][row] != 0
-    advantages, weights = (
-        arrays[name][row][chosen].astype(float).sum() for name in ("advantages", "weights")
-    )
-    return {
-        "group": int(arrays["groups"][row]),
-        "reward": [_write_number(r) for r in rewards] if rewards.ndim else _write_number(rewards),
-        "valid": valid,
-        "advantage": _write_number(advantages / weights) if weights else 0.0,
-    }
-
-
-def _write_line(fields: dict[str, Any], pieces: list[str], arrays: dict[str, Any], row: int) -> str:
-    """One JSON object. The lists of numbers are formatted here, since json is slower and writes 17 digits."""
-    head = json.dumps(fields | {"tokens": pieces}, ensure_ascii=False, allow_nan=False)
-    parts = [head.removesuffix("}")]
-    for name in PER_TOKEN:
-        values = None if arrays[name] is None else arrays[name][row, : len(pieces)]
-        parts.append(f'"{name}":{"null" if values is None else _write_numbers(values)}')
-    return ",".join(parts) + "}\n"
-
-
-def _write_numbers(values: Any) -> str:
-    if values.dtype.kind in "bui":
-        return "[" + ",".join(str(int(v)) for v in values.tolist()) + "]"
-    return "[" + ",".join(f"{v:.9g}" if isfinite(v) else "null" for v in values.tolist()) + "]"
-
-
-def _write_number(value: Any) -> float | None:
-    return float(f"{float(value):.9g}") if isfinite(value) else None
+    Example:
+        >>> import numpy as np
+        >>> from credit import GRPO, Rollouts, lens
+        >>> rollouts = Rollouts(np.array([1.0]), np.array([0]), np.array([[1]]))
+        >>> lines = lens.format_records(
+        ...     tokens=[["4"]], rollouts=rollouts, result=GRPO()(rollouts), estimator=GRPO()
+        ... )
+        >>> [completion.tokens for completion in lens.parse_records(lines)]
+        [['4']]
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Completion.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            what = f"{where}: {first['msg']}" if where else first["msg"]
+            raise ValueError(f"{source}, line {number}: {what}") from None

@@ -18,13 +18,17 @@ BARS = " ▁▂▃▄▅▆▇█"
 MAX_BARS = 60
 
 
-def show_in_terminal(completions: Iterable[Completion], console: Console | None = None) -> None:
+def show_in_terminal(
+    completions: Iterable[Completion], console: Console | None = None, title: str | None = None
+) -> None:
     """Prints each completion with its tokens colored by weight, and a summary of all completions.
 
     Below each completion a strip of bars shows where along the response its credit goes.
     """
     console = console or Console(highlight=False)
     shown = list(completions)
+    if title is not None:
+        console.print(Text(escape_token(title), style="bold underline"), Text(), sep="\n")
     for line in shown:
         console.print(format_heading(line), color_tokens(line), draw_weight_strip(line), Text(), sep="\n")
     console.print(format_summary(shown))

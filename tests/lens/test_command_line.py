@@ -1,6 +1,8 @@
 """python -m credit.lens and the view in a terminal."""
 
 import io
+import json
+import re
 
 import numpy as np
 import pytest
@@ -58,7 +60,50 @@ def test_errors_go_to_the_user_without_a_traceback(samples, tmp_path, capsys):
 def test_flags_that_do_not_go_together_are_refused(flags, capsys):
     with pytest.raises(SystemExit):
         main(flags)
-    assert "either a file of samples, or --model, --reference and --prompts" in capsys.readouterr().err
+    assert "either files of samples, or --model, --reference and --prompts" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_runs(samples, tmp_path):
+    """Two files of the same name; the second has steps 2 and 5, the first step 2."""
+    text = samples.read_text("utf-8")
+    paths = [tmp_path / name / "credit.jsonl" for name in "ab"]
+    for path, content in zip(paths, (text, text + text.replace('"step": 2', '"step": 5')), strict=True):
+        path.parent.mkdir()
+        path.write_text(content, "utf-8")
+    return [str(path) for path in paths]
+
+
+def about(page):
+    return json.loads(re.search(r'id="about">(.*?)</script>', page.read_text("utf-8")).group(1))
+
+
+def test_several_files_make_one_page(two_runs, tmp_path):
+    output = tmp_path / "lens.html"
+    assert main([*two_runs, "-o", str(output), "--count", "3"]) == 0
+    assert about(output)["runs"] == ["a/credit.jsonl", "b/credit.jsonl"]
+    assert about(output)["run"] == [0] * 3 + [1] * 3  # the count is that of each file
+
+
+def test_only_the_steps_asked_for_are_shown(two_runs, tmp_path, capsys):
+    output = tmp_path / "lens.html"
+    assert main([*two_runs, "-o", str(output), "--steps", "5"]) == 0
+    assert about(output)["run"] == [1] * 4
+    assert main([*two_runs, "-o", str(output), "--steps", "2", "5"]) == 0
+    assert about(output)["step"] == [2] * 8 + [5] * 4
+    assert main([*two_runs, "-o", str(output), "--steps", "2", "7"]) == 1
+    assert "step 7 is in no record; expected some of: 2, 5" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--model", "m", "--reference", "r", "--prompts", "p", "--steps", "2"])
+    assert "--steps selects from files of samples" in capsys.readouterr().err
+
+
+def test_several_files_follow_each_other_in_the_terminal(two_runs, capsys):
+    pytest.importorskip("rich")
+    assert main([*two_runs, "--terminal", "--steps", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("a/credit.jsonl") < shown.index("4 completions") < shown.index("b/credit.jsonl")
+    assert shown.count("4 completions") == 2
 
 
 def terminal(samples, **settings):

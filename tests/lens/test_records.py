@@ -174,3 +174,60 @@ def test_a_bad_line_is_named(rollouts, tmp_path):
         path.write_text("\n".join([good[0], "", line]))
         with pytest.raises(ValueError, match=rf"samples.jsonl, line 3: .*{message}"):
             list(lens.read(path))
+
+
+def test_lines_without_a_file_are_the_lines_of_the_file(rollouts, tmp_path):
+    estimator = credit.GRPO()
+    given = {"tokens": pieces(rollouts), "rollouts": rollouts, "result": estimator(rollouts)}
+    lines = lens.format_records(**given, estimator=estimator, step=4)
+    write(tmp_path / "samples.jsonl", rollouts, estimator, step=4)
+    assert "".join(lines) == (tmp_path / "samples.jsonl").read_text("utf-8")
+    assert list(lens.parse_records(lines)) == list(lens.read(tmp_path / "samples.jsonl"))
+    with pytest.raises(ValueError, match="step 4, line 2: Invalid JSON"):
+        list(lens.parse_records([lines[0], "{"], "step 4"))
+
+
+def test_further_values_come_back_as_json_holds_them(library, rollouts, tmp_path):
+    calls = [{"name": "add", "arguments": [1, {"deep": np.float32(0.5)}]}, None, "\ud800", True]
+    numbers = np.array([1.5, np.nan, np.inf, 2], np.float32)
+    extra = {"answer": ("a", 1, 2.5, None), "calls": calls, "score": library.asarray(numbers)}
+    path = tmp_path / "samples.jsonl"
+    write(path, rollouts, credit.GRPO(), extra=extra | {"pair": np.arange(8).reshape(4, 2)})
+    lines = list(lens.read(path))
+    assert [line.answer for line in lines] == ["a", 1, 2.5, None]
+    assert [line.calls for line in lines] == [
+        {"name": "add", "arguments": [1, {"deep": 0.5}]},
+        None,
+        "?",
+        True,
+    ]
+    assert [line.score for line in lines] == [1.5, None, None, 2]
+    assert lines[3].model_extra == {"answer": None, "calls": True, "score": 2, "pair": [6, 7]}
+
+
+REFUSED = {
+    "name": ({"reward": [1, 2, 3, 4]}, r"extra\['reward'\] is a field of every completion; .*my_reward"),
+    "length": ({"uid": [1, 2, 3]}, r"extra\['uid'\] has 3 values; expected 4, one per completion"),
+    "text": ({"uid": "abcd"}, r"extra\['uid'\] is a str; expected a list of 4 values"),
+    "value": (
+        {"at": [1, {"x": [{1}]}, 3, 4]},
+        r"extra\['at'\]\[1\]\['x'\]\[0\] is a set; expected what JSON",
+    ),
+    "key": ({"at": [{1: 2}, 2, 3, 4]}, r"extra\['at'\]\[0\] has the key 1; expected keys that are text"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_further_values_that_do_not_fit_are_refused(rollouts, tmp_path, case):
+    extra, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "samples.jsonl", rollouts, credit.GRPO(), extra=extra)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_of_another_writer_are_kept(rollouts, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    write(path, rollouts, credit.GRPO())
+    line = json.loads(path.read_text().splitlines()[0])
+    path.write_text(json.dumps(line | {"copy": {"nested": [1]}, "model_config": 2}))
+    assert next(lens.read(path)).model_extra == {"copy": {"nested": [1]}, "model_config": 2}
