@@ -18,7 +18,7 @@ class Batch {
       for (const { target, contentRect } of entries) if (contentRect.width) this.painters.get(target)?.(contentRect.width);
     });
     this.turn = 0;
-    this.section.append(this.top, this.line, this.drift, this.parts);
+    this.section.append(this.line, this.top, this.drift, this.parts);
     this.line.setAttribute("role", "status");
   }
 
@@ -56,18 +56,18 @@ class Batch {
     if (!result.counted) return;
     this.parts.append(
       ...legendOf(result),
-      part("How the numbers are distributed", ...distributionsOf(result, plot)),
-      ...(result.steps > 1 ? [part("Over the steps", ...coursesOf(result, plot))] : []),
-      part("How concentrated the credit is", ...concentrationFigures(result, plot)),
+      part("", "How the numbers are distributed", ...distributionsOf(result, plot)),
+      ...(result.steps > 1 ? [part("", "Over the steps", ...coursesOf(result, plot))] : []),
+      part("wide", "How concentrated the credit is", ...concentrationFigures(result, plot)),
       this.texts.show(result.texts, this.model.samples.vocabulary),
-      part("Where in the response the credit goes", ...placesOf(result, plot)),
+      part("half", "Where in the response the credit goes", ...placesOf(result, plot)),
     );
   }
 }
 
 /** How many completions and tokens the view counts, and what it leaves out. */
 function coverageText({ shown, counted, invalid, unweighted, empty, tokens, missing }) {
-  const count = (n, what) => (n ? [`${n.toLocaleString("en")} ${what}`] : []);
+  const count = (n, what) => (n ? [`${countText(n)} ${what}`] : []);
   const left = [
     ...count(invalid, "invalid"),
     ...count(unweighted, "with missing weights"),
@@ -75,7 +75,7 @@ function coverageText({ shown, counted, invalid, unweighted, empty, tokens, miss
   ];
   const gaps = Object.entries(missing).flatMap(([name, n]) => count(n, `of ${NAMES[name]}`));
   return [
-    `${counted.toLocaleString("en")} of ${shown.toLocaleString("en")} completions are counted, with ${tokens.toLocaleString("en")} tokens of the policy.`,
+    `${countText(counted)} of ${countText(shown)} completions are counted, with ${countText(tokens)} tokens of the policy.`,
     left.length ? ` Left out: ${left.join(", ")}.` : "",
     gaps.length ? ` Missing numbers, which nothing here counts: ${gaps.join(", ")}.` : "",
   ].join("");
@@ -89,6 +89,7 @@ function create(kind, className, ...contents) {
   return made;
 }
 
-function part(title, ...contents) {
-  return create("section", "part", create("h2", "", title), ...contents);
+/** A box of the view; its kind says how wide its figures are. */
+function part(kind, title, ...contents) {
+  return create("section", `part ${kind}`, create("h2", "", title), ...contents);
 }

@@ -1,6 +1,6 @@
 // Charts as SVG, drawn at the width that they have. A series has the color and dashes of its number in batch.css.
 
-const MARGIN = { top: 22, right: 14, bottom: 36, left: 46 };
+const MARGIN = { top: 22, right: 18, bottom: 36, left: 46 };
 
 /** An element of SVG with attributes and children; a text among these stays text. */
 function vector(kind, attributes = {}, ...children) {
@@ -12,16 +12,26 @@ function vector(kind, attributes = {}, ...children) {
 
 /** Round values on an axis, about `most` of them. */
 function ticksOn(axis, most) {
-  const { low, high, log } = axis;
-  const decades = Math.log10(high / low);
-  if (!log || decades < 0.7) {
-    const rough = (high - low) / most;
-    const unit = 10 ** Math.floor(Math.log10(rough));
-    const step = unit * [1, 2, 5, 10].find((n) => n * unit >= rough * 0.999);
-    const first = Math.ceil(low / step - 1e-9);
-    const count = Math.floor(high / step + 1e-9) - first + 1;
-    return Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+  const { low, high, kind } = axis;
+  if (kind === "signed") {
+    const sides = [-low, high].map((end) => (end > axis.unit ? powersBetween(axis.unit, end, most / 3) : []));
+    return [...sides[0].map((tick) => -tick), 0, ...sides[1]];
   }
+  return kind === "log" && high / low > 5 ? powersBetween(low, high, most) : evenTicks(low, high, most);
+}
+
+function evenTicks(low, high, most) {
+  const rough = (high - low) / most;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find((n) => n * unit >= rough * 0.999);
+  const first = Math.ceil(low / step - 1e-9);
+  const count = Math.floor(high / step + 1e-9) - first + 1;
+  return Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+/** Powers of ten, with values between them where there is room, or only every second or third and so on. */
+function powersBetween(low, high, most) {
+  const decades = Math.log10(high / low);
   const marks = decades * 3 <= most ? [1, 2, 5] : decades * 2 <= most ? [1, 3] : [1];
   const every = Math.max(1, Math.ceil(decades / most));
   const ticks = [];
@@ -39,8 +49,8 @@ function tickText(value) {
   return value === 0 || (size >= 1e-3 && size < 1e5) ? String(value) : value.toExponential().replace("e+", "e");
 }
 
-function percent(share) {
-  return Number.isFinite(share) ? `${number(100 * share)} %` : "–";
+function percent(share, digits = 3) {
+  return Number.isFinite(share) ? `${number(100 * share, digits)} %` : "–";
 }
 
 /** Axes with ticks and names; returns functions from values to pixels, and the edges of the plot. */
@@ -83,16 +93,23 @@ function drawParts(svg, width, { x, y, label, series, one, describe }) {
         const size = { x: left + i * step + gap, y: top, width: step - 2 * gap, height: bottom - top };
         svg.append(vector("rect", { ...size, class: `s${place} bars` }, vector("title", {}, describe(i, value))));
       });
-    else svg.append(vector("path", { d: outline(Array.from(values, (v) => (v >= 0 ? atY(v) : NaN)), left, step, bottom), class: `s${place} curve` }));
+    else svg.append(vector("path", { d: outline(Array.from(values, atY), left, step, bottom), class: `s${place} curve` }));
   }
   if (one?.y !== undefined) svg.append(vector("line", { x1: left, x2: right, y1: atY(one.y), y2: atY(one.y), class: "one-line" }));
   if (one?.x !== undefined && placeOn(x.axis, one.x) >= 0 && placeOn(x.axis, one.x) <= 1)
     svg.append(vector("line", { x1: atX(one.x), x2: atX(one.x), y1: MARGIN.top, y2: bottom, class: "one-line" }));
 }
 
+/** The path around bars; it leaves out those whose height is NaN. */
 function outline(heights, left, step, bottom) {
-  const known = heights.map((y) => (Number.isFinite(y) ? y : bottom).toFixed(1));
-  return `M${left} ${bottom}${known.map((y, i) => `V${y}H${(left + (i + 1) * step).toFixed(1)}`).join("")}V${bottom}`;
+  const known = (i) => Number.isFinite(heights[i]);
+  const bar = (y, i) => {
+    if (!known(i)) return "";
+    const x = left + i * step;
+    const start = known(i - 1) ? "" : `M${x.toFixed(1)} ${bottom}`;
+    return `${start}V${y.toFixed(1)}H${(x + step).toFixed(1)}${known(i + 1) ? "" : `V${bottom}`}`;
+  };
+  return heights.map(bar).join("");
 }
 
 /** Lines through points {x, y, title}, with a band from `low` to `high` where the points have one. */
@@ -106,6 +123,7 @@ function drawLines(svg, width, { x, y, label, series, diagonal }) {
       const upper = points.map((p) => [atX(p.x), atY(p.high)]);
       const lower = points.map((p) => [atX(p.x), atY(p.low)]).reverse();
       svg.append(vector("path", { d: `${path([...upper, ...lower])}Z`, class: `s${place} band` }));
+      for (const edge of [upper, lower]) svg.append(vector("path", { d: path(edge), class: `s${place} curve edge` }));
     }
   }
   for (const { number: place, points } of series) {

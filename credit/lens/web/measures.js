@@ -4,7 +4,8 @@ const MOST_SERIES = 6;
 const BARS = 48; // of a histogram
 const PARTS = 20; // of a response
 const TURNS = 24; // further ones are taken together
-const DECADES = 1e8; // the most that a logarithmic axis spans, as a ratio
+const SPAN = 1e5; // the most that a logarithmic axis spans, as a ratio
+const FAR = 4; // the axis is stretched about 0 if it is longer than so many times 90 % of the values
 const QUANTILES = [0.005, 0.05, 0.5, 0.95, 0.995];
 const TOP = { counts: [1, 5, 10], shares: [0.01, 0.1, 0.2], points: 100 };
 
@@ -57,23 +58,25 @@ function* measureColumn(model, series, name, read) {
     yield;
   }
   const axis = axisOf(found.filter(({ count }) => count), name !== "advantages");
-  const edges = edgesOf(axis, BARS);
+  const edges = Float64Array.from({ length: BARS + 1 }, (_, i) => valueOn(axis, i / BARS));
   for (const one of found) {
-    one.bars = histogramOf(one.values, edges, axis.log);
+    one.bars = histogramOf(one.values, edges, axis.kind === "log");
     delete one.values; // which take much memory
     yield;
   }
   return { axis, edges, series: found };
 }
 
-/** An axis for all series: positive values on a logarithmic one; others up to where but 1 % lie beyond. */
+/** An axis for all series: logarithmic if values are positive; else up to where but 1 % lie beyond. */
 function axisOf(found, positive) {
   if (positive && found.some(({ most }) => most > 0)) {
     const most = Math.max(...found.map((one) => one.most));
-    return axisBetween(Math.max(most / DECADES, Math.min(...found.map((one) => one.leastPositive))), most, true);
+    return axisBetween(Math.max(most / SPAN, Math.min(...found.map((one) => one.leastPositive))), most, "log");
   }
   const ends = [Math.min(...found.map((one) => one.quantiles[0])), Math.max(...found.map((one) => one.quantiles[4]))];
-  return axisBetween(...(found.length ? ends : [0, 1]));
+  if (!found.length) return axisBetween(0, 1);
+  const bulk = Math.min(...found.map(({ quantiles }) => quantiles[3] - quantiles[1]));
+  return axisBetween(...ends, ends[1] - ends[0] > FAR * bulk ? "signed" : "linear");
 }
 
 /** Median and 5 to 95 % of the tokens' values, or of their sizes, at each step. */

@@ -9,6 +9,7 @@ const TITLES = {
   weights: "w, weight",
   advantages: "A, advantage of a token",
 };
+const SCALES = { linear: "", log: ", logarithmic", signed: ", logarithmic on both sides of 0" };
 const COURSES = {
   deviation: "d: median of the tokens",
   normalized_entropy: "h: median of the tokens",
@@ -35,28 +36,31 @@ function figure(title, ...contents) {
 /** A table of texts; a cell may be an element. */
 function tableOf(heads, rows) {
   const cells = (kind, values) => create("tr", "", ...values.map((value) => create(kind, "", value)));
-  return create("table", "numbers", create("thead", "", cells("th", heads)), create("tbody", "", ...rows.map((row) => cells("td", row))));
+  const body = create("tbody", "", ...rows.map((row) => cells("td", row)));
+  return create("div", "scroll", create("table", "numbers", create("thead", "", cells("th", heads)), body));
 }
 
 function distributionsOf({ columns, series }, plot) {
   return Object.entries(columns).map(([name, column]) => {
     const drawn = column.series.map((one, i) => ({ number: i, values: one.bars.map((n) => n / one.count) }));
-    const most = Math.max(...drawn.flatMap(({ values }) => Array.from(values).filter(Number.isFinite)), 0);
+    const most = largestOf(drawn.map(({ values }) => values));
     const { axis, edges } = column;
+    const below = axis.kind === "log" && column.series.some(({ leastPositive }) => leastPositive < axis.low);
     const chart = (svg, width) =>
       drawParts(svg, width, {
-        x: { axis, name: axis.log ? `${NAMES[name]}, logarithmic` : NAMES[name] },
-        y: { axis: axisBetween(0, most), name: "share of tokens", format: percent },
+        x: { axis, name: `${NAMES[name]}${SCALES[axis.kind]}${below ? "; the first bar holds all below" : ""}` },
+        y: { axis: axisBetween(0, most || 1), name: "share of tokens", format: percent },
         label: `distribution of ${TITLES[name]}`,
         series: drawn,
-        one: { x: name === "weights" ? 1 : axis.log ? NaN : 0 },
+        one: { x: { weights: 1, advantages: 0 }[name] },
         describe: (i, value) => `${number(edges[i])} to ${number(edges[i + 1])}: ${percent(value)} of the tokens`,
       });
-    const heads = [series.length > 1 ? "" : NAMES[name], "tokens", "= 0", "mean", "5 %", "median", "95 %"];
+    const several = series.length > 1;
+    const heads = [...(several ? [""] : []), "tokens", "= 0", "mean", "5 %", "median", "95 %"];
     const rows = column.series.map((one, i) => [
-      series.length > 1 ? swatch(i) : "",
-      one.count.toLocaleString("en"),
-      percent(one.zeros / one.count),
+      ...(several ? [swatch(i)] : []),
+      countText(one.count),
+      percent(one.zeros / one.count, 2),
       ...[one.mean, ...one.quantiles.slice(1, 4)].map((value) => number(value)),
     ]);
     return figure(TITLES[name], plot(chart), tableOf(heads, rows));
@@ -71,20 +75,20 @@ function coursesOf({ columns, series }, plot) {
     const values = column.series.flatMap(({ course }) => course.flatMap(({ low, line, high }) => [low, line, high]));
     const positive = values.filter((value) => value > 0);
     const most = Math.max(0, ...positive);
-    const log = ["deviation", "normalized_entropy"].includes(name) && most > 0;
-    const axis = log ? axisBetween(Math.max(most / DECADES, Math.min(...positive)), most, true) : axisBetween(0, most);
+    const isLog = ["deviation", "normalized_entropy"].includes(name) && most > 0;
+    const axis = isLog ? axisBetween(Math.max(most / SPAN, Math.min(...positive) / 2), most, "log") : axisBetween(0, most || 1);
     const kind = name === "weights" ? ["responses", "mean"] : ["tokens", "median"];
     const drawn = column.series.map(({ course }, i) => ({
       number: i,
       points: course.map(({ step, count, line, low, high }) => ({
         x: step, y: line, low, high,
-        title: `step ${step}: ${kind[1]} ${number(line)}, 5 to 95 % ${number(low)} to ${number(high)}, ${count.toLocaleString("en")} ${kind[0]}`,
+        title: `step ${step}: ${kind[1]} ${number(line)}, 5 to 95 % ${number(low)} to ${number(high)}, ${countText(count)} ${kind[0]}`,
       })),
     }));
     const ends = drawn.map(({ points }) => (points.length ? `${number(points[0].y)} to ${number(points.at(-1).y)}` : "nothing"));
     const chart = (svg, width) =>
       drawLines(svg, width, {
-        x, y: { axis, name: `${log ? "logarithmic; " : ""}band: 5 to 95 % of the ${kind[0]}` },
+        x, y: { axis, name: `${isLog ? "logarithmic; " : ""}band: 5 to 95 % of the ${kind[0]}` },
         label: `${COURSES[name]}, from the first step to the last: ${ends.join("; ")}`,
         series: drawn,
       });
@@ -99,42 +103,56 @@ function concentrationFigures({ concentration, series }, plot) {
   const whole = axisBetween(0, 1);
   const chart = (svg, width) =>
     drawLines(svg, width, {
-      x: { axis: whole, ticks, format: percent, name: "share of the response's tokens, those with the largest weights first" },
-      y: { axis: whole, ticks, format: percent, name: "share of the response's credit" },
+      x: { axis: whole, ticks, format: percent, name: "share of the tokens, largest weights first" },
+      y: { axis: whole, ticks, format: percent, name: "share of the credit; straight line: GRPO" },
       label: "share of credit over the share of tokens, mean over the responses",
       series: drawn,
       diagonal: true,
     });
   const rows = concentration[0].tops.map(({ tokens, share }, k) => [
     tokens === undefined ? `top ${percent(share)} of the tokens` : tokens === 1 ? "top token" : `top ${tokens} tokens`,
-    ...concentration.map(({ tops }) => create("span", "", percent(tops[k].credit), create("small", "", `GRPO ${percent(tops[k].even)}`))),
+    ...concentration.flatMap(({ tops }) => [percent(tops[k].credit), create("small", "", percent(tops[k].even))]),
   ]);
-  const heads = ["", ...(series.length > 1 ? series.map((_, i) => swatch(i)) : ["share of the credit"])];
+  const heads = ["", ...series.flatMap((_, i) => [series.length > 1 ? swatch(i) : "share of the credit", "GRPO"])];
   return [
-    figure("Share of the credit that the top tokens hold; the straight line is GRPO", plot(chart)),
+    figure("Share of a response's credit that its top tokens hold", plot(chart)),
     figure("Mean over the responses", tableOf(heads, rows)),
   ];
 }
 
 function placesOf({ positions, turns }, plot) {
-  const axis = axisBetween(0, 1);
-  const chart = (x, profiles, describe) => (svg, width) => {
+  const chart = (x, profiles, nameOf) => (svg, width) => {
     const drawn = profiles.map(({ means }, i) => ({ number: i, values: means }));
-    const most = Math.max(1.2, ...profiles.flatMap(({ means }) => Array.from(means).filter(Number.isFinite)));
-    const y = { axis: axisBetween(0, most * 1.05), name: "mean weight; the line is 1, as of GRPO" };
-    drawParts(svg, width, { x, y, series: drawn, one: { y: 1 }, label: `mean weight by ${x.name}`, describe });
+    const most = Math.max(1.2, largestOf(profiles.map(({ means }) => means)));
+    const y = { axis: axisBetween(0, most * 1.05), name: "mean weight; the line at 1 is GRPO" };
+    const describe = (i, w) => `${nameOf(i)}: mean w ${number(w)}, ${countText(profiles[0].counts[i])} tokens`;
+    drawParts(svg, width, { x: { axis: axisBetween(0, 1), ...x }, y, series: drawn, one: { y: 1 }, label: `mean weight by ${x.name}`, describe });
   };
-  const counted = (profiles, i) => `${profiles[0].counts[i].toLocaleString("en")} tokens`;
-  const ticks = [0, 0.25, 0.5, 0.75, 1];
-  const step = 100 / PARTS;
-  const place = (i, w) => `${i * step} to ${(i + 1) * step} % of the response: mean w ${number(w)}, ${counted(positions, i)}`;
-  const figures = [figure("By position", plot(chart({ axis, ticks, format: percent, name: "place in the response" }, positions, place)))];
-  if (turns) {
-    const { names, profiles } = turns;
-    const centers = names.map((_, i) => (i + 0.5) / names.length);
-    const format = (center) => names[Math.floor(center * names.length)];
-    const turn = (i, w) => `turn ${names[i]}: mean w ${number(w)}, ${counted(profiles, i)}`;
-    figures.push(figure("By turn", plot(chart({ axis, ticks: centers, format, name: "turn" }, profiles, turn))));
-  }
-  return figures;
+  const tokens = (profiles) => profiles[0].counts.map((_, i) => profiles.reduce((sum, { counts }) => sum + counts[i], 0));
+  const quiet = (text) => create("p", "quiet", text);
+  const parts = tokens(positions).filter(Boolean);
+  const place = (i) => `${(100 * i) / PARTS} to ${(100 * (i + 1)) / PARTS} % of the response`;
+  const byPosition = figure(
+    "By position",
+    plot(chart({ ticks: [0, 0.25, 0.5, 0.75, 1], format: percent, name: "place in the response" }, positions, place)),
+    quiet(`${countText(Math.min(...parts))} to ${countText(Math.max(...parts))} tokens in each part`),
+  );
+  if (!turns) return [byPosition];
+  const { names, profiles } = turns;
+  const centers = names.map((_, i) => (i + 0.5) / names.length);
+  const format = (center) => names[Math.floor(center * names.length)];
+  const byTurn = figure(
+    "By turn",
+    plot(chart({ ticks: centers, format, name: "turn" }, profiles, (i) => `turn ${names[i]}`)),
+    quiet(`tokens in the turns: ${Array.from(tokens(profiles), countText).join(" · ")}`),
+  );
+  return [byPosition, byTurn];
+}
+
+function largestOf(lists) {
+  return lists.reduce((most, list) => list.reduce((a, b) => (b > a ? b : a), most), 0); // NaN is not larger
+}
+
+function countText(n) {
+  return n.toLocaleString("en");
 }

@@ -62,35 +62,41 @@ function middleOf(a, b, c) {
   return Math.max(Math.min(a, b), Math.min(Math.max(a, b), c));
 }
 
-/** An axis from `low` to `high`; on a logarithmic one, both are above 0. */
-function axisBetween(low, high, log = false) {
-  if (low < high) return { low, high, log };
-  if (log) return { low: low / 2, high: high * 2, log };
-  const margin = Math.abs(low) / 2 || 1;
-  return { low: low - margin, high: high + margin, log };
+// How an axis stretches its values, and back: "signed" is logarithmic on both sides of 0 and linear near it.
+const STRETCHES = {
+  linear: [(x) => x, (x) => x],
+  log: [Math.log, Math.exp],
+  signed: [(x, unit) => Math.asinh(x / unit), (x, unit) => unit * Math.sinh(x)],
+};
+
+/** An axis from `low` to `high`, both above 0 on a logarithmic one; a signed one is linear below its `unit`. */
+function axisBetween(low, high, kind = "linear") {
+  if (!(low < high)) {
+    const margin = Math.abs(low) / 2 || 1;
+    [low, high] = kind === "log" ? [low / 2, high * 2] : [low - margin, high + margin];
+  }
+  return { low, high, kind, unit: Math.max(Math.abs(low), Math.abs(high)) / 100 };
 }
 
 /** Where on the axis a value stands: 0 at its low end, 1 at its high end. */
-function placeOn({ low, high, log }, value) {
-  return log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low);
+function placeOn({ low, high, kind, unit }, value) {
+  const stretch = STRETCHES[kind][0];
+  const first = stretch(low, unit);
+  return (stretch(value, unit) - first) / (stretch(high, unit) - first);
 }
 
 /** The value at a share of the axis. */
-function valueOn({ low, high, log }, share) {
-  return log ? low * Math.pow(high / low, share) : low + (high - low) * share;
+function valueOn({ low, high, kind, unit }, share) {
+  const [stretch, back] = STRETCHES[kind];
+  return back((1 - share) * stretch(low, unit) + share * stretch(high, unit), unit);
 }
 
-/** The edges of `bins` equal parts of the axis. */
-function edgesOf(axis, bins) {
-  return Float64Array.from({ length: bins + 1 }, (_, i) => valueOn(axis, i / bins));
-}
-
-/** How many of the values stand between each two edges; the outer parts take what lies beyond. */
-function histogramOf(values, edges, log) {
+/** How many of the values stand between each two of ascending edges; the outer parts take what lies beyond. */
+function histogramOf(values, edges, positive) {
   const bins = edges.length - 1;
   const counts = new Float64Array(bins);
   for (const x of values) {
-    if (log && x <= 0) continue;
+    if (positive && x <= 0) continue;
     let low = 0;
     let high = bins;
     while (high - low > 1) {

@@ -18,8 +18,8 @@ class TextTable {
     this.more.type = "button";
     this.more.addEventListener("click", () => this.renew(this.shown + SHOWN));
     const least = create("label", "least", "occurs at least ", this.least, " times");
-    const scroll = create("div", "scroll", create("table", "numbers texts", create("thead", "", this.head), this.body));
-    this.section = part("Which token texts get the credit", create("p", "above", least, this.count), scroll, this.more);
+    const scroll = create("div", "scroll tall", create("table", "numbers texts", create("thead", "", this.head), this.body));
+    this.section = part("half", "Which token texts get the credit", create("p", "above", least, this.count), scroll, this.more);
   }
 
   /** Takes the sums of sumByText; returns the table's element. */
@@ -28,7 +28,7 @@ class TextTable {
     const named = (name) => (means[name] ? [{ name, title: `mean ${NAMES[name]}`, value: means[name], text: number }] : []);
     this.columns = [
       { name: "text", title: "text", value: (id) => vocabulary[id] },
-      { name: "count", title: "count", value: (id) => count[id], text: (n) => n.toLocaleString("en") },
+      { name: "count", title: "count", value: (id) => count[id], text: countText },
       { name: "weight", title: "mean w", value: (id) => credit[id] / count[id], text: number },
       { name: "share", title: "share of credit", value: (id) => credit[id] / total, text: percent },
       ...["advantages", "deviation", "normalized_entropy"].flatMap(named),
@@ -63,7 +63,7 @@ class TextTable {
       else head.ariaSort = "none";
     this.body.replaceChildren(...ids.slice(0, shown).map((id) => this.row(id)));
     this.more.hidden = ids.length <= shown;
-    this.count.textContent = `${Math.min(shown, ids.length).toLocaleString("en")} of ${ids.length.toLocaleString("en")} such texts`;
+    this.count.textContent = `${countText(Math.min(shown, ids.length))} of ${countText(ids.length)} such texts`;
   }
 
   arrange(ids) {
