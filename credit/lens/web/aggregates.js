@@ -68,6 +68,13 @@ function collectValues(samples, rows, read) {
   return { values: values.subarray(0, count), ends, missing };
 }
 
+/** Number of the tokens of the policy whose number is missing. */
+function countMissing(samples, rows, read) {
+  let missing = 0;
+  eachToken(samples, rows, (t, row) => (missing += !Number.isFinite(read(t, row))));
+  return missing;
+}
+
 /** Mean over rows of the share of a response's credit that its top tokens hold; yields between rows. */
 function* concentrationOf(samples, weights, rows, { counts, shares, points }) {
   const curve = new Float64Array(points + 1);

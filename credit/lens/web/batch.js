@@ -77,7 +77,7 @@ function coverageText({ shown, counted, invalid, unweighted, empty, tokens, miss
   return [
     `${countText(counted)} of ${countText(shown)} completions are counted, with ${countText(tokens)} tokens of the policy.`,
     left.length ? ` Left out: ${left.join(", ")}.` : "",
-    gaps.length ? ` Missing numbers, which nothing here counts: ${gaps.join(", ")}.` : "",
+    gaps.length ? ` Missing numbers, which are skipped: ${gaps.join(", ")}.` : "",
   ].join("");
 }
 

@@ -12,13 +12,13 @@ const TOP = { counts: [1, 5, 10], shares: [0.01, 0.1, 0.2], points: 100 };
 /** How to read a token's number, by the name of its column; a column that no row has is absent. */
 function readersOf(model) {
   const { samples, weights } = model;
-  const recorded = (name) => (samples[name] ? { [name]: (t) => samples[name][t] } : {});
-  return {
-    ...recorded("deviation"),
-    ...recorded("normalized_entropy"),
-    weights: (t) => weights[t],
-    advantages: (t, row) => model.advantageAt(row, t),
-  };
+  const recorded = ["deviation", "normalized_entropy", "log_probs", "reference_log_probs"].filter((name) => samples[name]);
+  const readers = recorded.map((name) => [name, readerOf(samples[name])]);
+  return { ...Object.fromEntries(readers), weights: readerOf(weights), advantages: (t, row) => model.advantageAt(row, t) };
+}
+
+function readerOf(column) {
+  return (t) => column[t];
 }
 
 /** What the view shows of the rows, as a generator that yields wherever it may be interrupted. */
@@ -27,22 +27,25 @@ function* measureBatch(model, rows) {
   const { counted, ...left } = sortOut(model, rows);
   const all = seriesOf(samples, counted);
   const series = all.slice(0, MOST_SERIES);
-  const readers = readersOf(model);
+  const { log_probs, reference_log_probs, ...readers } = readersOf(model);
   const columns = {};
-  for (const name of Object.keys(readers)) columns[name] = yield* measureColumn(model, series, name, readers[name]);
+  for (const name in readers) columns[name] = yield* measureColumn(model, series, name, readers[name]);
+  const { weights: _, ...others } = readers;
+  const missing = {};
+  for (const [name, read] of Object.entries({ ...others, log_probs, reference_log_probs })) {
+    if (read) missing[name] = countMissing(samples, counted, read);
+    yield;
+  }
   const concentration = [];
   for (const { rows: own } of series) concentration.push(yield* concentrationOf(samples, weights, own, TOP));
-  const { weights: _, ...others } = readers;
   const texts = sumByText(model, counted, others);
   yield;
-  const drift = samples.log_probs && samples.reference_log_probs ? driftOf(samples, counted) : null;
-  return {
-    ...left, shown: rows.length, counted: counted.length, series, seriesCount: all.length, columns, concentration, texts, drift,
-    missing: missingOf(samples, counted, others),
-    steps: new Set(series.flatMap(({ steps }) => steps.map(({ step }) => step))).size,
-    positions: series.map((one) => profileOf(samples, weights, one.rows, PARTS, positionOf(samples))),
-    turns: measureTurns(samples, weights, counted, series),
-  };
+  const drift = log_probs && reference_log_probs ? driftOf(samples, counted) : null;
+  yield;
+  const positions = series.map((one) => profileOf(samples, weights, one.rows, PARTS, positionOf(samples)));
+  const steps = new Set(series.flatMap((one) => one.steps.map(({ step }) => step))).size;
+  const found = { series, seriesCount: all.length, steps, columns, missing, concentration, texts, drift, positions };
+  return { ...left, ...found, shown: rows.length, counted: counted.length, turns: measureTurns(samples, weights, counted, series) };
 }
 
 /** Distribution and course of one column, for each series on a common axis. */
@@ -108,17 +111,6 @@ function measureTurns(samples, weights, counted, series) {
   const names = turns.slice(0, TURNS).map((turn, i) => (i === TURNS - 1 && turns.length > TURNS ? `≥ ${turn}` : String(turn)));
   const partOf = (t) => place.get(samples.turns[t]);
   return { names, profiles: series.map(({ rows }) => profileOf(samples, weights, rows, names.length, partOf)) };
-}
-
-/** Number of the tokens of the policy whose number is missing, by column. */
-function missingOf(samples, rows, readers) {
-  const recorded = ["log_probs", "reference_log_probs"].filter((name) => samples[name]);
-  const all = { ...readers, ...Object.fromEntries(recorded.map((name) => [name, (t) => samples[name][t]])) };
-  const missing = Object.fromEntries(Object.keys(all).map((name) => [name, 0]));
-  eachToken(samples, rows, (t, row) => {
-    for (const name in all) if (!Number.isFinite(all[name](t, row))) missing[name]++;
-  });
-  return missing;
 }
 
 /** Runs a generator in slices between frames; undefined if it was given up because `stale()`. */
