@@ -14,7 +14,8 @@ from credit.lens.sources import Runs
 
 STYLES = ("style", "batch")
 SCRIPTS = (
-    *("formulas", "samples", "weights", "tokens", "model", "list", "reader", "controls"),
+    *("formulas", "samples", "weights", "tokens", "colors", "selection", "align", "compare", "model"),
+    *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict"),
     *("statistics", "aggregates", "measures", "charts", "texts", "panels", "batch", "main"),
 )
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}

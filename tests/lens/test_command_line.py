@@ -142,6 +142,50 @@ def test_the_heavier_token_is_orange_in_the_terminal(samples):
     assert len({same[:2], same[2:4], same[4:]}) == 1
 
 
+def lacking(path):
+    """The first completion gets a missing weight, the second is invalid, the third misses a deviation."""
+    first, second, third, fourth = lens.read(path)
+    lines = [
+        first.model_copy(update={"weights": [None, *first.weights[1:]], "advantage": None}),
+        second.model_copy(update={"valid": False, "reward": [None, 1.0]}),
+        third.model_copy(update={"deviation": [None, *third.deviation[1:]]}),
+        fourth,
+    ]
+    path.write_text("".join(line.model_dump_json() + "\n" for line in lines), "utf-8")
+    return lines
+
+
+def test_missing_numbers_are_marked_and_counted(samples):
+    _, _, third, fourth = lacking(samples)
+    text = " ".join(terminal(samples).split())
+    assert "row 0 r 1 A ? std w ? 1 of 8 weights missing (reversed)" in text
+    assert "row 1 r ? 1 A ? std w ? invalid: took no part" in text
+    assert "4 completions (left out: 1 invalid, 1 with missing weights)" in text
+    chosen = [w for line in (third, fourth) for w, m in zip(line.weights, line.mask, strict=True) if m]
+    assert f"weight_std {np.std(chosen):.4g}" in text
+    assert f"deviation_mean {fourth.deviation[0]:.4g}" in text  # which has one token
+    assert text.endswith("(deviation of 1)")
+
+
+def test_a_missing_weight_is_not_painted_as_a_weight_of_one_or_none(samples):
+    pytest.importorskip("rich")
+    from credit.lens.terminal import color_tokens, draw_weight_strip
+
+    first, second, *_ = lacking(samples)
+    assert [span.style == "reverse" for span in color_tokens(first).spans] == [True] + [False] * 7
+    assert {span.style for span in color_tokens(second).spans} == {"reverse"}
+    assert draw_weight_strip(first).plain.count("·") == 1
+    assert draw_weight_strip(second).plain == "·" * 8
+
+
+def test_a_summary_of_nothing_says_so(samples):
+    lines = [line.model_copy(update={"valid": False}) for line in lens.read(samples)]
+    samples.write_text("".join(line.model_dump_json() + "\n" for line in lines), "utf-8")
+    assert "4 completions (left out: 4 invalid)   no weights to sum up" in terminal(samples)
+    samples.write_text("")
+    assert terminal(samples) == "0 completions   no weights to sum up\n"
+
+
 def test_it_runs_as_a_module(samples, capfd):
     import subprocess
     import sys
