@@ -3,21 +3,15 @@
 
 /** The rows that count, and how many do not: invalid, with a missing weight, or with no token of the policy. */
 function sortOut(model, rows) {
-  const { samples, weights } = model;
-  const found = { counted: [], invalid: 0, unweighted: 0, empty: 0, tokens: 0 };
+  const found = { counted: [], invalid: 0, missing: 0, empty: 0, tokens: 0 };
   for (const row of rows) {
-    model.effectOf(row);
-    let count = 0, known = true;
-    eachToken(samples, [row], (t) => {
-      count++;
-      known &&= Number.isFinite(weights[t]);
-    });
-    if (!samples.valid[row]) found.invalid++;
-    else if (count === 0) found.empty++;
-    else if (!known) found.unweighted++;
+    const effect = model.effectOf(row);
+    const part = partOf(model.samples, row, effect);
+    if (part !== "counted") found[part]++;
+    else if (effect.count === 0) found.empty++;
     else {
       found.counted.push(row);
-      found.tokens += count;
+      found.tokens += effect.count;
     }
   }
   return found;

@@ -8,9 +8,9 @@ class Batch {
   constructor(model, { search }) {
     this.model = model;
     this.section = document.getElementById("batch");
-    this.top = create("div"); // for the page's metrics
+    this.top = create("dl"); // for the page's metrics
     this.line = create("p", "coverage");
-    this.drift = create("dl", "drift");
+    this.drift = create("dl");
     this.parts = create("div", "parts");
     this.texts = new TextTable(search);
     this.painters = new Map(); // element -> what draws its chart at a given width
@@ -18,7 +18,7 @@ class Batch {
       for (const { target, contentRect } of entries) if (contentRect.width) this.painters.get(target)?.(contentRect.width);
     });
     this.turn = 0;
-    this.section.append(this.line, this.top, this.drift, this.parts);
+    this.section.append(this.line, create("div", "metrics", this.top, this.drift), this.parts);
     this.line.setAttribute("role", "status");
   }
 
@@ -66,27 +66,26 @@ class Batch {
 }
 
 /** How many completions and tokens the view counts, and what it leaves out. */
-function coverageText({ shown, counted, invalid, unweighted, empty, tokens, missing }) {
+function coverageText({ shown, counted, invalid, missing, empty, tokens, gaps }) {
   const count = (n, what) => (n ? [`${countText(n)} ${what}`] : []);
   const left = [
     ...count(invalid, "invalid"),
-    ...count(unweighted, "with missing weights"),
+    ...count(missing, "with missing weights"),
     ...count(empty, "without tokens of the policy"),
   ];
-  const gaps = Object.entries(missing).flatMap(([name, n]) => count(n, `of ${NAMES[name]}`));
+  const skipped = Object.entries(gaps).flatMap(([name, n]) => count(n, `of ${NAMES[name]}`));
   return [
     `${countText(counted)} of ${countText(shown)} completions are counted, with ${countText(tokens)} tokens of the policy.`,
     left.length ? ` Left out: ${left.join(", ")}.` : "",
-    gaps.length ? ` Missing numbers, which are skipped: ${gaps.join(", ")}.` : "",
+    skipped.length ? ` Missing numbers, which are skipped: ${skipped.join(", ")}.` : "",
   ].join("");
 }
 
-/** An element of HTML with its class and contents; a text among these stays text. */
+/** An element with a class and contents; a text among these stays text. */
 function create(kind, className, ...contents) {
-  const made = document.createElement(kind);
-  if (className) made.className = className;
-  made.append(...contents);
-  return made;
+  const element = make(kind, className);
+  element.append(...contents);
+  return element;
 }
 
 /** A box of the view; its kind says how wide its figures are. */

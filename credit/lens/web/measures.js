@@ -2,7 +2,7 @@
 
 const MOST_SERIES = 6;
 const BARS = 48; // of a histogram
-const PARTS = 20; // of a response
+const POSITIONS = 20; // of a response
 const TURNS = 24; // further ones are taken together
 const SPAN = 1e5; // the most that a logarithmic axis spans, as a ratio
 const FAR = 4; // the axis is stretched about 0 if it is longer than so many times 90 % of the values
@@ -25,15 +25,16 @@ function readerOf(column) {
 function* measureBatch(model, rows) {
   const { samples, weights } = model;
   const { counted, ...left } = sortOut(model, rows);
+  yield;
   const all = seriesOf(samples, counted);
   const series = all.slice(0, MOST_SERIES);
   const { log_probs, reference_log_probs, ...readers } = readersOf(model);
   const columns = {};
   for (const name in readers) columns[name] = yield* measureColumn(model, series, name, readers[name]);
   const { weights: _, ...others } = readers;
-  const missing = {};
+  const gaps = {};
   for (const [name, read] of Object.entries({ ...others, log_probs, reference_log_probs })) {
-    if (read) missing[name] = countMissing(samples, counted, read);
+    if (read) gaps[name] = countMissing(samples, counted, read);
     yield;
   }
   const concentration = [];
@@ -42,9 +43,9 @@ function* measureBatch(model, rows) {
   yield;
   const drift = log_probs && reference_log_probs ? driftOf(samples, counted) : null;
   yield;
-  const positions = series.map((one) => profileOf(samples, weights, one.rows, PARTS, positionOf(samples)));
+  const positions = series.map((one) => profileOf(samples, weights, one.rows, POSITIONS, positionOf(samples)));
   const steps = new Set(series.flatMap((one) => one.steps.map(({ step }) => step))).size;
-  const found = { series, seriesCount: all.length, steps, columns, missing, concentration, texts, drift, positions };
+  const found = { series, seriesCount: all.length, steps, columns, gaps, concentration, texts, drift, positions };
   return { ...left, ...found, shown: rows.length, counted: counted.length, turns: measureTurns(samples, weights, counted, series) };
 }
 
@@ -101,7 +102,7 @@ function courseOfStd(model, { rows, steps }) {
 }
 
 function positionOf({ start }) {
-  return (t, row) => Math.floor(((t - start[row]) * PARTS) / (start[row + 1] - start[row]));
+  return (t, row) => Math.floor(((t - start[row]) * POSITIONS) / (start[row + 1] - start[row]));
 }
 
 function measureTurns(samples, weights, counted, series) {

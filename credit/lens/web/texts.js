@@ -77,11 +77,12 @@ class TextTable {
   row(id) {
     const [{ value: textOf }, ...others] = this.columns;
     const text = textOf(id);
-    const button = create("button", "text", shown(text, false));
-    button.type = "button";
-    button.title = `${JSON.stringify(text)}: search for it`;
-    button.addEventListener("click", () => this.search(text));
-    const head = create("th", "", button);
+    const found = !/^$|[\n\r]/.test(text); // a search field holds neither nothing nor a line break
+    const cell = create(found ? "button" : "span", "text", shownInLine(text));
+    cell.title = JSON.stringify(text) + (found ? ": search for it" : "");
+    if (found) cell.type = "button";
+    if (found) cell.addEventListener("click", () => this.search(text));
+    const head = create("th", "", cell);
     head.scope = "row";
     return create("tr", "", head, ...others.map(({ value, text: write }) => create("td", "", write(value(id)))));
   }
