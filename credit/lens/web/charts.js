@@ -68,16 +68,27 @@ function drawAxes(svg, width, { x, y, label }) {
   svg.replaceChildren(
     ...rows.flatMap(([at, words]) => [line(plot.left, at, plot.right, at, "grid"), text(words, plot.left - 6, at + 3.5, "tick end")]),
     line(plot.left, plot.bottom, plot.right, plot.bottom, "axis"),
-    ...columns.flatMap(([at, words]) => [
-      line(at, plot.bottom, at, plot.bottom + 4, "axis"),
-      text(words, at, plot.bottom + 15, "tick middle"),
-    ]),
+    ...columns.map(([at]) => line(at, plot.bottom, at, plot.bottom + 4, "axis")),
+    ...withRoom(columns).map(([at, words]) => text(words, at, plot.bottom + 15, "tick middle")),
     text(y.name, 2, 11, "tick"),
     text(x.name, (plot.left + plot.right) / 2, height - 4, "tick middle"),
   );
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", label);
   return { ...plot, atX, atY };
+}
+
+/** Those of the ticks [pixel, text] whose texts do not run into the one before. */
+function withRoom(ticks) {
+  const kept = [];
+  let end = -Infinity;
+  for (const [at, words] of ticks) {
+    const half = 3.2 * words.length; // pixels, of digits in the size of a tick
+    if (at - half < end + 6) continue;
+    kept.push([at, words]);
+    end = at + half;
+  }
+  return kept;
 }
 
 /** Values of equal parts of the x axis: bars for one series, outlines for several. `one` is a line across. */

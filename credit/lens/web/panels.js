@@ -70,7 +70,8 @@ function distributionsOf({ columns, series }, plot) {
 function coursesOf({ columns, series }, plot) {
   const all = series.flatMap(({ steps }) => steps.map(({ step }) => step));
   const known = [...new Set(all)].sort((a, b) => a - b);
-  const x = { axis: axisBetween(known[0], known.at(-1)), name: "training step", ticks: known.length <= 6 ? known : undefined };
+  const format = (step) => (Number.isInteger(step) ? tickText(step) : "");
+  const x = { axis: axisBetween(known[0], known.at(-1)), name: "training step", format, ticks: known.length <= 6 ? known : undefined };
   return Object.entries(columns).map(([name, column]) => {
     const values = column.series.flatMap(({ course }) => course.flatMap(({ low, line, high }) => [low, line, high]));
     const positive = values.filter((value) => value > 0);
