@@ -2,6 +2,7 @@
 
     python -m credit.lens samples.jsonl -o lens.html
     python -m credit.lens dgpo/credit.jsonl grpo/credit.jsonl -o lens.html --steps 10 20
+    python -m credit.lens samples.jsonl --also grpo --also '{"name": "dgpo", "tau": 0.02}' -o lens.html
     python -m credit.lens samples.jsonl --terminal
     python -m credit.lens --model M --reference R --prompts prompts.jsonl -o lens.html
 
@@ -16,11 +17,12 @@ import runpy
 import sys
 import tempfile
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import credit
+from credit.lens.batches import recompute
 from credit.lens.page import page
 from credit.lens.sources import Runs, load, select_steps
 
@@ -38,6 +40,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--terminal", action="store_true", help="print to the terminal instead")
     parser.add_argument(
         "--count", type=int, help="show the first COUNT completions of a file, or use COUNT prompts"
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="ESTIMATOR",
+        help="show too what this estimator makes of the completions: a name, or JSON with name and settings",
     )
     parser.add_argument("--steps", type=int, nargs="+", help="show only these steps; give the files before")
     models = parser.add_argument_group("completions of two models")
@@ -85,6 +94,7 @@ def _show(flags: argparse.Namespace, runs: Runs) -> None:
         runs = select_steps(runs, flags.steps)
     if not flags.model:
         runs = {name: islice(completions, flags.count) for name, completions in runs.items()}
+    runs = _add_estimators(runs, flags.also)
     if flags.terminal:
         from credit.lens.terminal import show_in_terminal
 
@@ -94,6 +104,18 @@ def _show(flags: argparse.Namespace, runs: Runs) -> None:
     html = page(runs, ", ".join(runs))
     Path(flags.output).write_text(html, encoding="utf-8")
     print(f"{flags.output}: {len(html.encode()) / 1e6:.1f} MB")
+
+
+def _add_estimators(runs: Runs, also: list[str]) -> Runs:
+    """The completions of each run, followed by what each further estimator makes of them."""
+    estimators = [credit.parse(json.loads(text) if text.startswith("{") else {"name": text}) for text in also]
+    if not estimators:
+        return runs
+    kept = {name: list(completions) for name, completions in runs.items()}
+    return {
+        name: chain(completions, *(recompute(completions, estimator) for estimator in estimators))
+        for name, completions in kept.items()
+    }
 
 
 def _sample_completions(flags: argparse.Namespace, folder: str) -> str:

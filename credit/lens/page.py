@@ -15,7 +15,7 @@ from credit.lens.sources import Runs
 STYLES = ("style", "batch")
 SCRIPTS = (
     *("formulas", "samples", "weights", "tokens", "colors", "selection", "align", "compare", "model"),
-    *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict"),
+    *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict", "views"),
     *("statistics", "aggregates", "measures", "charts", "texts", "panels", "batch", "main"),
 )
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}

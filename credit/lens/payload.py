@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from credit.lens.batches import split_batches
 from credit.lens.completion import STATISTICS, Completion
 from credit.lens.descriptions import complete_settings, default_settings, describe_estimators
 from credit.lens.extra import convert_value
@@ -37,16 +38,11 @@ def pack(runs: Runs) -> tuple[dict[str, Any], bytes]:
     tables = Tables()
     responses: dict[str, list[Any]] = {name: [] for name in PER_RESPONSE}
     start, columns = [0], {name: list[Any]() for name in DTYPES}
-    batch, previous = -1, None
-    for run, completions in enumerate(runs.values()):
-        for completion in completions:
-            response = _describe_response(completion, tables) | {"run": run}
-            # Row numbers grow within a batch, so a smaller one starts the next batch.
-            of_batch = run, completion.step, response["estimator"]
-            if previous is None or previous[0] != of_batch or completion.row <= previous[1]:
-                batch += 1
-            previous = of_batch, completion.row
-            for name, value in (response | {"batch": batch}).items():
+    batches = ((run, batch) for run, each in enumerate(runs.values()) for batch in split_batches(each))
+    for number, (run, batch) in enumerate(batches):
+        for completion in batch:
+            response = _describe_response(completion, tables) | {"run": run, "batch": number}
+            for name, value in response.items():
                 responses[name].append(value)
             start.append(start[-1] + len(completion.tokens))
             pieces = [_index_of(tables.vocabulary, piece) for piece in completion.tokens]

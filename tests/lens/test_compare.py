@@ -135,7 +135,9 @@ def test_an_alignment_keeps_all_tokens_in_order_and_as_many_as_it_can_together(o
     rng = np.random.default_rng(0)
     cases = [([], []), ([1], []), ([], [1, 2]), ([1, 2], [2, 1])]
     for _ in range(60):
-        cases.append(tuple(rng.integers(0, rng.integers(1, 6), rng.integers(0, 25)).tolist() for _ in range(2)))
+        cases.append(
+            tuple(rng.integers(0, rng.integers(1, 6), rng.integers(0, 25)).tolist() for _ in range(2))
+        )
     found = driver.execute_script("return arguments[0].map(([a, b]) => lens.alignTokens(a, b))", cases)
     for (a, b), aligned in zip(cases, found, strict=True):
         assert [i for i, _ in aligned if i is not None] == list(range(len(a)))

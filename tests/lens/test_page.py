@@ -109,7 +109,10 @@ def test_an_invalid_row_weighs_nothing(opened, tmp_path):
     assert not weights(driver).reshape(N, T)[2].any()
     assert "Left out: 1 invalid." in driver.find_element("id", "verdict").text
     badges = driver.find_elements("css selector", "#rows .badge")
-    assert [badge.find_element("xpath", "ancestor::*[@role='option']").get_attribute("data-row") for badge in badges] == ["2"]
+    assert [
+        badge.find_element("xpath", "ancestor::*[@role='option']").get_attribute("data-row")
+        for badge in badges
+    ] == ["2"]
     driver.execute_script("lens.choose(2)")
     assert driver.find_element("id", "badge").is_displayed()
     assert {each for _, _, each in colours(driver)} <= {"missing", "outside"}
@@ -179,7 +182,9 @@ def test_tokens_are_coloured_by_any_of_their_numbers(opened, tmp_path):
         put(driver, "#color-by", name)
         sizes = np.sort(np.abs(each[mask]))
         shares = np.clip(each[0] / sizes[int(0.99 * len(sizes))], -1, 1) * mask[0]
-        np.testing.assert_allclose([specified for specified, *_ in colours(driver)], shares, atol=6e-5, err_msg=name)
+        np.testing.assert_allclose(
+            [specified for specified, *_ in colours(driver)], shares, atol=6e-5, err_msg=name
+        )
     assert not driver.find_element("id", "reach").is_displayed()
 
 

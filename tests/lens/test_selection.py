@@ -59,12 +59,16 @@ def test_completions_are_filtered_by_step_and_estimator(opened, three_steps):
     put(driver, "#step", 10)
     assert order(driver) == list(range(3 * N, 4 * N))
     assert driver.find_element("id", "which").text == "step 10 · grpo · group 0 · row 0"
-    offered = driver.execute_script("return [...document.querySelectorAll('#group option')].map((o) => o.textContent)")
+    offered = driver.execute_script(
+        "return [...document.querySelectorAll('#group option')].map((o) => o.textContent)"
+    )
     assert offered == ["all", "step 10 · grpo · group 0 (3)", "step 10 · grpo · group 3 (3)"]
     put(driver, "#group", "3/3")
     put(driver, "#estimator", 0)  # in which there is no such group, so that all are shown again
     assert order(driver) == list(range(2 * N, 3 * N))
-    shown = driver.execute_script("return [...document.querySelectorAll('#rows .source')].map((e) => e.textContent)")
+    shown = driver.execute_script(
+        "return [...document.querySelectorAll('#rows .source')].map((e) => e.textContent)"
+    )
     assert set(shown) == {"dgpo(tau=0.05, kappa=1)"}
     assert not driver.find_element("id", "run").is_displayed()
 
@@ -85,7 +89,9 @@ def test_a_text_is_found_in_every_completion_and_prompt(opened, tmp_path):
         return order(driver)
 
     assert search("therefore, [") == [39 * N + 1]
-    found = driver.execute_script("return [...document.querySelectorAll('#text .found')].map((e) => e.textContent)")
+    found = driver.execute_script(
+        "return [...document.querySelectorAll('#text .found')].map((e) => e.textContent)"
+    )
     assert found == [" Ther", "efore", ", ["]
     assert search("Prompt 17.") == [17 * N + row for row in range(N)]
     assert search("nowhere") == []
@@ -107,7 +113,10 @@ def test_any_column_sorts_in_both_directions_and_unknown_values_come_last(opened
         "effect": spread,
         "tokens": [T] * N,
         "group": [0, 0, 0, 3, 3, 3],
-        "deviation": [np.nan if i == 2 else np.nanmean(d[m]) for i, (d, m) in enumerate(zip(given.deviation, given.mask, strict=True))],
+        "deviation": [
+            np.nan if i == 2 else np.nanmean(d[m])
+            for i, (d, m) in enumerate(zip(given.deviation, given.mask, strict=True))
+        ],
     }
     for name, values in columns.items():
         for down in (False, True):
@@ -115,7 +124,9 @@ def test_any_column_sorts_in_both_directions_and_unknown_values_come_last(opened
             if down:
                 driver.find_element("id", "direction").click()
             sign = -1 if down else 1
-            assert order(driver) == sorted(range(N), key=lambda i: (np.isnan(values[i]), sign * np.nan_to_num(values[i]), i)), name
+            assert order(driver) == sorted(
+                range(N), key=lambda i: (np.isnan(values[i]), sign * np.nan_to_num(values[i]), i)
+            ), name
     put(driver, "#sort", "extra answer")
     assert order(driver) == [0, 4, 1, 3, 2, 5]  # 9 before 10, letters last, what is missing at the end
 

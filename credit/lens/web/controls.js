@@ -20,7 +20,7 @@ class Controls {
     fillSelect(colorBy, Coloring.offered(model.samples).map(([name, { label }]) => [name, label]));
     colorBy.addEventListener("input", () => {
       model.coloring.choose(colorBy.value);
-      document.getElementById("reach-box").hidden = colorBy.value !== "w";
+      document.getElementById("reach").hidden = colorBy.value !== "w";
       paint();
     });
     document.getElementById("reach").addEventListener("input", (event) => {

@@ -22,10 +22,11 @@ function linkTo(model, row) {
   if (versus === RECORDED || versus === GROUP) more.versus = versus;
   const beside = other === null || versus === RECORDED ? {} : prefixed(nameParts(model, other), "with-");
   const color = model.coloring.name === "w" ? {} : { color: model.coloring.name };
-  return `#${new URLSearchParams({ ...parts, ...more, ...beside, ...color, ...settingsParts(model.settings) })}`;
+  const view = document.getElementById("batch").hidden ? {} : { view: "batch" };
+  return `#${new URLSearchParams({ ...parts, ...more, ...beside, ...color, ...view, ...settingsParts(model.settings) })}`;
 }
 
-/** The row, the row beside it, the coloring and the settings that an address names; a row is null where the page does not hold it. */
+/** The row, the row beside it, the coloring, the view and the settings that an address names; a row is null where the page does not hold it. */
 function readLink(model, fragment) {
   const given = Object.fromEntries(new URLSearchParams(fragment.replace(/^#/, "")));
   const find = (prefix) => {
@@ -42,6 +43,7 @@ function readLink(model, fragment) {
     versus: beside === null ? (given.versus ?? "") : given.versus === GROUP ? GROUP : model.sourceOf(beside),
     beside,
     color: given.color,
+    view: given.view === "batch" ? "batch" : "read",
     settings: readSettings(given),
   };
 }

@@ -14,13 +14,6 @@ function showNote(text) {
   document.getElementById("note").hidden = !text;
 }
 
-/** Shows one of two views: the completions one by one, or the batch. */
-function chooseView(name) {
-  document.querySelector("main").hidden = name !== "read";
-  document.getElementById("batch").hidden = name !== "batch";
-  for (const tab of document.querySelectorAll("#views button")) tab.setAttribute("aria-selected", tab.id === `view-${name}`);
-}
-
 function darkMode() {
   const button = document.getElementById("theme");
   const use = (dark) => {
@@ -43,20 +36,17 @@ async function main() {
     compared: () => address.follow(),
   });
   const batch = new Batch(model, { search: (text) => controls.search(text) });
-  let viewed = "read";
   const summarise = () => {
     showVerdict(model, model.order);
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
-    if (viewed !== "batch") return;
+    if (views.shown !== "batch") return;
     fillList(batch.top, model.summaryOf(model.order));
     batch.draw(model.order);
   };
-  const view = (name) => {
-    viewed = name;
-    chooseView(name);
+  const views = new Views(() => {
     summarise();
-  };
-  for (const name of ["read", "batch"]) document.getElementById(`view-${name}`).addEventListener("click", () => view(name));
+    address.follow();
+  });
   const choose = (row) => {
     model.chosen = row;
     list.mark();
@@ -104,6 +94,7 @@ async function main() {
     }
     if (link.settings) settings.use(link.settings);
     if (link.color) controls.color(link.color);
+    views.show(link.view);
     model.comparison.versus = link.versus;
     choose(link.row);
     if (link.beside !== null) reader.compareWith(link.beside);
@@ -115,7 +106,7 @@ async function main() {
   choose(model.chosen);
   followLink();
   await weighed;
-  globalThis.lens = { model, choose, weigh, metricsOf, alignTokens, linkTo, batch, view }; // for the browser's console
+  globalThis.lens = { model, choose, weigh, metricsOf, alignTokens, linkTo, batch, view: (name) => views.show(name) }; // for the browser's console
   document.documentElement.dataset.ready = "true";
 }
 

@@ -1,6 +1,7 @@
 // The chosen completion in full, alone or beside another.
 
-const SHORT = 240; // a text below so many characters is shown in large letters and its prompt is open
+const SHORT = 240; // a text below so many characters is shown in large letters, and a prompt is open
+const TALL = 740; // pixels of a page that has room for a prompt
 
 class Reader {
   constructor(model, { onlyGroup, compared }) {
@@ -10,6 +11,10 @@ class Reader {
     this.versus = document.getElementById("versus");
     this.other = document.getElementById("other");
     this.pointer = new Pointer(model, this.text);
+    this.promptOpen = null; // as the user last chose
+    document.querySelector("#prompt-box summary").addEventListener("click", (event) => {
+      this.promptOpen = !event.currentTarget.parentElement.open;
+    });
     document.getElementById("only-group").addEventListener("click", () => onlyGroup(model.chosen));
     this.text.addEventListener("copy", copyTokens);
     this.strip.addEventListener("click", (event) => this.go(event));
@@ -119,7 +124,7 @@ class Reader {
     const extras = Object.entries(samples.extras[samples.extra[chosen]]);
     const box = document.getElementById("prompt-box");
     box.hidden = prompt === undefined && !extras.length;
-    box.open = (prompt?.length ?? 0) + JSON.stringify(extras).length < SHORT;
+    box.open = this.promptOpen ?? (innerHeight >= TALL && (prompt?.length ?? 0) + JSON.stringify(extras).length < SHORT);
     const names = [...(prompt === undefined ? [] : ["Prompt"]), ...extras.map(([name]) => name)];
     box.querySelector("summary").textContent = names.join(" · ");
     const area = document.getElementById("prompt");
@@ -152,8 +157,7 @@ class Reader {
       bar.style.backgroundImage = `linear-gradient(to right, ${coloring.paint(from)}, ${coloring.paint(to)})`;
       return bar;
     };
-    document.getElementById("legend").replaceChildren(
-      make("strong", "", coloring.rule.label),
+    document.getElementById("scale").replaceChildren(
       ...(least === null ? [] : [make("span", "", least), ramp(-1)]),
       make("span", "", middle), ramp(1), make("span", "", most),
       make("span", "token outside", "not the policy's"), make("span", "token missing", "missing"),
