@@ -1,5 +1,6 @@
 // Charts as SVG, drawn at the width that they have. A series has the color and dashes of its number in batch.css.
 
+const DENSE = 20; // points of a line above which they are drawn small
 const MARGIN = { top: 22, right: 18, bottom: 36, left: 46 };
 
 /** An element of SVG with attributes and children; a text among these stays text. */
@@ -139,7 +140,8 @@ function drawLines(svg, width, { x, y, label, series, diagonal }) {
   }
   for (const { number: place, points } of series) {
     svg.append(vector("path", { d: path(points.map((p) => [atX(p.x), atY(p.y)])), class: `s${place} curve` }));
+    const r = points.length > DENSE ? 1.2 : 2.5;
     for (const { x: a, y: b, title } of points)
-      if (title) svg.append(vector("circle", { cx: atX(a), cy: atY(b), r: 2.5, class: `s${place} point` }, vector("title", {}, title)));
+      if (title) svg.append(vector("circle", { cx: atX(a), cy: atY(b), r, class: `s${place} point` }, vector("title", {}, title)));
   }
 }

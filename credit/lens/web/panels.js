@@ -9,6 +9,7 @@ const TITLES = {
   weights: "w, weight",
   advantages: "A, advantage of a token",
 };
+const BANDS = 3; // with more series, bands would cover each other
 const SCALES = { linear: "", log: ", logarithmic", signed: ", logarithmic on both sides of 0" };
 const COURSES = {
   deviation: "d: median of the tokens",
@@ -72,8 +73,9 @@ function coursesOf({ columns, series }, plot) {
   const known = [...new Set(all)].sort((a, b) => a - b);
   const format = (step) => (Number.isInteger(step) ? tickText(step) : "");
   const x = { axis: axisBetween(known[0], known.at(-1)), name: "training step", format, ticks: known.length <= 6 ? known : undefined };
+  const banded = series.length <= BANDS;
   return Object.entries(columns).map(([name, column]) => {
-    const values = column.series.flatMap(({ course }) => course.flatMap(({ low, line, high }) => [low, line, high]));
+    const values = column.series.flatMap(({ course }) => course.flatMap(({ low, line, high }) => (banded ? [low, line, high] : [line])));
     const positive = values.filter((value) => value > 0);
     const most = Math.max(0, ...positive);
     const isLog = ["deviation", "normalized_entropy"].includes(name) && most > 0;
@@ -82,14 +84,14 @@ function coursesOf({ columns, series }, plot) {
     const drawn = column.series.map(({ course }, i) => ({
       number: i,
       points: course.map(({ step, count, line, low, high }) => ({
-        x: step, y: line, low, high,
+        x: step, y: line, ...(banded ? { low, high } : {}),
         title: `step ${step}: ${kind[1]} ${number(line)}, 5 to 95 % ${number(low)} to ${number(high)}, ${countText(count)} ${kind[0]}`,
       })),
     }));
     const ends = drawn.map(({ points }) => (points.length ? `${number(points[0].y)} to ${number(points.at(-1).y)}` : "nothing"));
     const chart = (svg, width) =>
       drawLines(svg, width, {
-        x, y: { axis, name: `${isLog ? "logarithmic; " : ""}band: 5 to 95 % of the ${kind[0]}` },
+        x, y: { axis, name: `${isLog ? "logarithmic; " : ""}${banded ? "band: " : ""}5 to 95 % of the ${kind[0]}${banded ? "" : " at each point"}` },
         label: `${COURSES[name]}, from the first step to the last: ${ends.join("; ")}`,
         series: drawn,
       });
