@@ -1,65 +1,33 @@
 """The batch view in a real browser: its numbers are numpy's, and token texts stay text."""
 
 import json
-import re
-from collections import defaultdict
-from importlib.resources import files
 
 import numpy as np
 import pytest
+from batch_records import (
+    COLUMNS,
+    ESTIMATORS,
+    HOSTILE,
+    QUANTILES,
+    STEPS,
+    T,
+    counted,
+    gather,
+    record_batch,
+    record_batches,
+    sum_by_text,
+    with_tokens,
+)
 from browsing import put, settle, wait
 
 import credit
 from credit import lens
 from credit.estimators.drift import align_drift
-from credit.lens.page import SCRIPTS
-
-N, T = 8, 40
-STEPS = (10, 20, 40)
-ESTIMATORS = (credit.DGPO(tau=0.05), credit.GRPO())
-HOSTILE = ["<img src=x onerror='window.pwned = 1'>", "</script>", "$&", "\u202e", " ", "", "\n", "[a-z]*"]
-TEXTS = [*HOSTILE, *(f" w{i}" for i in range(30))]
-QUANTILES = (0.005, 0.05, 0.5, 0.95, 0.995)
-COLUMNS = ("deviation", "normalized_entropy", "weights", "advantages")
-
-
-def write(path, seed, estimator, step):
-    """Records a batch with masks, and with numbers that are missing in every column."""
-    rng = np.random.default_rng(seed)
-    mask = (np.arange(T) < rng.integers(5, T + 1, (N, 1))) & (rng.random((N, T)) < 0.8)
-    mask[:7, :5] = True
-    mask[7] = False
-    fields = {
-        "log_probs": -rng.exponential(size=(N, T)),
-        "reference_log_probs": -rng.exponential(size=(N, T)),
-        "normalized_entropy": rng.random((N, T)) ** 4 * (rng.random((N, T)) < 0.9),
-        "deviation": rng.random((N, T)) ** 8 * (rng.random((N, T)) < 0.8),
-    }
-    turns = np.cumsum(rng.random((N, T)) < 0.05, axis=1)
-    rewards = rng.random(N)
-    rewards[3] = np.nan
-    given = credit.Rollouts(rewards, np.arange(N) // 4, mask, **fields, turns=turns)
-    result = estimator(given)
-    weights, advantages = result.weights.copy(), result.advantages.copy()
-    advantages[6, 1] = np.nan
-    if step == STEPS[1]:
-        weights[5, 2] = np.nan
-    for row, name in zip((0, 1, 2, 4), fields, strict=True):
-        fields[name][row, 4] = np.nan
-        fields[name][~mask] = 7.0  # what stands outside the mask counts nowhere
-    result = result._replace(weights=np.where(mask, weights, 7.0), advantages=np.where(mask, advantages, 7.0))
-    texts = [[TEXTS[i] for i in row] for row in rng.integers(0, len(TEXTS), (N, T))]
-    given = given._replace(**fields)
-    lens.record(path, tokens=texts, rollouts=given, result=result, estimator=estimator, step=step)
 
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
-    path = tmp_path_factory.mktemp("batch") / "samples.jsonl"
-    for kind, estimator in enumerate(ESTIMATORS):
-        for step in STEPS:
-            write(path, 10 * step + kind, estimator, step)
-    return path
+    return record_batches(tmp_path_factory.mktemp("batch") / "samples.jsonl")
 
 
 @pytest.fixture
@@ -77,38 +45,9 @@ def measured(driver):
     return json.loads(driver.execute_script(script))
 
 
-class Response:
-    """A completion's tokens that the policy chose, in float64 of the float32 that the page holds."""
-
-    def __init__(self, line):
-        self.line = line
-        self.chosen = np.array(line.mask, bool)
-        for name in (*COLUMNS, "log_probs", "reference_log_probs"):
-            values = np.array(getattr(line, name), float).astype("f4").astype(float)
-            setattr(self, name, values[self.chosen])
-        self.texts = [text for text, chosen in zip(line.tokens, line.mask, strict=True) if chosen]
-
-
-def with_tokens(samples):
-    """The valid responses that have tokens of the policy."""
-    rows = [Response(line) for line in lens.read(samples) if line.valid]
-    return [row for row in rows if row.chosen.any()]
-
-
-def counted(samples, estimator):
-    """The responses of an estimator that count: those of known weights."""
-    rows = [row for row in with_tokens(samples) if row.line.estimator["name"] == estimator.name]
-    return [row for row in rows if not np.isnan(row.weights).any()]
-
-
-def gather(rows, name):
-    values = np.concatenate([getattr(row, name) for row in rows])
-    return values[~np.isnan(values)]
-
-
 def test_it_says_what_it_counts_and_what_it_leaves_out(shown, samples):
     text = shown.find_element("css selector", ".coverage").text
-    rows = [row for estimator in ESTIMATORS for row in counted(samples, estimator)]
+    rows = counted(samples)
     tokens = sum(row.chosen.sum() for row in rows)
     assert text.startswith(f"34 of 48 completions are counted, with {tokens} tokens of the policy.")
     assert "Left out: 6 invalid, 2 with missing weights, 6 without tokens of the policy." in text
@@ -196,7 +135,7 @@ def test_where_in_the_response_the_credit_goes(shown, samples):
 
 
 def test_drift_alignment_is_the_librarys(shown, samples):
-    rows = [row for estimator in ESTIMATORS for row in counted(samples, estimator)]
+    rows = counted(samples)
     moved = [np.clip(row.log_probs - row.reference_log_probs, -20, 20).sum() for row in rows]
     pairs = np.array([(row.line.advantage, drift) for row, drift in zip(rows, moved, strict=True)], float)
     known = pairs[~np.isnan(pairs).any(axis=1)]
@@ -205,19 +144,6 @@ def test_drift_alignment_is_the_librarys(shown, samples):
     assert found["responses"] == len(known) < len(rows)
     assert found["alignment"] == pytest.approx(float(expected), rel=1e-6)
     assert "drift alignment" in shown.find_element("css selector", "#batch .metrics").text
-
-
-def by_text(samples):
-    """Count, credit and the other numbers of each text."""
-    tables = defaultdict(lambda: {"count": 0, "credit": 0.0} | {name: [] for name in COLUMNS})
-    for estimator in ESTIMATORS:
-        for row in counted(samples, estimator):
-            for t, text in enumerate(row.texts):
-                tables[text]["count"] += 1
-                tables[text]["credit"] += row.weights[t]
-                for name in COLUMNS:
-                    tables[text][name].append(getattr(row, name)[t])
-    return tables
 
 
 def body(driver):
@@ -229,7 +155,7 @@ def body(driver):
 
 
 def test_the_texts_that_get_the_credit(shown, samples):
-    expected = by_text(samples)
+    expected = sum_by_text(samples)
     result = measured(shown)["texts"]
     total = sum(one["credit"] for one in expected.values())
     vocabulary = shown.execute_script("return lens.model.samples.vocabulary")
@@ -319,15 +245,8 @@ def test_nothing_to_count_and_little_to_show_are_shown_all_the_same(opened, tmp_
 def test_series_beyond_the_sixth_are_named_but_not_drawn(opened, tmp_path):
     path = tmp_path / "many.jsonl"
     for i in range(8):
-        write(path, i, credit.DGPO(tau=0.1 + i), 1)
+        record_batch(path, i, credit.DGPO(tau=0.1 + i), 1)
     driver = opened(path)
     driver.execute_script("lens.view('batch')")
     assert len(measured(driver)["series"]) == 6
     assert "the first 6 of 8" in driver.find_element("css selector", ".series").text
-
-
-def test_no_two_scripts_define_the_same_name():
-    scripts = [files("credit.lens").joinpath("web", f"{name}.js").read_text("utf-8") for name in SCRIPTS]
-    pattern = r"^(?:async )?(?:function\*?|class|const|let) (\w+)"
-    names = [name for script in scripts for name in re.findall(pattern, script, re.MULTILINE)]
-    assert len(names) == len(set(names)) > 100
