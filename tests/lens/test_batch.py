@@ -47,8 +47,7 @@ def measured(driver):
 
 def test_it_says_what_it_counts_and_what_it_leaves_out(shown, samples):
     text = shown.find_element("css selector", ".coverage").text
-    rows = counted(samples)
-    tokens = sum(row.chosen.sum() for row in rows)
+    tokens = sum(row.chosen.sum() for row in counted(samples))
     assert text.startswith(f"34 of 48 completions are counted, with {tokens} tokens of the policy.")
     assert "Left out: 6 invalid, 2 with missing weights, 6 without tokens of the policy." in text
     assert "6 of d, 6 of h, 6 of A, 6 of log p, 6 of log q." in text
@@ -189,8 +188,7 @@ def test_the_table_of_texts_is_sorted_by_a_click_and_keeps_to_a_least_count(show
             values = [float(line[column].removesuffix(" %")) for line in body(shown)]
             assert values == sorted(values, reverse=direction == "descending")
     put(shown, ".least input", 25)
-    counts = [int(line[1]) for line in body(shown)]
-    assert min(counts) >= 25
+    assert min(int(line[1]) for line in body(shown)) >= 25
     put(shown, ".least input", 10_000)
     assert body(shown) == []
 
