@@ -16,7 +16,7 @@ STYLES = ("style", "batch")
 SCRIPTS = (
     *("formulas", "samples", "weights", "tokens", "colors", "selection", "align", "compare", "model"),
     *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict", "views"),
-    *("aggregates", "charts", "batch", "main"),
+    *("statistics", "aggregates", "measures", "charts", "texts", "panels", "batch", "main"),
 )
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 

@@ -75,9 +75,11 @@ class Address {
     this.link = document.getElementById("link");
     this.link.addEventListener("click", (event) => this.copy(event));
     this.timer = 0;
+    this.link.hidden = window.top !== window; // a frame, as of a notebook, has no address that could be sent
   }
 
   follow() {
+    if (this.link.hidden) return;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.write(), LINK_PAUSE);
   }
@@ -86,11 +88,7 @@ class Address {
     clearTimeout(this.timer);
     if (this.model.chosen === null) return;
     this.link.href = linkTo(this.model, this.model.chosen);
-    try {
-      history.replaceState(null, "", this.link.getAttribute("href"));
-    } catch {
-      // A frame of a notebook has no address of its own.
-    }
+    history.replaceState(null, "", this.link.getAttribute("href"));
   }
 
   async copy(event) {

@@ -37,7 +37,7 @@ async function main() {
   });
   const batch = new Batch(model, { search: (text) => controls.search(text) });
   const summarise = () => {
-    showVerdict(model, model.order);
+    showVerdict(model, model.order, views.shown);
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
     if (views.shown !== "batch") return;
     fillList(batch.top, model.summaryOf(model.order));

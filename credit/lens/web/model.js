@@ -99,18 +99,10 @@ class Model {
   /** Triples of name, text and explanation: the metrics of the given rows. */
   summaryOf(rows) {
     const { samples } = this;
-    const effects = rows.map((row) => this.effectOf(row));
-    const weights = metricsOf(effects);
-    const parts = rows.map((row, i) => partOf(samples, row, effects[i]));
-    const left = ["invalid", "missing"].map((part) => parts.filter((each) => each === part).length);
+    const weights = metricsOf(rows.map((row) => this.effectOf(row)));
     const deviation = samples.deviation && columnOf(samples, rows, "deviation");
     const entropy = samples.normalized_entropy && columnOf(samples, rows, "normalized_entropy");
-    const unknown = (deviation?.missing ?? 0) + (entropy?.missing ?? 0);
     return [
-      ["completions", String(rows.length)],
-      ...(left[0] ? [["invalid, left out", String(left[0]), "rows that took no part in their groups"]] : []),
-      ...(left[1] ? [["weights missing, left out", String(left[1]), "rows with a token whose weight is unknown"]] : []),
-      ...(unknown ? [["missing statistics", String(unknown), "deviations and entropies that are not finite; the means leave them out"]] : []),
       ["weight std", number(weights.weight_std), "0 is GRPO; below 0.1 hardly anything differs from it"],
       ["effective fraction", number(weights.effective_token_fraction), "mean of (sum w)^2 / (T sum w^2): 1 is GRPO"],
       ["weights", rangeText(weights.weight_min, weights.weight_max), "least and largest"],
@@ -147,7 +139,7 @@ class Model {
 
   /** The advantage as recorded, or A_i w under other settings. */
   advantageAt(row, t) {
-    return this.settings ? this.samples.advantage[row] * this.weights[t] : this.samples.advantages[t];
+    return this.settings ? (this.samples.advantage[row] ?? NaN) * this.weights[t] : this.samples.advantages[t];
   }
 
   rowOf(t) {

@@ -3,21 +3,23 @@
 const SMALL = 0.1; // with a weight std below this, the estimator does what GRPO does
 const FEW = 0.1; // with an effective fraction below this, most tokens get no credit
 
-function showVerdict(model, rows) {
+/** Says it for some rows; the view of the batch says itself what is left out. */
+function showVerdict(model, rows, view) {
   const { samples } = model;
   const effects = rows.map((row) => model.effectOf(row));
   const { weight_std: std, effective_token_fraction: fraction } = metricsOf(effects);
-  const parts = rows.map((row, i) => partOf(samples, row, effects[i]));
-  const left = [leftText(parts, "invalid", "invalid"), leftText(parts, "missing", "with missing weights")].filter(Boolean);
   const still = samples.deviation && columnOf(samples, rows, "deviation").max === 0;
+  const left = view === "read" ? leftText(rows.map((row, i) => partOf(samples, row, effects[i]))) : "";
   const verdict = document.getElementById("verdict");
-  verdict.textContent = [verdictOn(std, fraction, still), ...(left.length ? [`Left out: ${left.join(", ")}.`] : [])].join(" ");
+  verdict.textContent = verdictOn(std, fraction, still) + left;
   verdict.className = Number.isFinite(std) && std >= SMALL && fraction >= FEW ? "fine" : "odd";
 }
 
-function leftText(parts, part, text) {
-  const count = parts.filter((each) => each === part).length;
-  return count ? `${count} ${text}` : "";
+function leftText(parts) {
+  const words = { invalid: "invalid", missing: "with missing weights" };
+  const counts = Object.entries(words).map(([part, text]) => [parts.filter((each) => each === part).length, text]);
+  const listed = counts.filter(([count]) => count).map((each) => each.join(" "));
+  return listed.length ? ` Left out: ${listed.join(", ")}.` : "";
 }
 
 function verdictOn(std, fraction, still) {

@@ -79,22 +79,19 @@ function metricsOf(effects) {
   };
 }
 
-/** Mean and maximum of a column over the tokens of some rows, and how many of its numbers are missing. */
+/** Mean and maximum of a column over the tokens of some rows, as far as it is known. */
 function columnOf(samples, rows, name) {
   const column = samples[name];
-  let count = 0, sum = 0, most = -Infinity, missing = 0;
+  let count = 0, sum = 0, most = -Infinity;
   for (const row of rows)
     for (const t of chosenTokens(samples, row)) {
       const x = column[t];
-      if (Number.isNaN(x)) {
-        missing++;
-        continue;
-      }
+      if (Number.isNaN(x)) continue;
       count++;
       sum += x;
       most = Math.max(most, x);
     }
-  return { mean: sum / count, max: most, missing };
+  return { mean: sum / count, max: most };
 }
 
 /** Mean weight in each of `bins` equal parts of the responses; NaN in a part without known weights. */
