@@ -1,0 +1,48 @@
+"""Recorded completions against the experiences that they were made of."""
+
+import pytest
+import tiny_model
+import torch
+
+from credit import TokenStatistics
+
+TAKEN = ("sequences", "attention_mask", "action_mask", "rewards", "advantages", "index")
+
+
+def check_lines(lines, experiences, statistics, most):
+    """That the lines of one step are the first groups, of four, with the credit of their experiences.
+
+    The experiences are mappings or have attributes; the statistics are those of the workers, [B, A] by name.
+    """
+    rows = []
+    for experience, found in zip(experiences, statistics, strict=True):
+        fields = experience if isinstance(experience, dict) else vars(experience)
+        fields = {name: fields[name] for name in TAKEN} | {
+            name: found[name] for name in TokenStatistics._fields if name in found
+        }
+        rows += [{name: each[i] for name, each in fields.items()} for i in range(len(fields["index"]))]
+    groups = sorted({row["index"] // 4 for row in rows})[: max(most // 4, 1)]
+    chosen = [row for group in groups for row in rows if row["index"] // 4 == group]
+    assert len(lines) == len(chosen) > 0
+    for line, row in zip(lines, chosen, strict=True):
+        check_line(line, row)
+
+
+def check_line(line, row):
+    mask, tokenizer = row["action_mask"].bool(), tiny_model.character_tokenizer()
+    first, last = mask.nonzero()[[0, -1], 0].tolist()
+    span, ids = slice(first, last + 1), row["sequences"]
+    assert "".join(line.tokens) == tokenizer.decode(ids[first + 1 : last + 2])
+    assert len(line.tokens) == last + 1 - first
+    assert line.prompt == tokenizer.decode(ids[: first + 1][row["attention_mask"][: first + 1].bool()])
+    assert line.mask == mask[span].long().tolist()
+    assert line.group == row["index"] // 4
+    assert line.reward == pytest.approx(row["rewards"].item())
+    assert line.valid
+    assert line.advantages == pytest.approx(row["advantages"][span].tolist(), rel=1e-6, abs=1e-9)
+    product = [line.advantage * weight for weight in line.weights]
+    assert line.advantages == pytest.approx(product, rel=1e-4, abs=1e-6)
+    for name in TokenStatistics._fields:
+        if name in row:
+            expected = torch.where(mask, row[name], 0.0)[span]
+            assert getattr(line, name) == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-9), name
