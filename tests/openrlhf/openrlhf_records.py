@@ -3,8 +3,11 @@
 import pytest
 import tiny_model
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb_files import read_history
 
-from credit import TokenStatistics
+from credit import TokenStatistics, lens
+from credit.adapters.trackers import KEY
 
 TAKEN = ("sequences", "attention_mask", "action_mask", "rewards", "advantages", "index")
 
@@ -46,3 +49,31 @@ def check_line(line, row):
         if name in row:
             expected = torch.where(mask, row[name], 0.0)[span]
             assert getattr(line, name) == pytest.approx(expected.tolist(), rel=1e-6, abs=1e-9), name
+
+
+def check_trackers(folder, recorded, logged):
+    """That both trackers show the completions at their steps, and all that OpenRLHF logged itself.
+
+    Args:
+        recorded: the lines of each step.
+        logged: what OpenRLHF printed of its steps, from 1.
+    """
+    rows = read_history(folder)
+    pages = {row["train/global_step"]: row[KEY] for row in rows if KEY in row}
+    (files,) = folder.glob("wandb/offline-run-*/files")
+    assert {step: (files / page["path"]).read_text("utf-8") for step, page in pages.items()} == {
+        step: lens.page(lines, f"step {step}") for step, lines in recorded.items()
+    }
+    (events,) = map(EventAccumulator, map(str, folder.glob("tensorboard/*")))
+    events.Reload()
+    texts = {
+        text.step: text.tensor_proto.string_val[0].decode() for text in events.Tensors(f"{KEY}/text_summary")
+    }
+    assert texts == {step: lens.format_markdown(lines) for step, lines in recorded.items()}
+    metrics = {row["train/global_step"]: row for row in rows if KEY not in row and "train/global_step" in row}
+    assert list(metrics) == list(range(1, len(logged) + 1))
+    for step, own in enumerate(logged, start=1):
+        for name, value in own.items():
+            assert metrics[step][f"train/{name}"] == pytest.approx(value, rel=1e-6), name
+            assert events.Scalars(f"train/{name}")[step - 1].value == pytest.approx(value, rel=1e-6), name
+    assert sum("train/generated_samples" in row for row in rows) == len(logged)
