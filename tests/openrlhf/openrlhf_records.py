@@ -12,6 +12,12 @@ from credit.adapters.trackers import KEY
 TAKEN = ("sequences", "attention_mask", "action_mask", "rewards", "advantages", "index")
 
 
+def keep_wandb_offline(folder):
+    """The environment in which wandb writes into that folder alone, and asks no server."""
+    places = {f"WANDB_{name}DIR": str(folder) for name in ("", "CACHE_", "DATA_", "CONFIG_")}
+    return places | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+
+
 def check_lines(lines, experiences, statistics, most):
     """That the lines of one step are the first groups, of four, with the credit of their experiences.
 

@@ -1,15 +1,20 @@
 """Completions with the credit of their tokens, written while training, and in OpenRLHF's own loggers."""
 
+from types import SimpleNamespace
+
 import openrlhf_cases as cases
 import pytest
 import tiny_model
 import torch
-from openrlhf_records import check_lines
+import wandb
+from openrlhf.utils.logging_utils import WandbLogger
+from openrlhf_records import check_lines, keep_wandb_offline
 
 import credit
 from credit import lens
 from credit.adapters.openrlhf.settings import Choice
 from credit.adapters.openrlhf.steps import Step
+from credit.adapters.openrlhf.trackers import find_logs
 from credit.adapters.openrlhf.trainer import CreditExperienceMaker
 
 NAME = "--algo.advantage.estimator"
@@ -41,9 +46,9 @@ def make_experiences(seed=0, **shape):
     return made
 
 
-def compute(maker, made, step=1, statistics=None):
+def compute(maker, made, step=1, statistics=None, logs=None):
     """The experiences with advantages, of the step of that number."""
-    maker.credit_step = Step(step, {})
+    maker.credit_step = Step(step, logs or {})
     for experience, fields in zip(made, statistics or [{}] * len(made), strict=True):
         experience.credit = fields
     return maker.compute_advantages_and_returns(made)
@@ -122,6 +127,21 @@ def test_drift_alignment_is_logged_where_openrlhf_runs_its_reference(maker):
         compute(maker("grpo"), [made])
         found[sign] = made.info["credit/drift_alignment"][0].item()
     assert 0.5 < found[1.0] == -found[-1.0]
+
+
+def test_a_tracker_that_fails_ends_no_training(maker, tmp_path, monkeypatch):
+    for name, value in keep_wandb_offline(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    ours = maker("grpo", "--credit.record_steps", 1, "--logger.wandb.key", "offline")
+    logger = WandbLogger(ours.args)
+    logger.close()
+    trainer = SimpleNamespace(wandb_logger=logger, tensorboard_logger=None)
+    with pytest.warns(
+        UserWarning, match="wandb did not log the completions as credit/lens: .* Training goes on"
+    ):
+        compute(ours, make_experiences(), logs=find_logs(trainer, 1))
+    wandb.teardown()
+    assert len(list(lens.read(tmp_path / "trained/credit.jsonl"))) == 16
 
 
 def test_workers_compute_what_is_compared_and_recorded():

@@ -12,7 +12,7 @@ import tiny_model
 import torch
 from commands import run_to_end
 from openrlhf_oracle import TAU, expected_kl, largest_error, metric, model, sampling_error
-from openrlhf_records import check_lines, check_trackers
+from openrlhf_records import check_lines, check_trackers, keep_wandb_offline
 from openrlhf_reward_by_prompt import EVEN
 
 from credit import lens
@@ -46,8 +46,7 @@ def train(tmp_path):
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
             "WITNESS": str(tmp_path),
-            "WANDB_MODE": "offline",
-            "WANDB_DIR": str(tmp_path),
+            **keep_wandb_offline(tmp_path),
         }
         command += ["--output", str(tmp_path), *SMALL.split(), *flags.split()]
         printed = run_to_end(command, environment, tmp_path)
