@@ -15,7 +15,8 @@ Log = Callable[[Any], None]
 def log_records(lines: Iterable[str], logs: Mapping[str, Log]) -> None:
     """Hands each tracker the completions of one step in its own form; call it on the process that logs.
 
-    What a tracker raises becomes a warning, since the records are in their file and training goes on.
+    What a tracker raises becomes a warning, which Python shows once: the records are in their file, and a
+    training shall not end for their picture.
 
     Args:
         lines: JSON lines from `lens.format_records`.

@@ -9,7 +9,9 @@ import credit
 from credit import lens
 from credit.adapters.prompts import write_prompt
 from credit.adapters.records import CONTEXT, select_groups, serves_step
+from credit.adapters.trackers import log_records
 from credit.adapters.trl.processes import gather_rows
+from credit.adapters.trl.trackers import find_logs
 
 Tensor = torch.Tensor
 
@@ -23,7 +25,10 @@ def is_recording_step(trainer: Any) -> bool:
 def write_records(
     trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit
 ) -> None:
-    """Appends the batch's first groups to the file; every process has to call this, the first one writes."""
+    """Appends the batch's first groups to the file, and shows them in the trackers that the run reports to.
+
+    Every process has to call this; the first one writes.
+    """
     args, padding = trainer.args, trainer._tokenizer.pad_token_id
     before = gather_rows(trainer.accelerator, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
     completions = gather_rows(trainer.accelerator, output["completion_ids"], padding)
@@ -32,15 +37,17 @@ def write_records(
     rows, given, result = select_groups(given, result, args.record_completions)
     ids = [_strip_padding(*row, padding) for row in zip(completions[rows], given.mask, strict=True)]
     texts = list(trainer._logs["prompt"])[-len(completions) :]
-    lens.record(
-        args.record_path or Path(args.output_dir) / "credit.jsonl",
+    step = trainer.state.global_step + 1
+    lines = lens.format_records(
         tokens=lens.text_pieces(trainer._tokenizer, ids, before[rows]),
         rollouts=given,
         result=result,
         estimator=trainer.credit.estimator,
         prompts=[write_prompt(texts[row]) for row in rows.tolist()],
-        step=trainer.state.global_step + 1,
+        step=step,
     )
+    lens.append_records(args.record_path or Path(args.output_dir) / "credit.jsonl", lines)
+    log_records(lines, find_logs(trainer, step))
 
 
 def _strip_padding(ids: Tensor, mask: Tensor, padding: int) -> list[int]:

@@ -2,11 +2,14 @@
 
 import os
 import string
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+TRACKIO = tempfile.TemporaryDirectory()  # TRL imports trackio, which reads then where it writes
+os.environ["TRACKIO_DIR"] = TRACKIO.name
 
 import pytest
 

@@ -1,0 +1,73 @@
+"""Completions as Markdown, rendered by another library and read as text again."""
+
+import pytest
+from made_completions import HOSTILE, make_completion
+from rendered import Rendered
+
+from credit import lens
+from credit.lens.descriptions import escape_controls
+
+
+def render(*completions):
+    html = pytest.importorskip("markdown_it").MarkdownIt("gfm-like", {"linkify": False})
+    return Rendered(html.render(lens.format_markdown(completions)))
+
+
+def test_hostile_text_stays_text():
+    text = "".join(HOSTILE)
+    shown = render(make_completion(HOSTILE, [2.0, 0.5] * 9, prompt=text[:300]))
+    assert shown.tags == {
+        "p",
+        "h4",
+        "strong",
+        "em",
+        "code",
+        "br",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    assert shown.attributes == []
+    assert shown.paragraphs[2:] == [f"Prompt: {escape_controls(text[:300])}", escape_controls(text)]
+    assert shown.cells[1::5] == [
+        escape_controls(token).replace("\n", "").replace(" ", "␣") for token in HOSTILE[::2]
+    ]
+
+
+def test_the_heaviest_ten_tokens_are_listed_with_their_numbers():
+    weights = [1 + place / 100 for place in range(12)]
+    cells = render(make_completion(list("abcdefghijkl"), weights)).cells
+    assert cells[:10] == ["11", "l", "1.11", "1", "1", "10", "k", "1.1", "1", "1"]
+    assert len(cells) == 10 * 5
+
+
+def test_tokens_of_equal_weight_neither_stand_out_nor_are_listed():
+    text = lens.format_markdown([make_completion(["a", "b"], [1.0000001, 0.9999999])])
+    assert "<strong>a" not in text
+    assert "| t |" not in text
+
+
+def test_what_is_missing_or_does_not_count_is_said():
+    tokens, advantages = ["lost", "tool", "rest"], [None, 0.0, 0.5]
+    one = make_completion(
+        tokens, [None, 0.0, 0.5], mask=[1, 0, 1], advantages=advantages, valid=False, reward=None
+    )
+    text = lens.format_markdown([one])
+    assert "<p><code>lost</code><em>tool</em>rest</p>" in text
+    assert "r &#63;   A &#43;2   std w &#63;   invalid" in text
+    assert "| 0 | lost | ? | 1 | ? |" in text
+
+
+def test_a_long_prompt_keeps_its_ends():
+    (prompt,) = (
+        p for p in render(make_completion(["a"], prompt="s" * 500 + "e" * 500)).paragraphs if "Prompt" in p
+    )
+    assert prompt == f"Prompt: {'s' * 100} … {'e' * 300}"
+
+
+def test_there_has_to_be_a_completion():
+    with pytest.raises(ValueError, match="completions is empty; expected at least one"):
+        lens.format_markdown([])
