@@ -48,16 +48,18 @@ def check_record_settings(given: Mapping[str, Any], prefix: str = "") -> None:
 def select_groups(rollouts: credit.Rollouts, result: credit.Credit, most: int) -> Recorded:
     """The first groups that have `most` rows at most together, and the first one in any case.
 
-    The rows come group by group, also where a framework has mixed them.
+    The rows come group by group, also where a framework has mixed them, and the groups are numbered anew.
     """
     of_groups = dict[int, list[int]]()
     for row, group in enumerate(rollouts.groups.tolist()):
         of_groups.setdefault(group, []).append(row)
     chosen = list[int]()
-    for rows_of_group in of_groups.values():
+    for _, rows_of_group in sorted(of_groups.items()):
         if chosen and len(chosen) + len(rows_of_group) > most:
             break
         chosen += rows_of_group
     rows = torch.tensor(chosen).to(rollouts.mask.device)
     given = map_arrays(lambda array: array[rows] if array.ndim else array, rollouts)
+    # Of fewer rows, since an id is less than their number.
+    given = given._replace(groups=torch.unique(given.groups, return_inverse=True)[1])
     return Recorded(rows, given, credit.Credit(result.advantages[rows], result.weights[rows], {}))
