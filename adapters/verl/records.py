@@ -1,6 +1,8 @@
 """Completions with the credit of their tokens, written while training for the views of credit.lens."""
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 
 from credit import lens
 from credit.adapters.records import select_groups
+from credit.adapters.trackers import KEY, Log, log_records
 from credit.adapters.verl.extra import fetch_fields
 from credit.adapters.verl.rollouts import Outcome
 from credit.adapters.verl.settings import Choice
@@ -19,11 +22,13 @@ Ids = tuple[list[list[int]], list[list[int]]]  # of prompts and of responses
 KNOWN = (*TokenStatistics._fields, "progress")
 """What is recorded of a batch if verl or a pass has it, whether the estimator reads it or not."""
 
+PAGES = ("wandb", "trackio")  # the loggers that show pages, each of which is one run of its process
+
 
 def write_records(
     trainer: Any, choice: Choice, outcome: Outcome, find_ids: Callable[[list[int]], Ids]
 ) -> None:
-    """Appends the batch's first groups to the file.
+    """Appends the batch's first groups to the file, and shows them in those of verl's loggers that can.
 
     Args:
         find_ids: the ids of prompts and responses in these rows of verl's batch, without padding.
@@ -44,6 +49,34 @@ def write_records(
     )
     folder = Path(trainer.config.trainer.default_local_dir)
     lens.append_records(choice.record_path or folder / "credit.jsonl", lines)
+    log_records(lines, _list_logs(trainer))
+
+
+def _list_logs(trainer: Any) -> dict[str, Log]:
+    """The functions by which verl's loggers log records, at the step of the metrics that verl logs next."""
+    loggers = _find_loggers(trainer)
+    step = getattr(trainer, "current_param_version", trainer.global_steps)  # of fully_async_policy
+
+    def log_page(name: str, page: Any) -> None:
+        loggers[name].log({KEY: page}, step=step)
+
+    logs: dict[str, Log] = {name: partial(log_page, name) for name in PAGES if name in loggers}
+    if "tensorboard" in loggers:
+        logs["tensorboard"] = lambda text: loggers["tensorboard"].writer.add_text(KEY, text, step)
+    return logs
+
+
+def _find_loggers(trainer: Any) -> dict[str, Any]:
+    """What verl logs to, by the names in trainer.logger; of RayPPOTrainer only what its process has one of.
+
+    RayPPOTrainer keeps its loggers in a variable. A second writer into TensorBoard's folder is no way out:
+    TensorBoard, once it has read the newer file, reads no more of the older, into which the metrics go.
+    """
+    if hasattr(trainer, "logger"):
+        return dict(trainer.logger.logger)
+    given = trainer.config.trainer.logger
+    names = [given] if isinstance(given, str) else given
+    return {name: import_module(name) for name in PAGES if name in names}
 
 
 def fetch_ids(batch: Any, rows: list[int]) -> Ids:
