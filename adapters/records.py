@@ -1,5 +1,6 @@
 """Which batches and rows are recorded for the views of credit.lens."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -29,17 +30,36 @@ def serves_step(trainer: Any, steps: int) -> bool:
     return bool(trainer.state.global_step % steps < max(served, 1))
 
 
+def check_record_settings(given: Mapping[str, Any], prefix: str = "") -> None:
+    """Raises ValueError for wrong values of record_steps, record_completions and record_path, None: not set.
+
+    The prefix is what users write before these names.
+    """
+    for name in ("record_steps", "record_completions"):
+        value = given.get(name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{prefix}{name} is {value}; expected 1 or more")
+    if given.get("record_path") is not None and given.get("record_steps") is None:
+        raise ValueError(
+            f"{prefix}record_path is set, and nothing is recorded; set record_steps, or leave it out"
+        )
+
+
 def select_groups(rollouts: credit.Rollouts, result: credit.Credit, most: int) -> Recorded:
-    """The first groups that have `most` rows at most together, and the first one in any case."""
-    groups = rollouts.groups.tolist()
-    sizes = {group: groups.count(group) for group in dict.fromkeys(groups)}
-    chosen, count = set[int](), 0
-    for group, size in sizes.items():
-        count += size
-        if chosen and count > most:
+    """The first groups that have `most` rows at most together, and the first one in any case.
+
+    The rows come group by group, also where a framework has mixed them, and the groups are numbered anew.
+    """
+    of_groups = dict[int, list[int]]()
+    for row, group in enumerate(rollouts.groups.tolist()):
+        of_groups.setdefault(group, []).append(row)
+    chosen = list[int]()
+    for _, rows_of_group in sorted(of_groups.items()):
+        if chosen and len(chosen) + len(rows_of_group) > most:
             break
-        chosen.add(group)
-    rows = torch.tensor([row for row, group in enumerate(groups) if group in chosen])
-    rows = rows.to(rollouts.mask.device)
+        chosen += rows_of_group
+    rows = torch.tensor(chosen).to(rollouts.mask.device)
     given = map_arrays(lambda array: array[rows] if array.ndim else array, rollouts)
+    # Of fewer rows, since an id is less than their number.
+    given = given._replace(groups=torch.unique(given.groups, return_inverse=True)[1])
     return Recorded(rows, given, credit.Credit(result.advantages[rows], result.weights[rows], {}))

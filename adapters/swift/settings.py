@@ -6,6 +6,7 @@ from typing import Any
 
 import credit
 from credit.adapters.estimator_report import write_changed
+from credit.adapters.records import check_record_settings
 from credit.adapters.swift import pipeline
 from credit.adapters.swift.choice import Choice, choose, find_choice
 
@@ -43,11 +44,9 @@ def train_with(
             "credit extends the trainer of `swift rlhf`, and this is ms-swift's Megatron command, whose "
             "trainer would go on with ms-swift's own advantages; use `swift rlhf --rlhf_type grpo`"
         )
-    if record_path is not None and record_steps is None:
-        raise ValueError("record_path is set, and nothing is recorded; set record_steps, or leave it out")
-    for name, value in (("record_steps", record_steps), ("record_completions", record_completions)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected 1 or more")
+    check_record_settings(
+        {"record_steps": record_steps, "record_completions": record_completions, "record_path": record_path}
+    )
     if statistics_memory_mb is not None and not statistics_memory_mb > 0:
         raise ValueError(f"statistics_memory_mb is {statistics_memory_mb}; expected a positive number")
     choice = Choice(

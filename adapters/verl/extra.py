@@ -88,9 +88,10 @@ def list_padding(batch: KVBatchMeta) -> list[bool]:
     return [bool(tag.get("is_padding", False)) for tag in batch.tags]
 
 
-def fetch_fields(batch: KVBatchMeta, *names: str) -> Any:
-    """The fields of those names of all rows of the batch; a field that no row has is left out."""
-    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(names))
+def fetch_fields(batch: KVBatchMeta, *names: str, rows: Sequence[int] | None = None) -> Any:
+    """The fields of those names of these rows of the batch, or of all; one that no row has is left out."""
+    keys = batch.keys if rows is None else [batch.keys[row] for row in rows]
+    return tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=list(names))
 
 
 def pad_nested(nested: Tensor) -> Tensor:

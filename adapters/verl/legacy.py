@@ -4,6 +4,7 @@ They share no method that sees the config before a rollout: some do not call the
 All of them set `self.config`, so RayPPOTrainer gets `config` as an attribute that is checked when it is set.
 """
 
+from collections.abc import Callable
 from functools import cache, partial, wraps
 from typing import Any
 
@@ -11,7 +12,17 @@ import torch
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, hooks, invalid_rows, passes, rewards, rollouts, settings, sources
+from credit.adapters.verl import (
+    checks,
+    hooks,
+    invalid_rows,
+    passes,
+    records,
+    rewards,
+    rollouts,
+    settings,
+    sources,
+)
 
 check_functions(hooks.FRAMEWORK, hooks.LEGACY)
 
@@ -31,7 +42,7 @@ class CheckedConfig:
             kind = find_verls(type(trainer)).__name__
             choice = check_config(config, find_mode(kind))
             _keep_passes(trainer, choice, config)
-            _leave_out_invalid_rows(trainer, config)
+            _prepare_updates(trainer, choice, config)
             if "Rollouter" not in kind:  # which samples, in a process beside that of its trainer
                 checks.report(choice, config)
         trainer.__dict__["config"] = config
@@ -79,7 +90,8 @@ def _refuse_what_only_v1_gives(choice: settings.Choice, mode: sources.Mode) -> N
 
 def _keep_passes(trainer: Any, choice: settings.Choice, config: Any) -> None:
     """Gives the estimator what the passes before it compute; rows keep their order until it is called."""
-    if choice.source != "passes":
+    names = (*choice.handed, *(() if choice.record_steps is None else passes.SHOWN))
+    if not names:
         return
     compute_old, compute_reference = trainer._compute_old_log_prob, trainer._compute_ref_log_prob
     arrays, bypasses = dict[str, Tensor](), passes.are_skipped(config)
@@ -87,7 +99,7 @@ def _keep_passes(trainer: Any, choice: settings.Choice, config: Any) -> None:
 
     def hand_over() -> None:
         size = read_size() if "entropy" in arrays else 0
-        fields = passes.derive_statistics(arrays, choice.statistics, size)
+        fields = passes.derive_statistics(arrays, names, size)
         padding = [False] * len(arrays["old_log_probs"])
         rollouts.set_step(rollouts.StepContext((), padding, fields, choice, once=True))
 
@@ -111,22 +123,29 @@ def _keep_passes(trainer: Any, choice: settings.Choice, config: Any) -> None:
     trainer._compute_old_log_prob, trainer._compute_ref_log_prob = keep_old, keep_reference
 
 
-def _leave_out_invalid_rows(trainer: Any, config: Any) -> None:
-    """Takes responses without a finite reward out of the loss of both models, before they are updated."""
+def _prepare_updates(trainer: Any, choice: settings.Choice, config: Any) -> None:
+    """Records completions, and takes those without a finite reward out of the loss, before each update."""
     aggregation = config.actor_rollout_ref.actor.loss_agg_mode
+
+    def prepare(batch: Any) -> None:
+        outcome = rollouts.take_outcome()  # the first of both models' updates gets it
+        if outcome is not None and choice.is_recording_step(trainer.global_steps):
+            records.write_records(trainer, choice, outcome, partial(records.select_ids, batch))
+        invalid_rows.leave_batch(batch, aggregation)
+
     for name in UPDATES:
         update = getattr(trainer, name, None)  # a trainer that only samples has none
         if update is not None:
-            setattr(trainer, name, _with_rows_left_out(update, aggregation))
+            setattr(trainer, name, _call_before(prepare, update))
 
 
-def _with_rows_left_out(update: Any, aggregation: str) -> Any:
+def _call_before(prepare: Callable[[Any], None], update: Any) -> Any:
     @wraps(update)
-    def update_valid(batch: Any) -> Any:
-        invalid_rows.leave_batch(batch, aggregation)
+    def prepare_and_update(batch: Any) -> Any:
+        prepare(batch)
         return update(batch)
 
-    return update_valid
+    return prepare_and_update
 
 
 def _forget_passes(trainer: Any) -> None:

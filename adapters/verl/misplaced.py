@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 
 import credit
 from credit.adapters import traits
-from credit.adapters.verl.settings import PREFIX
+from credit.adapters.verl.settings import PREFIX, RECORDS
 from credit.estimators.presets import PRESETS
 from credit.estimators.registry import estimator_classes
 
 PLACES = ("", "algorithm", "actor_rollout_ref", "actor_rollout_ref.actor", "trainer", "trainer.v1")
 """The sections of verl's config whose own keys are looked at; what lies deeper is often the user's own."""
-ADAPTERS = {"divergence", "token_rewards", "statistics_memory_mb", "preset"}
+ADAPTERS = {"divergence", "token_rewards", "statistics_memory_mb", *RECORDS, "preset"}
 """What `algorithm.credit` takes beside the settings of an estimator."""
 OURS = {"credit", "credits", "adv", "advantage", "advantages", "estimator", "algo", "algorithm"}
 """Words in the name of a section that is meant for an estimator."""

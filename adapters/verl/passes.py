@@ -17,6 +17,8 @@ FIELDS = ("old_log_probs", "ref_log_prob", "entropy")
 ENTROPY = ("normalized_entropy", "extra.entropy")
 STATISTICS = ("log_probs", "reference_log_probs", *ENTROPY)
 """The statistics that follow from it; of the deviation, a lower bound."""
+SHOWN = ("log_probs", "reference_log_probs", "normalized_entropy")
+"""Those of them that are recorded for credit.lens whatever the estimator reads."""
 
 
 def derive_statistics(

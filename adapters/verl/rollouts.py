@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 import credit
 from credit.adapters import rules
-from credit.adapters.fields import LOGGED, measure_logged
+from credit.adapters.fields import LOGGED, list_compared, measure_logged
 from credit.adapters.sessions import assign_credit, select_rows
 from credit.adapters.verl import rewards, settings, turns
 from credit.adapters.verl.hooks import FRAMEWORK
@@ -39,7 +39,18 @@ class StepContext:
     once: bool = False  # for the next call alone, so that no later one gets another batch's
 
 
+class Outcome(NamedTuple):
+    """A call of an estimator, for credit.lens."""
+
+    rows: Tensor  # [M], those of verl's batch that are no padding
+    rollouts: credit.Rollouts  # of these rows, as the estimator got them
+    result: credit.Credit
+    turns: Tensor  # [M, T], of the mask before rejection
+    known: Mapping[str, Tensor]  # further arrays of all rows, by name
+
+
 _STEP: ContextVar[StepContext | None] = ContextVar("credit_step", default=None)
+_OUTCOME: ContextVar[Outcome | None] = ContextVar("credit_outcome", default=None)
 
 
 @contextmanager
@@ -63,6 +74,13 @@ def _take_step(rows: int) -> StepContext:
     if step is not None and step.once:
         _STEP.set(None)
     return step or StepContext((), [False] * rows, {})
+
+
+def take_outcome() -> Outcome | None:
+    """The last call in this context, once; None: there was none, or the config lets nothing be recorded."""
+    outcome = _OUTCOME.get()
+    _OUTCOME.set(None)
+    return outcome
 
 
 def compute_advantages(
@@ -101,18 +119,19 @@ def compute_advantages(
     if "turns" in choice.estimator.required_fields:
         given |= _place_turns(given, response_mask if step.mask is None else step.mask)
     rollouts = _make_rollouts(name, choice.estimator, response_mask, index, given)
-    return _assign_credit(choice.estimator, rollouts, step)
+    return _assign_credit(choice, rollouts, step)
 
 
 def _assign_credit(
-    estimator: credit.Estimator, rollouts: credit.Rollouts, step: StepContext
+    choice: settings.Choice, rollouts: credit.Rollouts, step: StepContext
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns [N, T] of the rows that are no padding, and 0 in the others."""
+    estimator = choice.estimator
     real = torch.tensor([row for row, padding in enumerate(step.padding) if not padding], dtype=torch.long)
     keys = [step.keys[row] for row in real] if step.keys else None
     chosen = select_rows(rollouts, real)
+    before = (chosen.mask if step.mask is None else step.mask[real]).bool()
     if chosen.token_rewards is not None:
-        before = (chosen.mask if step.mask is None else step.mask[real]).bool()
         chosen = _count_rejected(estimator, chosen, before)
     last = find_last_rows(keys, len(chosen.mask))
     result = assign_credit(estimator, chosen, last)
@@ -122,6 +141,8 @@ def _assign_credit(
     step.valid[real] = scored[last].cpu()
     logged = {name: array[real] for name, array in step.fields.items() if name in LOGGED}
     step.metrics |= _to_floats(result.metrics | measure_logged(logged, seen))
+    if choice.record_steps is not None:
+        _OUTCOME.set(Outcome(real, chosen, result, credit.tokens.turns(before), step.fields))
     returns = estimator.returns(chosen)
     advantages = _place_rows(result.advantages, real, rollouts.mask)
     return advantages, advantages.clone() if returns is None else _place_rows(returns, real, rollouts.mask)
@@ -179,7 +200,8 @@ def _make_rollouts(
         groups=torch.from_numpy(np.unique(index, return_inverse=True)[1]).to(mask.device),
         mask=mask,
     )
-    return replace_arrays(rollouts, {each: given[each] for each in needs})
+    compared = (each for each in list_compared(estimator) if each in given)
+    return replace_arrays(rollouts, {each: given[each] for each in (*needs, *compared)})
 
 
 def _place_rows(values: Tensor, rows: Tensor, mask: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import credit
 from credit.adapters import fields, rules, traits
+from credit.adapters.records import check_record_settings
 from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.rewards import TokenRewards
@@ -12,10 +13,11 @@ from credit.adapters.verl.rewards import TokenRewards
 PREFIX = FRAMEWORK.prefix
 Divergence = Literal["exact", "binary"]
 Source = Literal["none", "workers", "passes"]
+RECORDS = ("record_steps", "record_completions", "record_path")
 
 
 class Choice(NamedTuple):
-    """An estimator, and where its deviation, its token_rewards, several rewards and statistics come from."""
+    """An estimator, where its deviation, rewards and statistics come from, and what is recorded."""
 
     estimator: credit.Estimator
     divergence: Divergence = "exact"
@@ -23,6 +25,9 @@ class Choice(NamedTuple):
     reward_keys: tuple[str, ...] = ()
     source: Source = "none"
     statistics_memory_mb: float | None = None  # for tiles of logits; None: what `find_budget` finds
+    record_steps: int | None = None  # completions are recorded every so many steps; None: never
+    record_completions: int = 16  # at most, in whole groups
+    record_path: str | None = None  # None: credit.jsonl in trainer.default_local_dir
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -30,10 +35,19 @@ class Choice(NamedTuple):
         return fields.needed_statistics(self.estimator)
 
     @property
-    def scored(self) -> tuple[str, ...]:
-        """What the workers compute: also what is logged, but for the entropy, which verl has itself."""
+    def handed(self) -> tuple[str, ...]:
+        """The token statistics that the estimator gets: also those that a metric is computed from."""
+        return tuple(dict.fromkeys((*self.statistics, *fields.list_compared(self.estimator))))
+
+    def list_scored(self, recording: bool = False) -> tuple[str, ...]:
+        """What the workers compute: also what is logged or recorded, but for the entropy, which verl has."""
         logged = (name for name in fields.add_logged(self.statistics) if name != "extra.entropy")
-        return tuple(dict.fromkeys((*self.statistics, *logged)))
+        shown = fields.list_shown(self.estimator) if recording else ()
+        return tuple(dict.fromkeys((*self.handed, *logged, *shown)))
+
+    def is_recording_step(self, step: int) -> bool:
+        """Whether the step is one of 1, 1 + record_steps, 1 + 2 record_steps, ...; verl counts from 1."""
+        return self.record_steps is not None and (step - 1) % self.record_steps == 0
 
     @property
     def reference(self) -> bool:
@@ -57,6 +71,8 @@ def parse_settings(algorithm: Any) -> Choice:
     divergence = _take(settings, "divergence", Divergence)
     token_rewards = _take(settings, "token_rewards", TokenRewards)
     memory_mb = settings.pop("statistics_memory_mb", None)
+    records = {name: settings.pop(name, None) for name in RECORDS}
+    check_record_settings(records, "algorithm.credit.")
     if "name" in settings:
         raise ValueError("algorithm.credit.name is not used; the name goes to algorithm.adv_estimator")
     name = str(algorithm.get("adv_estimator"))
@@ -69,7 +85,8 @@ def parse_settings(algorithm: Any) -> Choice:
         estimator = rewards.read_tokens(estimator)
     rewards.refuse_token_rewards(estimator, algorithm, token_rewards)
     estimator, keys = rewards.name_rewards(estimator, algorithm)
-    choice = Choice(estimator, divergence, token_rewards, keys)
+    recorded = {setting: value for setting, value in records.items() if value is not None}
+    choice = Choice(estimator, divergence, token_rewards, keys, **recorded)
     return choice if memory_mb is None else _set_memory(choice, memory_mb)
 
 

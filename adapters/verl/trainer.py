@@ -5,7 +5,7 @@ which verl does not define: where the config names an estimator of credit, the t
 subclass with `EstimatorMixin`; for every other config it returns an instance of the class that was asked for.
 """
 
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import ray
@@ -22,7 +22,7 @@ from verl.trainer.ppo.v1 import (
 from verl.workers.utils import padding
 
 from credit.adapters.hooks import check_functions
-from credit.adapters.verl import checks, extra, hooks, invalid_rows, passes, rollouts, sources
+from credit.adapters.verl import checks, extra, hooks, invalid_rows, passes, records, rollouts, sources
 from credit.adapters.verl.extra import fetch_fields, pad_nested
 from credit.adapters.verl.logits_hook import KEY
 from credit.adapters.verl.worker import MEMORY, REQUEST, CreditDetachWorker, CreditWorker
@@ -58,10 +58,17 @@ class EstimatorMixin(Trainer):
         with rollouts.step_context(context) as step:
             batch = super()._compute_advantage(batch, metrics)
         metrics.update(step.metrics)
+        outcome = rollouts.take_outcome()
+        if outcome is not None and self._is_recording():
+            records.write_records(self, self.credit_choice, outcome, partial(records.fetch_ids, batch))
         if step.valid is not None:
             aggregation = self.config.actor_rollout_ref.actor.loss_agg_mode
             invalid_rows.leave_queue(batch, step.valid, ~torch.tensor(padding), aggregation)
         return batch
+
+    def _is_recording(self) -> bool:
+        """Whether the batch is the first of its step, and the step's completions are recorded."""
+        return self.credit_choice.is_recording_step(self.global_steps) and self.local_trigger_step == 0
 
     def _collect_fields(self, batch: Any) -> dict[str, Tensor]:
         """The optional fields of Rollouts that the trainer knows of."""
@@ -80,14 +87,14 @@ class EstimatorMixin(Trainer):
 
     def _collect_from_passes(self, batch: Any) -> dict[str, Tensor]:
         """What verl's own passes computed [N, T]: the entropy, and the statistics that follow from them."""
-        from_passes = self.credit_choice.source == "passes"
-        names = passes.FIELDS if from_passes else ("entropy",)
+        handed = self.credit_choice.handed if self.credit_choice.source == "passes" else ()
+        needs = (*handed, *(passes.SHOWN if self._is_recording() else ()))
+        names = passes.FIELDS if needs else ("entropy",)
         arrays = {name: pad_nested(array).float() for name, array in fetch_fields(batch, *names).items()}
         # verl's bypass mode computes no entropy.
         fields = {"extra.entropy": arrays["entropy"]} if "entropy" in arrays else {}
-        if from_passes:
-            needs, size = self.credit_choice.statistics, self._vocabulary_size
-            fields |= passes.derive_statistics(arrays, needs, size)
+        if needs:
+            fields |= passes.derive_statistics(arrays, needs, self._vocabulary_size)
         return fields
 
     @cached_property
@@ -131,7 +138,7 @@ class CreditMixin(EstimatorMixin):
     def _compute_old_log_prob(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self.credit_choice.source != "workers":
             return super()._compute_old_log_prob(batch, metrics)
-        batch.extra_info[REQUEST] = " ".join(self.credit_choice.scored)
+        batch.extra_info[REQUEST] = " ".join(self.credit_choice.list_scored(self._is_recording()))
         if self.credit_choice.statistics_memory_mb is not None:
             batch.extra_info[MEMORY] = self.credit_choice.statistics_memory_mb
         result = super()._compute_old_log_prob(batch, metrics)
@@ -144,7 +151,7 @@ class CreditMixin(EstimatorMixin):
         fields = super()._collect_fields(batch)
         if self.credit_choice.source != "workers":
             return fields
-        names = {KEY + name: name for name in self.credit_choice.scored}
+        names = {KEY + name: name for name in self.credit_choice.list_scored(self._is_recording())}
         data = fetch_fields(batch, *names, "response_mask")
         mask = data["response_mask"]
         return fields | {

@@ -53,7 +53,11 @@ class Store:
 
     def get(self, keys, partition_id, select_fields=None):
         names = self.data if select_fields is None else [n for n in select_fields if n in self.data]
-        return TensorDict({name: self.data[name] for name in names}, batch_size=[len(self.keys)])
+        found = {name: self.data[name] for name in names}
+        if list(keys) != self.keys:
+            rows = [self.keys.index(key) for key in keys]
+            found = {name: nest(column[row] for row in rows) for name, column in found.items()}
+        return TensorDict(found, batch_size=[len(keys)])
 
     def put(self, keys, partition_id, fields):
         self.data |= dict(fields.items())
@@ -72,13 +76,15 @@ def train_step(monkeypatch, configured, masks, far, columns, *overrides):
     return [torch.as_tensor(row) for row in store.data["advantages"].unbind()], metrics
 
 
-def run_step(monkeypatch, configured, masks, far, columns, *overrides):
+def run_step(monkeypatch, configured, masks, far, columns, *overrides, padding=(), **attributes):
     """verl's own `_compute_advantage` of V1, with ours in it: the batch that it leaves, and the metrics.
 
     Args:
         masks: a list per row.
         far: the tokens, (row, column), at which the rollout's log-probs are far from the policy's.
         columns: further columns of the batch, with rm_scores among them.
+        padding: the rows that verl has added to fill a mini-batch.
+        attributes: further ones of the trainer.
     """
     config = configured(*overrides)
     log_probs = [torch.full((len(row),), -1.0) for row in masks]
@@ -90,6 +96,8 @@ def run_step(monkeypatch, configured, masks, far, columns, *overrides):
     data |= {"old_log_probs": nest(log_probs), "rollout_log_probs": nest(rollout)}
     data["uid"] = NonTensorStack(*[f"p{row // 2}" for row in range(len(masks))])
     store = Store(data, [f"p{row // 2}_{row % 2}_0" for row in range(len(masks))])
+    for row in padding:
+        store.tags[row]["is_padding"] = True
     for module in (extra.tq, trainer_base.tq):
         monkeypatch.setattr(module, "kv_batch_get", store.get)
         monkeypatch.setattr(module, "kv_batch_put", store.put)
@@ -98,6 +106,7 @@ def run_step(monkeypatch, configured, masks, far, columns, *overrides):
     trainer = object.__new__(kind)
     trainer.__dict__ |= {"config": config, "global_steps": 1, "total_training_steps": 4}
     trainer.credit_choice = settings.parse_settings(config.algorithm)
+    trainer.__dict__ |= attributes
     metrics = {}
     trainer._compute_advantage(store, metrics)
     return store, metrics

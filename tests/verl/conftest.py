@@ -12,6 +12,7 @@ pytest.importorskip("verl")
 import torch
 import train_on_cpu
 from hydra import compose, initialize_config_dir, initialize_config_module
+from training_runs import run_training, with_agent_loop
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +34,29 @@ def configured():
             return compose(example, overrides=[search, *overrides])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def recorded_run(tmp_path_factory):
+    """A run of DGPO that records completions: its folder, the log of each step, and what was printed.
+
+    It has two ranks, filtered groups, padding rows, arrays of the user's own and an estimator that reads them.
+    """
+    folder = tmp_path_factory.mktemp("recorded")
+    log, printed = run_training(
+        folder,
+        "dgpo",
+        "algorithm.adv_estimator=credit_witness",
+        "+algorithm.credit.token_rewards=turn_scores",
+        "+algorithm.credit.record_steps=2",
+        *with_agent_loop(folder, "scoring_loop.ScoringLoop"),
+        "actor_rollout_ref.model.external_lib=witness",
+        "trainer.n_gpus_per_node=2",
+        "trainer.logger=[console,file,wandb,tensorboard]",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=3",
+        "algorithm.filter_groups.enable=True",
+        WANDB_MODE="offline",
+        WANDB_DIR=str(folder),
+        TENSORBOARD_DIR=str(folder / "tensorboard"),
+    )
+    return folder, log, printed

@@ -203,8 +203,10 @@ def test_what_the_adapter_takes_beside_settings_is_known():
     """parse_settings takes each of them, and says of any other key that it is unknown."""
     found = {"source", "reward_keys"}  # of a Choice, found out from other options
     values = {"divergence": "exact", "token_rewards": "token_level_rewards", "statistics_memory_mb": 64}
-    assert set(values) == set(Choice._fields) - {"estimator"} - found
+    values |= {"record_steps": 10, "record_completions": 4}
+    alone = {"record_path"}  # which is refused without record_steps
+    assert set(values) | alone == set(Choice._fields) - {"estimator"} - found
     values["preset"] = "verl"
-    assert set(values) == misplaced.ADAPTERS
+    assert set(values) | alone == misplaced.ADAPTERS
     for setting, value in values.items():
         parse_settings({"adv_estimator": "credit_dgpo", "credit": {setting: value}})

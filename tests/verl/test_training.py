@@ -1,56 +1,14 @@
 """verl's whole V1 pipeline, with the estimator in its config, by the example's own command."""
 
-import json
-import math
-import os
-import sys
-from pathlib import Path
-
 import pytest
-import train_on_cpu
 import turn_witness
-from commands import run_to_end
-
-STEPS = 3
-SMALL = [
-    f"trainer.total_training_steps={STEPS}",
-    "data.train_batch_size=4",
-    "data.max_response_length=12",
-    "actor_rollout_ref.rollout.n=4",
-    "actor_rollout_ref.actor.optim.lr=2e-3",
-    f"reward.custom_reward_function.path={Path(__file__).with_name('witness.py')}",
-    "reward.custom_reward_function.name=low_digits",
-]
+from training_runs import run_training, with_agent_loop
 
 
 @pytest.fixture
 def train(tmp_path):
-    """Trains by the example's command; the log of each step, and what was printed."""
-
-    def run(estimator, *overrides):
-        command = [sys.executable, train_on_cpu.__file__, "--estimator", estimator, "--warm-up", "0.0"]
-        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        command += ["--output", str(tmp_path), *SMALL, *overrides]
-        printed = run_to_end(command, os.environ | {"PYTHONPATH": paths}, tmp_path)
-        lines = (tmp_path / "log.jsonl").read_text().splitlines()
-        log = [json.loads(line)["data"] for line in lines]
-        assert len(log) == STEPS
-        for entry in log:
-            assert math.isfinite(entry["actor/pg_loss"])
-            assert math.isfinite(entry["actor/grad_norm"])
-        # In a step all groups may have equal rewards, which teach nothing.
-        assert max(entry["actor/grad_norm"] for entry in log) > 0
-        return log, printed
-
-    return run
-
-
-def with_agent_loop(folder, target):
-    """Overrides by which an agent loop of the tests' own answers the prompts."""
-    path = folder / "loop.yaml"
-    path.write_text(f"- {{name: own, _target_: {target}}}")
-    agent = "actor_rollout_ref.rollout.agent"
-    return f"{agent}.agent_loop_config_path={path}", f"{agent}.default_agent_loop=own"
+    """Trains in the test's folder."""
+    return lambda estimator, *overrides: run_training(tmp_path, estimator, *overrides)
 
 
 def starts_at_its_reference_and_leaves_it(log):
@@ -65,17 +23,8 @@ def starts_at_its_reference_and_leaves_it(log):
         assert entry["credit/entropy_mean"] == pytest.approx(entry["actor/entropy"], rel=0.05)
 
 
-def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(train, tmp_path):
-    log, printed = train(
-        "dgpo",
-        "algorithm.adv_estimator=credit_witness",
-        "+algorithm.credit.token_rewards=turn_scores",
-        *with_agent_loop(tmp_path, "scoring_loop.ScoringLoop"),
-        "actor_rollout_ref.model.external_lib=witness",
-        "trainer.n_gpus_per_node=2",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=3",
-        "algorithm.filter_groups.enable=True",
-    )
+def test_dgpo_on_two_ranks_with_filtered_groups_padding_and_a_users_estimator(recorded_run):
+    _, log, printed = recorded_run
     starts_at_its_reference_and_leaves_it(log)
     assert "Upsampled batch from 16 to 24 with 8 synthetic padding samples" in printed
     for entry in log:
@@ -141,6 +90,9 @@ def test_dgpo_with_rollouts_on_servers_of_their_own(train):
     )
     # The first step's second half is scored with the weights that it was sampled with, put aside till then.
     starts_at_its_reference_and_leaves_it(log)
+    first, *later = (entry["credit/drift_alignment"] for entry in log)
+    assert first == 0.0
+    assert max(map(abs, later)) > 1e-6
 
 
 @pytest.mark.slow

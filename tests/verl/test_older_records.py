@@ -1,0 +1,93 @@
+"""The same in verl's trainers before V1, of which RayPPOTrainer keeps its loggers to itself."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from advantage_calls import MASKS
+from recorded_texts import EVERY_SECOND, GRPO, PROMPTS, REWARDS, TOKENIZER, answer, last, number, pad, spread
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from verl.experimental.fully_async_policy.fully_async_trainer import FullyAsyncTrainer
+from verl.protocol import DataProto
+from verl.trainer.ppo.ray_trainer import RayPPOTrainer, compute_advantage
+from verl.utils.tracking import Tracking
+from wandb_files import read_history
+
+from credit import lens
+from credit.adapters.verl import passes, rollouts
+
+
+@pytest.fixture
+def update(monkeypatch, configured, tmp_path):
+    """A step of a trainer before V1, from its passes to both updates; its batch is padded on both sides."""
+    old = DataProto.from_dict({"old_log_probs": -torch.ones(4, 6), "entropys": pad(spread(0.25)).abs()})
+    monkeypatch.setattr(passes, "read_vocabulary_size", lambda config: 16)
+
+    def run(*overrides, kind=RayPPOTrainer, **attributes):
+        monkeypatch.setattr(kind, "_compute_old_log_prob", lambda self, batch: (old, 0.0))
+        for name in ("_update_critic", "_update_actor"):
+            monkeypatch.setattr(kind, name, lambda self, batch: batch)
+        config = configured(GRPO, EVERY_SECOND, f"trainer.default_local_dir={tmp_path}", *overrides)
+        trainer = object.__new__(kind)
+        trainer.__dict__ |= {"tokenizer": TOKENIZER} | attributes
+        for trainer.global_steps in (1, 2):
+            trainer.config = config
+            prompts = [number(text).flip(0) for text in PROMPTS]
+            responses = [number(answer(row)) for row in range(len(MASKS))]
+            sizes = [[torch.ones(len(row)) for row in rows] for rows in (prompts, responses)]
+            tensors = {
+                "prompts": pad(prompts).flip(1),
+                "responses": pad(responses),
+                "response_mask": pad(MASKS),
+            }
+            tensors["attention_mask"] = torch.cat([pad(sizes[0]).flip(1), pad(sizes[1])], dim=1)
+            tensors["token_level_rewards"] = pad(last(REWARDS))
+            batch = DataProto.from_dict(tensors, non_tensors={"uid": np.array(list("bbaa"), dtype=object)})
+            trainer._compute_old_log_prob(batch)
+            compute_advantage(batch, "credit_grpo", config=config.algorithm)
+            trainer._update_critic(batch)
+            trainer._update_actor(batch)
+        return list(lens.read(tmp_path / "credit.jsonl"))
+
+    yield run
+    rollouts.set_step(None)
+
+
+def test_trainers_before_v1_record_what_their_passes_give(update):
+    lines = update()
+    assert [(line.step, line.group) for line in lines] == [(1, 0), (1, 0), (1, 1), (1, 1)]
+    for line, row in zip(lines, (2, 3, 0, 1), strict=True):  # group by group
+        assert (line.prompt, "".join(line.tokens)) == (PROMPTS[row], answer(row))
+        assert line.valid == (row != 2)
+        assert line.log_probs == [-1.0] * len(MASKS[row])
+        assert line.normalized_entropy == pytest.approx((-spread(0.25)[row] / math.log(16)).tolist())
+        assert line.advantages == [line.advantage * there for there in line.mask]
+
+
+def test_wandb_has_the_page_of_a_trainer_that_keeps_its_loggers_to_itself(update, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with wandb.init(project="p", dir=tmp_path) as run:
+        lines = update("trainer.logger=[console,wandb,tensorboard]")
+        run.log({"loss": 1.0}, step=1)
+    wandb.teardown()
+    (row,) = read_history(tmp_path)
+    assert (row["_step"], row["loss"]) == (1, 1.0)
+    (page,) = tmp_path.glob(f"**/{row['credit/lens']['path']}")
+    assert page.read_text() == lens.page(lines, "step 1")
+
+
+def test_a_logger_that_fails_is_named_and_training_goes_on(update):
+    """Nothing has started wandb here."""
+    with pytest.warns(UserWarning, match="wandb did not log the completions as credit/lens"):
+        assert len(update("trainer.logger=wandb")) == 4
+
+
+def test_fully_async_policy_counts_what_it_logs_by_versions(update, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path))
+    logger, kind = Tracking("p", "e", "tensorboard"), FullyAsyncTrainer.__ray_metadata__.modified_class
+    update("trainer.logger=tensorboard", kind=kind, logger=logger, current_param_version=7)
+    logger.finish()
+    (shown,) = EventAccumulator(str(tmp_path)).Reload().Tensors("credit/lens/text_summary")
+    assert shown.step == 7
