@@ -154,7 +154,8 @@ def test_copied_text_is_the_models_text(opened, tmp_path):
 
 
 def test_breaks_and_empty_tokens_are_visible(opened, tmp_path):
-    pieces = ["a\n", "", "\tb", "\r", *["w"] * (T - 4)]
+    named = ["constructor", "toString", "__proto__"]  # which every object of JavaScript has
+    pieces = ["a\n", "", "\tb", "\r", *named, *["w"] * (T - 7)]
     driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO(), [pieces] * N))
     symbols = driver.execute_script(
         "return [...document.querySelectorAll('#text .symbol')].map((e) => getComputedStyle(e, '::before').content)"
