@@ -233,6 +233,20 @@ def test_without_statistics_nothing_can_be_recomputed(opened, tmp_path):
     assert "GRPO in all but name" in driver.find_element("id", "verdict").text
 
 
+def test_a_deviation_without_entropy_is_shown_and_weighed_without_it(opened, tmp_path):
+    given = rollouts()
+    bare = given._replace(normalized_entropy=None)
+    driver = opened(write(tmp_path / "samples.jsonl", bare, credit.GRPO()))
+    numbers = dict(driver.execute_script("return lens.model.numbersOf(0)"))
+    assert (numbers["entropy h"], numbers["score s"]) == ("–", "–")
+    driver.execute_script("location.hash = 'row=1&tau=0.05&kappa=1'")  # of a page that has entropies
+    wait(driver, "return lens.model.settings")
+    settle(driver)
+    assert state(driver) == "what if τ = 0.05, κ = 0"
+    expected = credit.DGPO(tau=0.05, kappa=0)(bare).weights
+    np.testing.assert_allclose(weights(driver), expected.ravel(), rtol=1e-6, atol=1e-9)
+
+
 def test_a_tokens_numbers_appear_with_pointer_and_keys(opened, tmp_path):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys

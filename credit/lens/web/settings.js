@@ -56,9 +56,9 @@ class Settings {
   /** Computes the weights by settings that a link named. */
   use(settings) {
     if (!this.enough) return;
-    this.fill(settings);
+    this.fill({ ...settings, kappa: this.noKappa ? 0 : settings.kappa }); // as the form has it for this file
     this.reset.disabled = false;
-    this.weigh(settings);
+    this.weigh(this.settings());
   }
 
   fill({ tau, fraction, kappa }) {
