@@ -225,6 +225,21 @@ def test_reset_brings_back_what_was_recorded(opened, tmp_path):
     assert state(driver) == "as recorded"
 
 
+@pytest.mark.parametrize("wrong", ["", "-1", "0"])
+def test_an_input_that_is_out_of_range_keeps_the_number_in_use(opened, tmp_path, wrong):
+    given = rollouts()
+    driver = opened(write(tmp_path / "samples.jsonl", given, credit.DGPO()))
+    apply(driver, {"tau": 0.1})
+    put(driver, "#tau input[type=number]", wrong)
+    put(driver, "#kappa input[type=number]", 2)
+    settle(driver)
+    assert state(driver) == "what if τ = 0.1, κ = 2"
+    agrees(driver, credit.DGPO(tau=0.1, kappa=2)(given))
+    exact = driver.find_element("css selector", "#tau input[type=number]")
+    driver.execute_script("arguments[0].dispatchEvent(new Event('change'))", exact)  # as it is left
+    assert exact.get_property("value") == "0.1"
+
+
 def test_without_statistics_nothing_can_be_recomputed(opened, tmp_path):
     bare = rollouts()._replace(**dict.fromkeys(FIELDS))
     driver = opened(write(tmp_path / "samples.jsonl", bare, credit.GRPO()))

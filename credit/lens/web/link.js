@@ -56,7 +56,7 @@ function settingsParts(settings) {
 
 function readSettings({ tau, fraction, kappa }) {
   const numbers = [tau ?? "1", fraction ?? "0.5", kappa ?? "1"].map(Number);
-  if ((tau ?? fraction) === undefined || !numbers.every((value) => value >= 0) || numbers[1] >= 1) return null;
+  if ((tau ?? fraction) === undefined || !numbers.every((value) => value >= 0 && value < Infinity) || numbers[1] >= 1) return null;
   return { tau: numbers[0] || 1e-6, fraction: fraction === undefined ? null : numbers[1], kappa: numbers[2] };
 }
 
