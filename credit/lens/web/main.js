@@ -49,6 +49,7 @@ async function main() {
   });
   const choose = (row) => {
     model.chosen = row;
+    showNote(samples.note);
     list.mark();
     reader.open();
     address.follow();
@@ -86,14 +87,13 @@ async function main() {
   const followLink = () => {
     const link = readLink(model, location.hash);
     if (!link.named) return;
-    showNote(link.row === null ? "The completion that the link names is not in this page." : samples.note);
-    if (link.row === null) return;
+    if (link.row === null) return showNote("The completion that the link names is not in this page.");
     if (!model.order.includes(link.row)) {
       controls.clear();
       arrange({ filter: controls.filter() });
     }
-    if (link.settings) settings.use(link.settings);
-    if (link.color) controls.color(link.color);
+    if (link.settings ?? model.settings) settings.use(link.settings);
+    controls.color(link.color);
     views.show(link.view);
     model.comparison.versus = link.versus;
     choose(link.row);

@@ -28,8 +28,7 @@ class Settings {
     }
     for (const radio of this.form.elements.mode) radio.addEventListener("change", () => this.changed(radio.value));
     this.reset.addEventListener("click", () => {
-      this.toRecorded();
-      weigh(null);
+      this.use(null);
     });
   }
 
@@ -57,9 +56,13 @@ class Settings {
     this.reset.disabled = true;
   }
 
-  /** Computes the weights by settings that a link named. */
+  /** Computes the weights by settings, or takes them as recorded for null. */
   use(settings) {
     if (!this.enough) return;
+    if (settings === null) {
+      this.toRecorded();
+      return this.weigh(null);
+    }
     this.fill({ ...settings, kappa: this.noKappa ? 0 : settings.kappa }); // as the form has it for this file
     this.reset.disabled = false;
     this.weigh(this.settings());
