@@ -1,8 +1,8 @@
 // Connects the parts of the page.
 
 function describe(samples, model) {
-  const [names, groups] = [samples.estimators, model.groups.size];
-  const text = `${samples.title} · ${samples.count} completions in ${groups} ${groups === 1 ? "group" : "groups"} · ${names.join(", ")}`;
+  const size = `${plural(samples.count, "completion")} in ${plural(model.groups.size, "group")}`;
+  const text = `${samples.title} · ${size} · ${samples.estimators.join(", ")}`;
   document.getElementById("source").textContent = text;
   document.getElementById("source").title = text;
   document.title = `${samples.title} · credit lens`;

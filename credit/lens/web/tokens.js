@@ -92,6 +92,11 @@ function number(value, digits = 3) {
   return String(Number(value.toPrecision(Math.max(digits, Math.ceil(Math.log10(size))))));
 }
 
+/** A count with its noun: 1 group, 2 groups. */
+function plural(n, noun) {
+  return `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+}
+
 function signed(value) {
   return value > 0 ? `+${number(value)}` : number(value);
 }
