@@ -245,7 +245,23 @@ def test_without_statistics_nothing_can_be_recomputed(opened, tmp_path):
     driver = opened(write(tmp_path / "samples.jsonl", bare, credit.GRPO()))
     assert not driver.find_element("css selector", "#tau input").is_enabled()
     assert "no deviation" in state(driver)
-    assert "GRPO in all but name" in driver.find_element("id", "verdict").text
+    assert driver.find_element("id", "verdict").text == "The weights hardly move: GRPO in all but name."
+
+
+@pytest.mark.parametrize(
+    ("estimator", "deviation", "expected"),
+    [
+        (credit.DGPO(tau=50.0), 0.5, "GRPO in all but name. A smaller τ or an effective fraction makes"),
+        (credit.DGPO(tau=50.0), 0.0, "since the policy is still its reference: every deviation is 0."),
+        (credit.GTPO(), 0.0, "but the tokens of a response have different advantages: color by these."),
+        (credit.GRPO(), 0.0, "The weights hardly move: GRPO in all but name."),
+    ],
+    ids=["flat", "still", "direct", "grpo"],
+)
+def test_it_says_why_weights_hardly_move(opened, tmp_path, estimator, deviation, expected):
+    given = rollouts(deviation=np.full((N, T), deviation))
+    driver = opened(write(tmp_path / "samples.jsonl", given, estimator))
+    assert expected in driver.find_element("id", "verdict").text
 
 
 def test_a_deviation_without_entropy_is_shown_and_weighed_without_it(opened, tmp_path):
