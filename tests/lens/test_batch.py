@@ -238,6 +238,11 @@ def test_nothing_to_count_and_little_to_show_are_shown_all_the_same(opened, tmp_
         result = measured(driver)
         assert (result["shown"], result["counted"], result["steps"]) == (len(rows), counts, 0)
         assert bool(driver.find_elements("css selector", "#batch .part")) == bool(counts)
+        if rows == [0, 1]:
+            text = driver.find_element("id", "batch").text
+            assert "1 of 2 completions is counted, with 1 token of the policy. Left out: 1 invalid." in text
+            assert "1 token in each part that has any" in text
+    assert driver.find_element("id", "source").text == "few.jsonl · 2 completions in 1 group · grpo"
 
 
 def test_series_beyond_the_sixth_are_named_but_not_drawn(opened, tmp_path):

@@ -154,12 +154,30 @@ def test_copied_text_is_the_models_text(opened, tmp_path):
 
 
 def test_breaks_and_empty_tokens_are_visible(opened, tmp_path):
-    pieces = ["a\n", "", "\tb", "\r", *["w"] * (T - 4)]
+    named = ["constructor", "toString", "__proto__"]  # which every object of JavaScript has
+    pieces = ["a\n", "", "\tb", "\r", *named, *["w"] * (T - 7)]
     driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO(), [pieces] * N))
     symbols = driver.execute_script(
         "return [...document.querySelectorAll('#text .symbol')].map((e) => getComputedStyle(e, '::before').content)"
     )
     assert symbols == ['"⏎"', '"◌"', '"⇥"', '"␍"']
+
+
+@pytest.mark.parametrize("menu", ["#bounds", "#what-if-box"])
+def test_a_menu_fits_a_narrow_page_and_escape_leaves_it_where_it_was_opened(shown, resize, menu):
+    from selenium.webdriver.common.keys import Keys
+
+    resize(320, 640)
+    summary = shown.find_element("css selector", f"{menu} summary")
+    summary.click()
+    edges = shown.execute_script(
+        "return [...document.querySelectorAll(`${arguments[0]} input`)].map((e) => e.getBoundingClientRect().right)",
+        menu,
+    )
+    assert max(edges) < 320
+    shown.find_element("css selector", f"{menu} input[type=number]").send_keys(Keys.ESCAPE)
+    assert shown.find_element("css selector", menu).get_attribute("open") is None
+    assert shown.switch_to.active_element == summary
 
 
 def test_on_paper_the_text_is_whole_and_its_colours_stay(shown, resize):

@@ -75,7 +75,7 @@ function coverageText({ shown, counted, invalid, missing, empty, tokens, gaps })
   ];
   const skipped = Object.entries(gaps).flatMap(([name, n]) => count(n, `of ${NAMES[name]}`));
   return [
-    `${countText(counted)} of ${countText(shown)} completions are counted, with ${countText(tokens)} tokens of the policy.`,
+    `${countText(counted)} of ${plural(shown, "completion")} ${counted === 1 ? "is" : "are"} counted, with ${plural(tokens, "token")} of the policy.`,
     left.length ? ` Left out: ${left.join(", ")}.` : "",
     skipped.length ? ` Missing numbers, which are skipped: ${skipped.join(", ")}.` : "",
   ].join("");

@@ -120,7 +120,7 @@ class Model {
     const rule = samples.rules[samples.rule[row]];
     const at = (name) => (samples[name] && Number.isNaN(samples[name][t]) ? "missing" : number(samples[name]?.[t], 6));
     const kappa = this.settings?.kappa ?? rule.kappa;
-    const scored = rule.score === "recorded" || samples.deviation;
+    const scored = rule.score === "recorded" || (samples.deviation && (kappa === 0 || samples.normalized_entropy));
     const known = (value) => (!samples.valid[row] ? "– (invalid)" : Number.isNaN(value) ? "missing" : number(value, 6));
     return [
       ["token", `${t - samples.start[row] + 1} of ${this.lengthOf(row)}`],

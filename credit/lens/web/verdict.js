@@ -8,10 +8,12 @@ function showVerdict(model, rows, view) {
   const { samples } = model;
   const effects = rows.map((row) => model.effectOf(row));
   const { weight_std: std, effective_token_fraction: fraction } = metricsOf(effects);
-  const still = samples.deviation && columnOf(samples, rows, "deviation").max === 0;
+  const direct = rows.some((row, i) => !model.settings && effects[i].std < SMALL && setsTokens(samples, row));
+  const acts = model.settings || rows.some((row) => samples.rules[samples.rule[row]].redistributes);
+  const still = acts && samples.deviation && columnOf(samples, rows, "deviation").max === 0;
   const left = view === "read" ? leftText(rows.map((row, i) => partOf(samples, row, effects[i]))) : "";
   const verdict = document.getElementById("verdict");
-  verdict.textContent = verdictOn(std, fraction, still) + left;
+  verdict.textContent = verdictOn(std, fraction, { direct, acts, still }) + left;
   verdict.className = Number.isFinite(std) && std >= SMALL && fraction >= FEW ? "fine" : "odd";
 }
 
@@ -22,10 +24,16 @@ function leftText(parts) {
   return listed.length ? ` Left out: ${listed.join(", ")}.` : "";
 }
 
-function verdictOn(std, fraction, still) {
+/** Whether the recorded advantages of a row's tokens are others than A_i w, as those of GTPO. */
+function setsTokens({ advantage, advantages, weights, ...samples }, row) {
+  return chosenTokens(samples, row).some((t) => Math.abs(advantages[t] - advantage[row] * weights[t]) > SMALL * Math.abs(advantages[t]));
+}
+
+function verdictOn(std, fraction, { direct, acts, still }) {
   if (!Number.isFinite(std)) return "None of these completions has known weights.";
+  if (std < SMALL && direct) return "The weights hardly move, but the tokens of a response have different advantages: color by these.";
   if (std < SMALL && still) return "The weights do not move, since the policy is still its reference: every deviation is 0.";
-  if (std < SMALL) return "The weights hardly move: GRPO in all but name. A smaller τ or an effective fraction makes the estimator act.";
+  if (std < SMALL) return `The weights hardly move: GRPO in all but name.${acts ? " A smaller τ or an effective fraction makes the estimator act." : ""}`;
   const share = `The credit of a response rests, in effect, on ${number(100 * fraction)} % of its tokens`;
   return fraction < FEW ? `${share}: very few. A larger τ or an effective fraction spreads it.` : `${share}.`;
 }
