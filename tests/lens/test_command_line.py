@@ -203,3 +203,15 @@ def test_it_runs_as_a_module(samples, capfd):
     )
     assert done.returncode == 0, done.stderr
     assert "1 completion " in done.stdout
+
+
+def test_each_estimator_is_summed_up_by_itself_in_the_terminal(samples, capfd):
+    pytest.importorskip("rich")
+    assert main([str(samples), "--terminal", "--also", "grpo"]) == 0
+    text = capfd.readouterr().out
+    first, second = text.split("\ngrpo\n")
+    assert first.startswith("dgpo(tau=0.05, kappa=1)\n")
+    for part in (first, second):
+        assert part.count("step 2 group") == 4
+        assert "4 completions" in part
+    assert "weight_std 0 " in " ".join(second.split())

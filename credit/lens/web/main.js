@@ -39,9 +39,7 @@ async function main() {
   const summarise = () => {
     showVerdict(model, model.order, views.shown);
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
-    if (views.shown !== "batch") return;
-    fillList(batch.top, model.summaryOf(model.order));
-    batch.draw(model.order);
+    if (views.shown === "batch") batch.draw(model.order);
   };
   const views = new Views(() => {
     summarise();

@@ -96,22 +96,6 @@ class Model {
     done();
   }
 
-  /** Triples of name, text and explanation: the metrics of the given rows. */
-  summaryOf(rows) {
-    const { samples } = this;
-    const weights = metricsOf(rows.map((row) => this.effectOf(row)));
-    const deviation = samples.deviation && columnOf(samples, rows, "deviation");
-    const entropy = samples.normalized_entropy && columnOf(samples, rows, "normalized_entropy");
-    return [
-      ["weight std", number(weights.weight_std), "0 is GRPO; below 0.1 hardly anything differs from it"],
-      ["effective fraction", number(weights.effective_token_fraction), "mean of (sum w)^2 / (T sum w^2): 1 is GRPO"],
-      ["weights", rangeText(weights.weight_min, weights.weight_max), "least and largest"],
-      ...(deviation ? [["deviation mean", number(deviation.mean), "squared Hellinger distance of policy and reference"],
-        ["deviation max", number(deviation.max)]] : []),
-      ...(entropy ? [["entropy mean", number(entropy.mean), "normalized: H / log V"]] : []),
-    ];
-  }
-
   /** Pairs of name and text: the numbers of one token. */
   numbersOf(t) {
     const { samples } = this;
