@@ -131,6 +131,16 @@ def test_any_column_sorts_in_both_directions_and_unknown_values_come_last(opened
     assert order(driver) == [0, 4, 1, 3, 2, 5]  # 9 before 10, letters last, what is missing at the end
 
 
+def test_further_values_of_several_kinds_have_one_order(opened, tmp_path):
+    answers = ["-3", -5, "-10", "0.5", "0.25", "b"]
+    extra = {"answer": answers, "__proto__": [None, 2, 1, None, None, None]}
+    driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO(), extra=extra))
+    put(driver, "#sort", "extra answer")
+    assert order(driver) == [2, 1, 0, 4, 3, 5]
+    put(driver, "#sort", "extra __proto__")
+    assert order(driver)[:2] == [2, 1]
+
+
 def test_the_heads_of_the_list_sort(opened, three_steps):
     driver = opened(three_steps)
     head = driver.find_element("css selector", "#columns [data-column=step]")
