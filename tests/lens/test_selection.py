@@ -40,7 +40,7 @@ def test_completions_are_filtered_by_reward_group_and_effect(opened, tmp_path):
     assert driver.find_element("id", "count").text == "3 of 6"
     put(driver, "#effect-min", 1e9)
     assert order(driver) == []
-    assert driver.find_element("id", "verdict").text == "None of these completions has known weights."
+    assert driver.find_element("id", "verdict").text == "No completion passes the filters."
 
 
 def test_completions_are_filtered_by_the_sign_of_their_advantage(opened, tmp_path):

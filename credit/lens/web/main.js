@@ -43,7 +43,8 @@ async function main() {
     fillList(batch.top, model.summaryOf(model.order));
     batch.draw(model.order);
   };
-  const views = new Views(() => {
+  const views = new Views((shown) => {
+    if (shown === "read" && model.chosen !== null) list.reveal(model.order.indexOf(model.chosen));
     summarise();
     address.follow();
   });

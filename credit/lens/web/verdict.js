@@ -13,7 +13,7 @@ function showVerdict(model, rows, view) {
   const still = acts && samples.deviation && columnOf(samples, rows, "deviation").max === 0;
   const left = view === "read" ? leftText(rows.map((row, i) => partOf(samples, row, effects[i]))) : "";
   const verdict = document.getElementById("verdict");
-  verdict.textContent = verdictOn(std, fraction, { direct, acts, still }) + left;
+  verdict.textContent = rows.length ? verdictOn(std, fraction, { direct, acts, still }) + left : "No completion passes the filters.";
   verdict.className = Number.isFinite(std) && std >= SMALL && fraction >= FEW ? "fine" : "odd";
 }
 
