@@ -26,7 +26,7 @@ def show_in_terminal(
     Below each completion a strip of bars shows where along the response its credit goes.
     """
     console = console or Console(highlight=False)
-    sides = group_by_estimator(completions)
+    sides = group_by_estimator(completions) or {"": []}
     for description, lines in sides.items():
         titles = [title] if title is not None else []
         titles += [description] if len(sides) > 1 else []

@@ -241,6 +241,26 @@ def test_a_link_leads_to_the_equal_completion_beside(opened, tmp_path):
     assert driver.execute_script("return [lens.model.chosen, lens.model.comparison.row]") == [N + 2, N + 1]
 
 
+def test_recordings_of_one_step_are_told_apart_and_compared(opened, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    for run in range(2):
+        write(path, rollouts(run), credit.GRPO(), step=1, prompts=PROMPTS)
+    driver = opened(path)
+    assert choices(driver, "#group")[1::2] == ["step 1 · group 0 (3)", "step 1 · recording 2 · group 0 (3)"]
+    compare_with(driver, "step 1 · recording 2")
+    assert driver.execute_script("return lens.model.comparison.row") == N
+
+
+def test_the_list_shows_the_completion_of_a_link_to_the_batch_view(opened, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    for step in range(20):
+        write(path, rollouts(), credit.GRPO(), step=step)
+    driver = opened(path)
+    follow(driver, driver.current_url.partition("#")[0] + "#step=15&row=2&view=batch")
+    driver.find_element("id", "view-read").click()
+    assert driver.find_element("css selector", "#rows [aria-selected=true]").is_displayed()
+
+
 def test_a_link_without_settings_shows_what_was_recorded(opened, two_steps):
     driver = opened(two_steps)
     put(driver, "#tau input[type=number]", 0.02)

@@ -184,8 +184,10 @@ def test_a_menu_fits_a_narrow_page_and_escape_leaves_it_where_it_was_opened(show
 def test_on_paper_the_text_is_whole_and_its_colours_stay(shown, resize):
     dark(shown, True)
     shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    for hidden in ("#controls", "#list-pane", "#link", "#theme"):
+    for hidden in ("#search", "#bounds", "#what-if", "#list-pane", "#link", "#theme"):
         assert not shown.find_element("css selector", hidden).is_displayed()
+    for told in ("#state", "#color-by"):  # what the numbers and the colors are
+        assert shown.find_element("css selector", told).is_displayed()
     styles = shown.execute_script(
         "const style = (id) => getComputedStyle(document.getElementById(id));"
         "return [style('text').overflowY, style('text').printColorAdjust, getComputedStyle(document.body).color]"
@@ -193,6 +195,18 @@ def test_on_paper_the_text_is_whole_and_its_colours_stay(shown, resize):
     assert styles == ["visible", "exact", "rgb(23, 32, 44)"]
     text, _ = shown.execute_script(CONTRASTS)
     assert text[0] >= 4.5, text[1]
+
+
+def test_on_paper_the_batch_is_whole_and_its_curves_stand_out(shown, resize):
+    dark(shown, True)
+    resize(600, 800)
+    shown.find_element("id", "view-batch").click()
+    wait(shown, "return document.querySelector('#batch .part')")
+    shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    tone = "return getComputedStyle(document.documentElement).getPropertyValue('--series-2')"
+    assert shown.execute_script(tone) == "#3f9089"  # the dark page's is pale
+    hidden = "return [...document.querySelectorAll('.scroll')].filter((e) => getComputedStyle(e).overflowX !== 'visible')"
+    assert not shown.execute_script(hidden)
 
 
 def test_what_else_was_recorded_is_shown(opened, tmp_path):

@@ -41,7 +41,8 @@ async function main() {
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
     if (views.shown === "batch") batch.draw(model.order);
   };
-  const views = new Views(() => {
+  const views = new Views((shown) => {
+    if (shown === "read" && model.chosen !== null) list.reveal(model.order.indexOf(model.chosen));
     summarise();
     address.follow();
   });

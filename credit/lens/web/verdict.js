@@ -13,7 +13,7 @@ function showVerdict(model, rows, view) {
   const more = series.length > found.length ? [`${series.length - found.length} more stand in Batch.`] : [];
   const left = view === "read" ? leftText(rows.map((row) => partOf(samples, row, model.effectOf(row)))) : [];
   const verdict = document.getElementById("verdict");
-  verdict.textContent = [...(rows.length ? named : ["No completion is shown."]), ...more, ...left].join(" ");
+  verdict.textContent = [...(rows.length ? named : ["No completion passes the filters."]), ...more, ...left].join(" ");
   verdict.className = found.some(({ fine }) => fine) ? "fine" : "odd";
 }
 
