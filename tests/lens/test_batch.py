@@ -265,3 +265,4 @@ def test_series_beyond_the_sixth_are_named_but_not_drawn(opened, tmp_path):
     driver.execute_script("lens.view('batch')")
     assert len(measured(driver)["series"]) == 6
     assert "the first 6 of 8" in driver.find_element("css selector", ".series").text
+    assert driver.find_element("id", "verdict").text.endswith(" And 5 more; filters choose others.")

@@ -10,7 +10,7 @@ function showVerdict(model, rows, view) {
   const series = seriesOf(samples, [...rows]);
   const found = series.slice(0, MOST_VERDICTS).map((one) => judge(model, one.rows));
   const named = series.length > 1 ? found.map(({ brief }, i) => `${series[i].name}: ${brief}.`) : found.map(({ text }) => text);
-  const more = series.length > found.length ? [`${series.length - found.length} more stand in Batch.`] : [];
+  const more = series.length > found.length ? [`And ${series.length - found.length} more; filters choose others.`] : [];
   const left = view === "read" ? leftText(rows.map((row) => partOf(samples, row, model.effectOf(row)))) : [];
   const verdict = document.getElementById("verdict");
   verdict.textContent = [...(rows.length ? named : ["No completion passes the filters."]), ...more, ...left].join(" ");
