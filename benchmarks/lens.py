@@ -1,8 +1,8 @@
 """How the lens stands a large file: python benchmarks/lens.py [--rows 1000] [--tokens 2000]
 
 Writes, packs and opens such a file in a headless Chromium (needs selenium, chromium, chromedriver), scrolls
-its list and moves its sliders. Times are CPU milliseconds of Python or of the page's main thread, so that
-other jobs of the machine hardly show.
+its list, moves its sliders and shows the batch. Times are CPU milliseconds of Python or of the page's main
+thread, so that other jobs of the machine hardly show.
 """
 
 import argparse
@@ -30,6 +30,11 @@ let k = 0;
 """
 WHEEL, JUMPS = (SCROLL.replace("TOP", top) for top in ("300 * k", "(k * 617_682) % list.scrollHeight"))
 WEIGH = "const done = arguments[1]; lens.weigh(arguments[0]).then(done)"
+BATCH = """
+const done = arguments[0];
+lens.view("batch");
+(function look() { lens.batch.busy ? setTimeout(look, 20) : done(); })();
+"""
 
 
 def samples(path: Path, rows: int, tokens: int) -> None:
@@ -102,6 +107,7 @@ def in_browser(path: Path) -> dict[str, float]:
     for name, fraction in (("another tau, all weights", None), ("another target, all weights", 0.5)):
         settings = {"tau": 0.01, "fraction": fraction, "kappa": 1}
         measure(name, 1, lambda settings=settings: driver.execute_async_script(WEIGH, settings))
+    measure("the batch view", 1, lambda: driver.execute_async_script(BATCH))
     driver.quit()
     return result
 

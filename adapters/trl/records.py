@@ -1,5 +1,6 @@
 """Completions with the credit of their tokens, written while training for the views of credit.lens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from credit import lens
 from credit.adapters.prompts import write_prompt
 from credit.adapters.records import CONTEXT, select_groups, serves_step
 from credit.adapters.trackers import log_records
+from credit.adapters.trl import recorded_columns
 from credit.adapters.trl.processes import gather_rows
 from credit.adapters.trl.trackers import find_logs
 
@@ -23,7 +25,11 @@ def is_recording_step(trainer: Any) -> bool:
 
 
 def write_records(
-    trainer: Any, output: dict[str, Tensor], given: credit.Rollouts, result: credit.Credit
+    trainer: Any,
+    output: dict[str, Tensor],
+    given: credit.Rollouts,
+    result: credit.Credit,
+    generated: Sequence[recorded_columns.Row],
 ) -> None:
     """Appends the batch's first groups to the file, and shows them in the trackers that the run reports to.
 
@@ -32,6 +38,7 @@ def write_records(
     args, padding = trainer.args, trainer._tokenizer.pad_token_id
     before = gather_rows(trainer.accelerator, output["prompt_ids"][:, -CONTEXT:], padding, pad_first=True)
     completions = gather_rows(trainer.accelerator, output["completion_ids"], padding)
+    columns = recorded_columns.take_columns(output, generated)
     if not trainer.accelerator.is_main_process:
         return
     rows, given, result = select_groups(given, result, args.record_completions)
@@ -45,6 +52,7 @@ def write_records(
         estimator=trainer.credit.estimator,
         prompts=[write_prompt(texts[row]) for row in rows.tolist()],
         step=step,
+        extra={name: [values[row] for row in rows.tolist()] for name, values in columns.items()},
     )
     lens.append_records(args.record_path or Path(args.output_dir) / "credit.jsonl", lines)
     log_records(lines, find_logs(trainer, step))

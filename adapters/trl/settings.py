@@ -87,7 +87,8 @@ class CreditGRPOConfig(GRPOConfig):
     record_steps: int | None = field(
         default=None,
         metadata={
-            "help": "Writes completions with the credit of each token every so many steps. Not set: never."
+            "help": "Writes completions with the credit of each token every so many steps, and shows them as "
+            "credit/lens in those of W&B, trackio and TensorBoard that report_to names. Not set: never."
         },
     )
     record_completions: int = field(

@@ -20,6 +20,7 @@ from credit.adapters.trl import (
     model_card,
     options,
     overlong,
+    recorded_columns,
     records,
     reference,
     resuming,
@@ -146,11 +147,13 @@ class CreditMixin(Trainer):
             output = score(inputs)
             unsloth_loss.refuse_images(self, output)
             extra.add_arrays(self, columns, output)
+            if recorded:
+                recorded_columns.add_rows(output, columns, generated)
             return output
 
         mode = "train" if self.model.training else "eval"
         resamples = mode == "train" and self.credit.prompts is not None
-        recorded = mode == "train" and records.is_recording_step(self)
+        recorded, generated = mode == "train" and records.is_recording_step(self), list[dict[str, Any]]()
         with kept_forwards.keep_forwards(self, resamples):
             output = sampling.resample(self, generate, inputs) if resamples else generate(inputs)
             unsloth_loss.add_log_probs(self, output)
@@ -165,7 +168,7 @@ class CreditMixin(Trainer):
         self._log_credit(estimator.name, result, mode)
         completions_table.set_advantages(self._logs, of_rows.tolist())
         if recorded:
-            records.write_records(self, output, given, result)
+            records.write_records(self, output, given, result, generated)
         return output
 
     def _set_advantages(

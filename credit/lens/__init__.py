@@ -1,5 +1,6 @@
 """Records of completions with the credit of each token, and views of them: page, notebook, terminal."""
 
+from credit.lens.batches import recompute
 from credit.lens.completion import Completion
 from credit.lens.lines import format_records
 from credit.lens.markdown import format_markdown
@@ -16,6 +17,7 @@ __all__ = [
     "page",
     "parse_records",
     "read",
+    "recompute",
     "record",
     "show",
     "text_pieces",

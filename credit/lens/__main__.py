@@ -1,6 +1,8 @@
 """Shows what an estimator does to the tokens of completions, in an HTML page or in the terminal.
 
     python -m credit.lens samples.jsonl -o lens.html
+    python -m credit.lens dgpo/credit.jsonl grpo/credit.jsonl -o lens.html --steps 10 20
+    python -m credit.lens samples.jsonl --also grpo --also '{"name": "dgpo", "tau": 0.02}' -o lens.html
     python -m credit.lens samples.jsonl --terminal
     python -m credit.lens --model M --reference R --prompts prompts.jsonl -o lens.html
 
@@ -15,13 +17,14 @@ import runpy
 import sys
 import tempfile
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import credit
+from credit.lens.batches import recompute
 from credit.lens.page import page
-from credit.lens.records import read
+from credit.lens.sources import Runs, load, select_steps
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,10 +35,20 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("samples", nargs="?", help="file of JSON lines that credit.lens.record wrote")
+    parser.add_argument("samples", nargs="*", help="files of JSON lines that credit.lens.record wrote")
     parser.add_argument("-o", "--output", default="lens.html", help="path of the page (default: lens.html)")
     parser.add_argument("--terminal", action="store_true", help="print to the terminal instead")
-    parser.add_argument("--count", type=int, help="show the first COUNT completions, or use COUNT prompts")
+    parser.add_argument(
+        "--count", type=int, help="show the first COUNT completions of a file, or use COUNT prompts"
+    )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="ESTIMATOR",
+        help="show too what this estimator makes of the completions: a name, or JSON with name and settings",
+    )
+    parser.add_argument("--steps", type=int, nargs="+", help="show only these steps; give the files before")
     models = parser.add_argument_group("completions of two models")
     models.add_argument("--model", help="path or hub name of the policy")
     models.add_argument("--reference", help="path or hub name of the reference model")
@@ -59,31 +72,50 @@ def main(arguments: list[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     for_models = [flags.model, flags.reference, flags.prompts]
     if bool(flags.samples) == any(for_models) or (any(for_models) and not all(for_models)):
-        parser.error("give either a file of samples, or --model, --reference and --prompts")
+        parser.error("give either files of samples, or --model, --reference and --prompts")
+    if flags.steps and flags.model:
+        parser.error("--steps selects from files of samples; leave it out with --model")
     needed = [*(["rich"] if flags.terminal else []), *(["torch", "transformers"] if flags.model else [])]
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         parser.error(f"{' and '.join(missing)} not found: pip install {' '.join(missing)}")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            samples = flags.samples or _sample_completions(flags, folder)
-            _show(flags, samples)
+            samples = flags.samples or [_sample_completions(flags, folder)]
+            _show(flags, load(*samples))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _show(flags: argparse.Namespace, samples: str) -> None:
-    completions = islice(read(samples), None if flags.model else flags.count)
+def _show(flags: argparse.Namespace, runs: Runs) -> None:
+    if flags.steps:
+        runs = select_steps(runs, flags.steps)
+    if not flags.model:
+        runs = {name: islice(completions, flags.count) for name, completions in runs.items()}
+    runs = _add_estimators(runs, flags.also)
     if flags.terminal:
         from credit.lens.terminal import show_in_terminal
 
-        show_in_terminal(completions)
+        for name, completions in runs.items():
+            show_in_terminal(completions, title=name if len(runs) > 1 else None)
         return
-    html = page(completions, Path(samples).name)
+    html = page(runs, ", ".join(runs))
     Path(flags.output).write_text(html, encoding="utf-8")
     print(f"{flags.output}: {len(html.encode()) / 1e6:.1f} MB")
+
+
+def _add_estimators(runs: Runs, also: list[str]) -> Runs:
+    """The completions of each run, followed by what each further estimator makes of them."""
+    estimators = [credit.parse(json.loads(text) if text.startswith("{") else {"name": text}) for text in also]
+    if not estimators:
+        return runs
+    kept = {name: list(completions) for name, completions in runs.items()}
+    return {
+        name: chain(completions, *(recompute(completions, estimator) for estimator in estimators))
+        for name, completions in kept.items()
+    }
 
 
 def _sample_completions(flags: argparse.Namespace, folder: str) -> str:

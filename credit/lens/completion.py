@@ -49,7 +49,7 @@ class Completion(BaseModel):
     valid: bool
     """False for a row that took no part in its group; its weights and advantages are 0."""
     advantage: float | None
-    """A_i, the advantage of the whole response: sum_t A_{i,t} / sum_t w_{i,t}."""
+    """A_i, the advantage of the whole response: sum_t A_{i,t} / sum_t w_{i,t}, over tokens that have both."""
     progress: float | None
     """Fraction of training that was done, in [0, 1]."""
     estimator: dict[str, Any]

@@ -1,58 +1,94 @@
-"""What the views in text say: a heading for each completion, a summary of all, and tokens made visible."""
+"""An estimator in one line of text, from its recorded settings."""
 
-import unicodedata
-from math import isnan
+import json
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
-import numpy as np
-
-from credit.estimators import metrics
-from credit.lens.completion import Completion
+from credit.estimators.base import CLASSES
+from credit.estimators.dgpo import DGPO
 
 
-def describe_completion(line: Completion) -> str:
-    """The step, group and row of the completion, its reward and its advantage, and whether it counts."""
-    step = "" if line.step is None else f"step {line.step} "
-    reward = line.reward if isinstance(line.reward, list) else [line.reward]
-    rewards = " ".join(format_number(each, "g") for each in reward)
-    advantage = format_number(line.advantage, "+.3g")
-    weights = pad_column([line], "weights")[0][np.array(line.mask, bool)]
-    spread = format_number(float(np.std(weights)) if len(weights) else 0.0)
-    badge = "" if line.valid else "   invalid"
-    return f"{step}group {line.group} row {line.row}   r {rewards}   A {advantage}   std w {spread}{badge}"
+@cache
+def default_settings(name: str) -> dict[str, Any]:
+    """The default settings of the estimator of that name; DGPO's, which others share, if it is not known."""
+    kind = CLASSES.get(name, DGPO)
+    # Without validation, since an estimator may have settings without a default.
+    settings: dict[str, Any] = json.loads(kind.model_construct().model_dump_json())
+    return settings
 
 
-def describe_all(lines: list[Completion]) -> str:
-    """The metrics that show how strongly the estimator redistributes."""
-    mask = pad_column(lines, "mask") != 0
-    scored = all(line.deviation is not None for line in lines)
-    observed = {"deviation": pad_column(lines, "deviation")} if scored else {}
-    weights = np.where(mask, pad_column(lines, "weights"), 0.0)
-    found = metrics.token_metrics(metrics.describe_responses(weights, mask, observed, uniform=False))
-    listed = "   ".join(f"{name} {float(value):.4g}" for name, value in found.items())
-    return f"{len(lines)} completions   {listed}"
+def complete_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the defaults of those that are missing, as in records of an older release."""
+    return dict(_complete(settings, {}))
 
 
-def format_number(value: float | None, form: str = ".3g") -> str:
-    """The number with those digits, or "?" where it is missing."""
-    return "?" if value is None or isnan(value) else format(value, form)
+def describe_estimators(found: list[dict[str, Any]]) -> list[str]:
+    """A description of each estimator, numbered where the words are the same for different settings."""
+    texts = [describe_settings(settings) for settings in found]
+    numbers = [texts[:place].count(text) + 1 for place, text in enumerate(texts)]
+    return [text if number == 1 else f"{text} #{number}" for text, number in zip(texts, numbers, strict=True)]
 
 
-def escape_controls(text: str) -> str:
-    """The text with control characters, which its reader might obey, made visible; line breaks are kept."""
-    shown = {"\n": "⏎\n", "\t": "⇥"}
-    return "".join(shown.get(c) or _escape_control(c) for c in text) or "◌"
+def describe_settings(settings: dict[str, Any]) -> str:
+    """The estimator's name, what its redistribution depends on most, and what differs from the defaults.
+
+    A schedule is written with its ends, so that an estimator has one description in all of training.
+    """
+    name = str(settings.get("name"))
+    target = settings.get("effective_fraction") is not None
+    always = ("effective_fraction" if target else "tau", "kappa") if _redistributes(settings) else ()
+    shown = {each: settings[each] for each in always if each in settings}
+    shown |= _list_changes(settings, default_settings(name))
+    listed = ", ".join(f"{each}={_write_setting(value)}" for each, value in shown.items())
+    return f"{name}({listed})" if listed else name
 
 
-def pad_column(lines: list[Completion], name: str) -> Any:
-    """One column of all completions [N, T]; missing numbers are NaN, and padding is 0."""
-    result = np.zeros((len(lines), max(len(line.tokens) for line in lines)))
-    for row, line in enumerate(lines):
-        result[row, : len(line.tokens)] = np.array(getattr(line, name), float)
-    return result
+def _redistributes(settings: dict[str, Any]) -> bool:
+    return "effective_fraction" in settings
 
 
-def _escape_control(character: str) -> str:
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return character
-    return chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd"
+def _complete(value: Any, default: Any) -> Any:
+    if isinstance(value, dict) and value.get("name") in CLASSES:
+        default = default_settings(value["name"])
+    if not _is_group(value) or not isinstance(default, dict):
+        return value
+    missing = {name: each for name, each in default.items() if name not in value}
+    return {name: _complete(each, default.get(name)) for name, each in value.items()} | missing
+
+
+def _is_group(value: Any) -> bool:
+    """Whether it is a mapping of settings, such as a loss, and no setting, as a schedule is."""
+    return isinstance(value, dict) and not {"start", "end"} <= value.keys()
+
+
+def _list_changes(settings: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """The settings that differ from the defaults; those of a loss are named loss.clip_low and so on."""
+    return dict(_find_changes(settings, default))
+
+
+def _find_changes(settings: dict[str, Any], default: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        own = default.get(name)
+        if name == "name" or (name in default and value == own):
+            continue
+        if _is_group(value) and "name" not in value and isinstance(own, dict):
+            yield from ((f"{name}.{inner}", each) for inner, each in _find_changes(value, own))
+        else:
+            yield name, value
+
+
+def _write_setting(value: Any) -> str:
+    if isinstance(value, dict) and not _is_group(value):
+        return (
+            f"{_write_setting(value['start'])}→{_write_setting(value['end'])} {value.get('kind', 'linear')}"
+        )
+    if isinstance(value, dict) and "name" in value:
+        return describe_settings(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_write_setting(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_write_setting, value)) + "]"
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return "inf" if value == "Infinity" else str(value)

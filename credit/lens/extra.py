@@ -32,11 +32,11 @@ def _convert_column(name: str, values: Sequence[Any], rows: int) -> list[Any]:
         raise ValueError(f"{where} is a {kind}; expected a list of {rows} values, one per completion")
     if len(values) != rows:
         raise ValueError(f"{where} has {len(values)} values; expected {rows}, one per completion")
-    return [_convert_value(f"{where}[{row}]", value) for row, value in enumerate(values)]
+    return [convert_value(f"{where}[{row}]", value) for row, value in enumerate(values)]
 
 
-def _convert_value(where: str, value: Any) -> Any:
-    """The value as JSON has it; `where` leads to it in an error."""
+def convert_value(where: str, value: Any) -> Any:
+    """The value as JSON can hold it; `where` says in an error what it is."""
     if is_array_api_obj(value):
         value = to_numpy(value).tolist()
     if value is None or isinstance(value, str | bool | int):
@@ -44,12 +44,12 @@ def _convert_value(where: str, value: Any) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, list | tuple):
-        return [_convert_value(f"{where}[{place}]", each) for place, each in enumerate(value)]
+        return [convert_value(f"{where}[{place}]", each) for place, each in enumerate(value)]
     if isinstance(value, Mapping):
         strange = [key for key in value if not isinstance(key, str)]
         if strange:
             raise ValueError(f"{where} has the key {strange[0]!r}; expected keys that are text, as in JSON")
-        return {key: _convert_value(f"{where}[{key!r}]", each) for key, each in value.items()}
+        return {key: convert_value(f"{where}[{key!r}]", each) for key, each in value.items()}
     raise ValueError(
         f"{where} is a {type(value).__name__}; expected what JSON can hold: text, numbers, booleans, None, "
         "and lists and dictionaries of them; write it as text with str()"

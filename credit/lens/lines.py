@@ -109,17 +109,24 @@ def _collect_arrays(rollouts: Rollouts, result: Credit, estimator: Estimator) ->
 
 
 def _describe_response(arrays: dict[str, Any], row: int) -> dict[str, Any]:
-    rewards, valid = arrays["rewards"][row], bool(arrays["valid"][row])
-    chosen = arrays["mask"][row] != 0
-    advantages, weights = (
-        arrays[name][row][chosen].astype(float).sum() for name in ("advantages", "weights")
-    )
+    rewards = arrays["rewards"][row]
     return {
         "group": int(arrays["groups"][row]),
         "reward": [_write_number(r) for r in rewards] if rewards.ndim else _write_number(rewards),
-        "valid": valid,
-        "advantage": _write_number(advantages / weights) if weights else 0.0,
+        "valid": bool(arrays["valid"][row]),
+        "advantage": _advantage_of_response(arrays, row),
     }
+
+
+def _advantage_of_response(arrays: dict[str, Any], row: int) -> float | None:
+    """A_i = sum_t A_{i,t} / sum_t w_{i,t} over the tokens that have both; None if no token has."""
+    chosen = arrays["mask"][row] != 0
+    advantages, weights = (arrays[name][row][chosen].astype(float) for name in ("advantages", "weights"))
+    known = np.isfinite(advantages) & np.isfinite(weights)
+    if not known.any() and chosen.any():
+        return None
+    total = weights[known].sum()
+    return _write_number(advantages[known].sum() / total) if total else 0.0
 
 
 def _write_line(fields: dict[str, Any], pieces: list[str], arrays: dict[str, Any], row: int) -> str:

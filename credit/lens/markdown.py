@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 
 from credit.lens.completion import Completion
-from credit.lens.descriptions import describe_all, describe_completion, escape_controls, format_number
+from credit.lens.headings import escape_token, find_fault, format_heading, format_number, format_summary
 
 LISTED_TOKENS = 10
 PROMPT_ENDS = 100, 300  # characters of a long prompt that are shown, from its start and from its end
@@ -47,18 +47,20 @@ def format_markdown(completions: Iterable[Completion]) -> str:
         <p><strong>Yes</strong>&#44; it is</p>
         <BLANKLINE>
         | t | token | w | d | h | A |
-        |---|---|---|---|---|---|
+        | --- | --- | --- | --- | --- | --- |
         | 0 | Yes | 1.5 | 0.2 | 0.5 | 1.5 |
     """
     lines = list(completions)
     if not lines:
         raise ValueError("completions is empty; expected at least one completion to show")
-    blocks = [describe_all(lines).translate(AS_NUMBERS), LEGEND]
+    blocks = [format_summary(lines).translate(AS_NUMBERS), LEGEND]
     return "\n\n".join([*blocks, *(block for line in lines for block in _format_completion(line))]) + "\n"
 
 
 def _format_completion(line: Completion) -> Iterator[str]:
-    yield f"#### {describe_completion(line).translate(AS_NUMBERS)}"
+    fault = find_fault(line)
+    badge = f"   <strong>{fault.translate(AS_NUMBERS)}</strong>" if fault else ""
+    yield f"#### {format_heading(line).translate(AS_NUMBERS)}{badge}"
     if line.prompt is not None:
         yield f"<p>Prompt: {_escape(_shorten(line.prompt))}</p>"
     places = range(len(line.tokens))
@@ -86,13 +88,13 @@ def _format_table(line: Completion, places: list[int]) -> str:
     """The first of those tokens with their numbers; a statistic that was not computed has no column."""
     columns = {label: getattr(line, name) for label, name in COLUMNS.items()}
     present = {label: values for label, values in columns.items() if values is not None}
-    rows = [["t", "token", *present], ["---"] * (2 + len(present))]
+    heads = ["t", "token", *present]
+    rows = [heads, ["---"] * len(heads)]
     for place in places[:LISTED_TOKENS]:
-        token = escape_controls(line.tokens[place]).replace("\n", "").replace(" ", "␣")
+        token = escape_token(line.tokens[place]).replace("\n", "").replace(" ", "␣")
         numbers = [format_number(values[place]) for values in present.values()]
         rows.append([str(place), token.translate(AS_NUMBERS), *numbers])
-    rule = "|" + "|".join(rows[1]) + "|"
-    return "\n".join(rule if row is rows[1] else f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _shorten(text: str) -> str:
@@ -101,4 +103,4 @@ def _shorten(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return escape_controls(text).translate(AS_NUMBERS)
+    return escape_token(text).translate(AS_NUMBERS)

@@ -1,8 +1,14 @@
 """The page in a notebook."""
 
+import shlex
+from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 
-from credit.lens.page import Source, load, page
+from credit.lens.completion import Completion
+from credit.lens.page import page
+from credit.lens.sources import Source, load
+from credit.lens.subset import Entry, fit, observe, read_places
 
 
 class Shown:
@@ -12,6 +18,11 @@ class Shown:
         self.html = html
         self.height = height
 
+    @property
+    def size(self) -> int:
+        """Bytes of the output."""
+        return len(self._repr_html_().encode())
+
     def _repr_html_(self) -> str:
         return (
             f'<iframe sandbox="allow-scripts" srcdoc="{escape(self.html)}" width="100%" '
@@ -19,12 +30,17 @@ class Shown:
         )
 
 
-def show(source: Source, *, height: int = 720) -> Shown:
+def show(*sources: Source, height: int = 720, max_mb: float | None = 2.0) -> Shown:
     """Shows samples in a notebook.
 
+    The notebook stores its outputs, and a Jupyter server lets through 3 MB within 3 s by default. Where
+    all completions make a larger output than `max_mb`, whole groups spread evenly over the records are
+    shown, with a note that tells how to see all.
+
     Args:
-        source: the path of a file of records, or completions from `read`.
+        sources: paths of files of records, each of which is a run, or completions from `read`.
         height: of the frame, in pixels.
+        max_mb: largest output, in units of 10^6 bytes; None is no limit.
 
     Raises:
         ValueError: a line of the file is not a record, or there are no completions.
@@ -47,5 +63,40 @@ def show(source: Source, *, height: int = 720) -> Shown:
         >>> shown.height
         480
     """
-    title, completions = load(source)
-    return Shown(page(completions, title), height)
+    kept = [_keep(source) for source in sources]
+    runs, entries = load(*kept), list[Entry]()
+    title = ", ".join(runs)
+    whole = Shown(page(observe(runs, entries), title), height)
+    if max_mb is None or whole.size <= max_mb * 1e6:
+        return whole
+    known: dict[int, tuple[str, Completion]] = {}
+
+    def render(places: list[int], how: str) -> Shown:
+        if not known.keys() >= set(places):
+            known.update(read_places(load(*kept), set(places)))
+        part: dict[str, list[Completion]] = {}
+        for name, completion in (known[place] for place in places):
+            part.setdefault(name, []).append(completion)
+        note = (
+            f"Shown: {len(places)} of {len(entries)} completions, {how}. All of them make an output of "
+            f"{whole.size / 1e6:.1f} MB, more than max_mb={max_mb:g} allows. {_tell_ways(kept)}"
+        )
+        return Shown(page(part, title, note), height)
+
+    return fit(entries, whole.size, max_mb * 1e6, render)
+
+
+def _keep(source: Source) -> Source:
+    """The source in a form that can be read twice."""
+    if isinstance(source, str | Path):
+        return source
+    if isinstance(source, Mapping):
+        return {name: list(completions) for name, completions in source.items()}
+    return list(source)
+
+
+def _tell_ways(sources: list[Source]) -> str:
+    """How to see all completions."""
+    paths = [shlex.quote(str(source)) for source in sources if isinstance(source, str | Path)]
+    command = f"python -m credit.lens {' '.join(paths) or 'FILE'} -o lens.html"
+    return f"To see all, call show(..., max_mb=None), or write a page of its own: {command}"

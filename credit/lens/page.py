@@ -3,23 +3,25 @@
 import base64
 import hashlib
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from string import Template
 from typing import Any
 
 from credit.lens.completion import Completion
 from credit.lens.payload import pack
-from credit.lens.records import read
+from credit.lens.sources import Runs
 
-SCRIPTS = ("formulas", "samples", "weights", "tokens", "model", "list", "reader", "controls", "main")
+STYLES = ("style", "batch")
+SCRIPTS = (
+    *("formulas", "samples", "weights", "tokens", "colors", "selection", "align", "compare", "model"),
+    *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict", "views"),
+    *("statistics", "aggregates", "measures", "charts", "texts", "panels", "batch", "main"),
+)
 UNSAFE = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
-Source = str | Path | Iterable[Completion]
 
 
-def page(completions: Iterable[Completion], title: str) -> str:
+def page(completions: Iterable[Completion] | Runs, title: str, note: str | None = None) -> str:
     """The HTML of a page that shows the completions.
 
     No text of a completion can become markup or script: the JSON holds no `<`, `>` or `&`, the script
@@ -27,8 +29,9 @@ def page(completions: Iterable[Completion], title: str) -> str:
     names.
 
     Args:
-        completions: from `read`.
+        completions: from `read`, or several runs: a mapping from the name of each to its completions.
         title: shown at the top of the page, such as the name of the file.
+        note: a text to show above everything. Default: none.
 
     Raises:
         ValueError: there are no completions.
@@ -44,21 +47,20 @@ def page(completions: Iterable[Completion], title: str) -> str:
         >>> lens.page([completion], title="one answer").splitlines()[0]
         '<!doctype html>'
     """
-    about, numbers = pack(completions)
+    about, numbers = pack(completions if isinstance(completions, Mapping) else {title: completions})
     if len(about["start"]) < 2:
         raise ValueError(f"{title} holds no completions; expected at least one record to show")
-    web = files("credit.lens") / "web"
-    style, template = (web.joinpath(name).read_text("utf-8") for name in ("style.css", "index.html"))
-    scripts = "\n".join(web.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
+    style = "\n".join(_read_web(f"{name}.css") for name in STYLES)
+    scripts = "\n".join(_read_web(f"{name}.js") for name in SCRIPTS)
     script = f'(() => {{\n"use strict";\n{scripts}\n}})();'
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return Template(template).substitute(
+    return Template(_read_web("index.html")).substitute(
         policy=policy,
         style=style,
-        about=embed(about | {"title": title}),
+        about=embed(about | {"title": title, "note": note}),
         numbers=base64.b64encode(numbers).decode(),
         script=script,
     )
@@ -69,11 +71,8 @@ def embed(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE)
 
 
-def load(source: Source) -> tuple[str, Iterable[Completion]]:
-    """A title and completions, from the path of a file of records or from completions themselves."""
-    if isinstance(source, str | Path):
-        return os.path.basename(source), read(source)
-    return "samples", source
+def _read_web(name: str) -> str:
+    return files("credit.lens").joinpath("web", name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

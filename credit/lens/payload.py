@@ -1,13 +1,16 @@
 """Completions as columns for the page: one JSON object, and the numbers of all tokens as compressed bytes."""
 
+import json
 import zlib
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from credit.estimators.dgpo import DGPO
+from credit.lens.batches import split_batches
 from credit.lens.completion import STATISTICS, Completion
+from credit.lens.descriptions import complete_settings, default_settings, describe_estimators
+from credit.lens.extra import convert_value
+from credit.lens.sources import Runs
 from credit.schedule import Schedule
 
 # The dtype of each column of tokens. Wider types come first, so that every column starts at a multiple of
@@ -18,48 +21,78 @@ DTYPES = {
     "turns": "i4",
     "mask": "u1",
 }
-PER_RESPONSE = ("batch", "step", "row", "group", "reward", "advantage", "valid", "prompt", "rule")
+PER_RESPONSE = (
+    *("run", "batch", "step", "estimator", "row", "group", "reward", "rewards", "advantage", "valid"),
+    *("prompt", "rule", "extra"),
+)
 NUMERIC_SETTINGS = ("tau", "kappa", "effective_fraction", "tau_min", "floor")
 LARGEST = 1e300  # stands for an infinite tau, since JSON has no infinity
 
 
-def pack(completions: Iterable[Completion]) -> tuple[dict[str, Any], bytes]:
+def pack(runs: Runs) -> tuple[dict[str, Any], bytes]:
     """What web/samples.js reads: an object `about`, and the columns of `about["fields"]` as zlib bytes.
 
     Numbers are float32, which holds exactly what the records hold if the training computed in float32.
-    Token texts, prompts, weight rules and estimators are stored once, and rows refer to them by index.
+    Texts, estimators and whatever else repeats are stored once, and rows refer to them by index.
     """
-    tables: Any = ({} for _ in range(4))  # each maps a value to its index, in order of first appearance
-    vocabulary, prompts, rules, estimators = tables
-    about: dict[str, Any] = {"start": [0]} | {name: [] for name in PER_RESPONSE}
-    columns: dict[str, list[Any]] = {name: [] for name in DTYPES}
-    batch, previous_row = 0, -1
-    for completion in completions:
-        # Row numbers grow within a batch, so a smaller one starts the next batch.
-        batch, previous_row = batch + (completion.row <= previous_row), completion.row
-        _index_of(estimators, _describe_estimator(completion))
-        response = completion.model_dump(include={"step", "row", "group", "advantage", "valid"})
-        response |= {
-            "batch": batch,
-            "reward": _total_reward(completion),
-            "rule": _index_of(rules, tuple(_weight_rule(completion).items())),
-            "prompt": None if completion.prompt is None else _index_of(prompts, completion.prompt),
-        }
-        for name in PER_RESPONSE:
-            about[name].append(response[name])
-        about["start"].append(about["start"][-1] + len(completion.tokens))
-        pieces = [_index_of(vocabulary, piece) for piece in completion.tokens]
-        columns["token"].append(np.array(pieces, DTYPES["token"]))
-        for name in list(DTYPES)[1:]:
-            values = getattr(completion, name)
-            # numpy turns a None among the values into NaN.
-            columns[name].append(None if values is None else np.array(values, DTYPES[name]))
-    joined = {name: _join_column(name, rows, about["start"]) for name, rows in columns.items()}
+    tables = Tables()
+    responses: dict[str, list[Any]] = {name: [] for name in PER_RESPONSE}
+    start, columns = [0], {name: list[Any]() for name in DTYPES}
+    batches = ((run, batch) for run, each in enumerate(runs.values()) for batch in split_batches(each))
+    for number, (run, batch) in enumerate(batches):
+        for completion in batch:
+            response = _describe_response(completion, tables) | {"run": run, "batch": number}
+            for name, value in response.items():
+                responses[name].append(value)
+            start.append(start[-1] + len(completion.tokens))
+            pieces = [_index_of(tables.vocabulary, piece) for piece in completion.tokens]
+            columns["token"].append(np.array(pieces, DTYPES["token"]))
+            for name in list(DTYPES)[1:]:
+                values = getattr(completion, name)
+                # numpy turns a None among the values into NaN.
+                columns[name].append(None if values is None else np.array(values, DTYPES[name]))
+    joined = {name: _join_column(name, rows, start) for name, rows in columns.items()}
     present = {name: column for name, column in joined.items() if column is not None}
-    about["fields"] = [[name, DTYPES[name]] for name in present]
-    about |= {"vocabulary": list(vocabulary), "prompts": list(prompts)}
-    about |= {"rules": [dict(rule) for rule in rules], "estimators": list(estimators)}
+    fields = [[name, DTYPES[name]] for name in present]
+    about = responses | tables.list_values() | {"runs": list(runs), "start": start, "fields": fields}
     return about, zlib.compress(b"".join(column.tobytes() for column in present.values()), 1)
+
+
+class Tables:
+    """What completions share: each table maps a value to its index, in order of first appearance."""
+
+    def __init__(self) -> None:
+        self.vocabulary: dict[str, int] = {}
+        self.prompts: dict[str, int] = {}
+        # Settings and objects of further fields as JSON texts, which can be keys.
+        self.estimators: dict[str, int] = {}
+        self.rules: dict[str, int] = {}
+        self.extras: dict[str, int] = {}
+
+    def list_values(self) -> dict[str, list[Any]]:
+        """The values of each table by its name, the estimators in words."""
+        return {
+            "vocabulary": list(self.vocabulary),
+            "prompts": list(self.prompts),
+            "estimators": describe_estimators([json.loads(text) for text in self.estimators]),
+            "rules": [json.loads(text) for text in self.rules],
+            "extras": [json.loads(text) for text in self.extras],
+        }
+
+
+def _describe_response(completion: Completion, tables: Tables) -> dict[str, Any]:
+    """The values of PER_RESPONSE, but for the run and the batch."""
+    several = isinstance(completion.reward, list)
+    extra = {name: convert_value(name, value) for name, value in (completion.model_extra or {}).items()}
+    settings = complete_settings(completion.estimator)
+    return completion.model_dump(include={"step", "row", "group", "advantage", "valid"}) | {
+        "estimator": _index_of(tables.estimators, json.dumps(settings, sort_keys=True)),
+        "reward": _total_reward(completion),
+        "rewards": completion.reward if several else None,
+        "prompt": None if completion.prompt is None else _index_of(tables.prompts, completion.prompt),
+        "rule": _index_of(tables.rules, json.dumps(_weight_rule(completion))),
+        "extra": _index_of(tables.extras, json.dumps(extra)),
+    }
 
 
 def _index_of(table: dict[Any, int], value: Any) -> int:
@@ -90,7 +123,7 @@ def _total_reward(completion: Completion) -> float | None:
 def _weight_rule(completion: Completion) -> dict[str, Any]:
     """How the page computes weights under other settings: the estimator's own rule, or else DGPO's."""
     redistributes = "effective_fraction" in completion.estimator
-    settings: dict[str, Any] = DGPO().model_dump() | (completion.estimator if redistributes else {})
+    settings = default_settings("dgpo") | (completion.estimator if redistributes else {})
     rule = {name: _value_at_progress(settings[name], completion.progress) for name in NUMERIC_SETTINGS}
     score = {"score": "recorded" if completion.scores is not None else "dgpo"}
     return rule | score | {name: settings[name] for name in ("negative", "within")}
@@ -103,14 +136,3 @@ def _value_at_progress(setting: Any, progress: float | None) -> float | None:
     if isinstance(setting, dict):
         return float(Schedule(**setting).at(np.asarray(progress or 0.0)))
     return min(float(setting), LARGEST)
-
-
-def _describe_estimator(completion: Completion) -> str:
-    """The estimator's name with the settings by which it redistributes."""
-    rule = _weight_rule(completion)
-    shown = ("tau", "kappa") if rule["effective_fraction"] is None else ("effective_fraction", "kappa")
-    settings = [f"{name}={rule[name]:g}" for name in shown if name in completion.estimator]
-    base = completion.estimator.get("base")
-    settings += [f"base={base['name']}"] if base else []
-    name = str(completion.estimator.get("name"))
-    return f"{name}({', '.join(settings)})" if "effective_fraction" in completion.estimator else name

@@ -1,6 +1,8 @@
 """python -m credit.lens and the view in a terminal."""
 
 import io
+import json
+import re
 
 import numpy as np
 import pytest
@@ -58,7 +60,50 @@ def test_errors_go_to_the_user_without_a_traceback(samples, tmp_path, capsys):
 def test_flags_that_do_not_go_together_are_refused(flags, capsys):
     with pytest.raises(SystemExit):
         main(flags)
-    assert "either a file of samples, or --model, --reference and --prompts" in capsys.readouterr().err
+    assert "either files of samples, or --model, --reference and --prompts" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_runs(samples, tmp_path):
+    """Two files of the same name; the second has steps 2 and 5, the first step 2."""
+    text = samples.read_text("utf-8")
+    paths = [tmp_path / name / "credit.jsonl" for name in "ab"]
+    for path, content in zip(paths, (text, text + text.replace('"step": 2', '"step": 5')), strict=True):
+        path.parent.mkdir()
+        path.write_text(content, "utf-8")
+    return [str(path) for path in paths]
+
+
+def about(page):
+    return json.loads(re.search(r'id="about">(.*?)</script>', page.read_text("utf-8")).group(1))
+
+
+def test_several_files_make_one_page(two_runs, tmp_path):
+    output = tmp_path / "lens.html"
+    assert main([*two_runs, "-o", str(output), "--count", "3"]) == 0
+    assert about(output)["runs"] == ["a/credit.jsonl", "b/credit.jsonl"]
+    assert about(output)["run"] == [0] * 3 + [1] * 3  # the count is that of each file
+
+
+def test_only_the_steps_asked_for_are_shown(two_runs, tmp_path, capsys):
+    output = tmp_path / "lens.html"
+    assert main([*two_runs, "-o", str(output), "--steps", "5"]) == 0
+    assert about(output)["run"] == [1] * 4
+    assert main([*two_runs, "-o", str(output), "--steps", "2", "5"]) == 0
+    assert about(output)["step"] == [2] * 8 + [5] * 4
+    assert main([*two_runs, "-o", str(output), "--steps", "2", "7"]) == 1
+    assert "step 7 is in no record; expected some of: 2, 5" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--model", "m", "--reference", "r", "--prompts", "p", "--steps", "2"])
+    assert "--steps selects from files of samples" in capsys.readouterr().err
+
+
+def test_several_files_follow_each_other_in_the_terminal(two_runs, capsys):
+    pytest.importorskip("rich")
+    assert main([*two_runs, "--terminal", "--steps", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("a/credit.jsonl") < shown.index("4 completions") < shown.index("b/credit.jsonl")
+    assert shown.count("4 completions") == 2
 
 
 def terminal(samples, **settings):
@@ -95,6 +140,50 @@ def test_the_heavier_token_is_orange_in_the_terminal(samples):
     assert int(more[:2], 16) > int(more[4:], 16)
     assert int(less[:2], 16) < int(less[4:], 16)
     assert len({same[:2], same[2:4], same[4:]}) == 1
+
+
+def lacking(path):
+    """The first completion gets a missing weight, the second is invalid, the third misses a deviation."""
+    first, second, third, fourth = lens.read(path)
+    lines = [
+        first.model_copy(update={"weights": [None, *first.weights[1:]], "advantage": None}),
+        second.model_copy(update={"valid": False, "reward": [None, 1.0]}),
+        third.model_copy(update={"deviation": [None, *third.deviation[1:]]}),
+        fourth,
+    ]
+    path.write_text("".join(line.model_dump_json() + "\n" for line in lines), "utf-8")
+    return lines
+
+
+def test_missing_numbers_are_marked_and_counted(samples):
+    _, _, third, fourth = lacking(samples)
+    text = " ".join(terminal(samples).split())
+    assert "row 0 r 1 A ? std w ? 1 of 8 weights missing (reversed)" in text
+    assert "row 1 r ? 1 A ? std w ? invalid: took no part" in text
+    assert "4 completions (left out: 1 invalid, 1 with missing weights)" in text
+    chosen = [w for line in (third, fourth) for w, m in zip(line.weights, line.mask, strict=True) if m]
+    assert f"weight_std {np.std(chosen):.4g}" in text
+    assert f"deviation_mean {fourth.deviation[0]:.4g}" in text  # which has one token
+    assert text.endswith("(deviation of 1)")
+
+
+def test_a_missing_weight_is_not_painted_as_a_weight_of_one_or_none(samples):
+    pytest.importorskip("rich")
+    from credit.lens.terminal import color_tokens, draw_weight_strip
+
+    first, second, *_ = lacking(samples)
+    assert [span.style == "reverse" for span in color_tokens(first).spans] == [True] + [False] * 7
+    assert {span.style for span in color_tokens(second).spans} == {"reverse"}
+    assert draw_weight_strip(first).plain.count("·") == 1
+    assert draw_weight_strip(second).plain == "·" * 8
+
+
+def test_a_summary_of_nothing_says_so(samples):
+    lines = [line.model_copy(update={"valid": False}) for line in lens.read(samples)]
+    samples.write_text("".join(line.model_dump_json() + "\n" for line in lines), "utf-8")
+    assert "4 completions (left out: 4 invalid)   no weights to sum up" in terminal(samples)
+    samples.write_text("")
+    assert terminal(samples) == "0 completions   no weights to sum up\n"
 
 
 def test_it_runs_as_a_module(samples, capfd):

@@ -5,7 +5,7 @@ from made_completions import HOSTILE, make_completion
 from rendered import Rendered
 
 from credit import lens
-from credit.lens.descriptions import escape_controls
+from credit.lens.headings import escape_token
 
 
 def render(*completions):
@@ -31,9 +31,9 @@ def test_hostile_text_stays_text():
         "td",
     }
     assert shown.attributes == []
-    assert shown.paragraphs[2:] == [f"Prompt: {escape_controls(text[:300])}", escape_controls(text)]
+    assert shown.paragraphs[2:] == [f"Prompt: {escape_token(text[:300])}", escape_token(text)]
     assert shown.cells[1::5] == [
-        escape_controls(token).replace("\n", "").replace(" ", "␣") for token in HOSTILE[::2]
+        escape_token(token).replace("\n", "").replace(" ", "␣") for token in HOSTILE[::2]
     ]
 
 
@@ -50,15 +50,14 @@ def test_tokens_of_equal_weight_neither_stand_out_nor_are_listed():
     assert "| t |" not in text
 
 
-def test_what_is_missing_or_does_not_count_is_said():
-    tokens, advantages = ["lost", "tool", "rest"], [None, 0.0, 0.5]
-    one = make_completion(
-        tokens, [None, 0.0, 0.5], mask=[1, 0, 1], advantages=advantages, valid=False, reward=None
-    )
-    text = lens.format_markdown([one])
+def test_what_is_missing_or_took_no_part_is_said():
+    tokens, numbers = ["lost", "tool", "rest"], {"mask": [1, 0, 1], "advantages": [None, 0.0, 0.5]}
+    text = lens.format_markdown([make_completion(tokens, [None, 0.0, 0.5], **numbers)])
+    assert "std w &#63;   <strong>1 of 2 weights missing</strong>" in text
     assert "<p><code>lost</code><em>tool</em>rest</p>" in text
-    assert "r &#63;   A &#43;2   std w &#63;   invalid" in text
     assert "| 0 | lost | ? | 1 | ? |" in text
+    text = lens.format_markdown([make_completion(tokens, [0.0] * 3, valid=False, reward=None)])
+    assert "r &#63;   A &#63;   std w &#63;   <strong>invalid&#58; took no part</strong>" in text
 
 
 def test_a_long_prompt_keeps_its_ends():

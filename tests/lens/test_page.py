@@ -7,36 +7,12 @@ from math import log2
 import numpy as np
 import pytest
 from browsing import metrics, order, put, settle, wait, weights
+from lens_samples import FIELDS, N, T, rollouts, write
 
 import credit
 from credit import lens
 
-N, T = 6, 40
-FIELDS = ("log_probs", "reference_log_probs", "deviation", "normalized_entropy")
 pytestmark = pytest.mark.filterwarnings("ignore:effective_fraction is missed")
-
-
-def rollouts(seed=0, **more):
-    """Rollouts in float64 of numbers that are float32, so that the page can hold them exactly."""
-    rng = np.random.default_rng(seed)
-    mask = (np.arange(T) < rng.integers(1, T + 1, size=(N, 1))) & (rng.random((N, T)) < 0.9)
-    mask[:, 0] = True
-    fields = {
-        "log_probs": -rng.exponential(size=(N, T)),
-        "reference_log_probs": -rng.exponential(size=(N, T)),
-        "deviation": rng.random((N, T)) ** 6,
-        "normalized_entropy": rng.random((N, T)) ** 2,
-    } | more
-    exact = {name: np.float64(np.float32(values)) for name, values in fields.items() if name in FIELDS}
-    given = credit.Rollouts(np.array([1.0, 0, 0, 1, 0.5, 0]), np.array([0, 0, 0, 3, 3, 3]), mask, **exact)
-    return given._replace(**{name: value for name, value in more.items() if name not in FIELDS})
-
-
-def write(path, given, estimator, tokens=None, **more):
-    pieces = tokens or [[f" w{t}" for t in range(T)] for _ in range(N)]
-    result = estimator(given)
-    lens.record(path, tokens=pieces, rollouts=given, result=result, estimator=estimator, **more)
-    return path
 
 
 SETTINGS = {
@@ -60,6 +36,10 @@ def apply(driver, settings):
     settle(driver)
 
 
+def state(driver):
+    return driver.find_element("id", "state").get_property("textContent")
+
+
 def agrees(driver, result):
     """Weights and metrics within 1e-6 of a weight, or relatively where it is large."""
     np.testing.assert_allclose(weights(driver).reshape(N, T), result.weights, rtol=1e-6, atol=1e-6)
@@ -73,7 +53,7 @@ def test_the_recorded_weights_are_shown_as_they_are(opened, tmp_path):
     driver = opened(write(tmp_path / "samples.jsonl", given, estimator, step=3, prompts=["Add."] * N))
     np.testing.assert_allclose(weights(driver).reshape(N, T), estimator(given).weights, rtol=2e-7)  # float32
     assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
-    assert driver.find_element("id", "state").text == "as recorded"
+    assert state(driver) == "as recorded"
     assert "dgpo(tau=0.05, kappa=1)" in driver.find_element("id", "source").text
     assert driver.find_element("id", "which").text == "step 3 · group 0 · row 0"
 
@@ -127,9 +107,15 @@ def test_an_invalid_row_weighs_nothing(opened, tmp_path):
     apply(driver, {"tau": 0.05})
     agrees(driver, credit.DGPO(tau=0.05)(given))
     assert not weights(driver).reshape(N, T)[2].any()
-    for key, expected in (("reward", [0, 3, 1, 4, 5, 2]), ("-reward", [1, 4, 5, 0, 3, 2])):
-        put(driver, "#sort", key)
-        assert order(driver) == expected
+    assert "Left out: 1 invalid." in driver.find_element("id", "verdict").text
+    badges = driver.find_elements("css selector", "#rows .badge")
+    assert [
+        badge.find_element("xpath", "ancestor::*[@role='option']").get_attribute("data-row")
+        for badge in badges
+    ] == ["2"]
+    driver.execute_script("lens.choose(2)")
+    assert driver.find_element("id", "badge").is_displayed()
+    assert {each for _, _, each in colours(driver)} <= {"missing", "outside"}
 
 
 def test_a_schedule_stands_where_its_progress_was(opened, tmp_path):
@@ -152,17 +138,17 @@ def test_an_infinite_tau_is_shown_and_weighs_all_tokens_alike(opened, tmp_path):
 
 def colours(driver):
     """Specified and computed background of the tokens in the reading pane, as shares of the full colour."""
-    pairs = driver.execute_script(
-        "return [...document.querySelectorAll('#text .token')].map("
-        "(e) => [e.style.backgroundColor, getComputedStyle(e).backgroundColor])"
+    found = driver.execute_script(
+        "return [...document.querySelectorAll('#text .token')].map((e) => [e.style.backgroundColor, "
+        "getComputedStyle(e).backgroundColor, ['missing', 'outside'].find((kind) => e.classList.contains(kind))])"
     )
 
     def share(text):
-        found = re.search(r"([\d.]+(?:e-\d+)?)\)$", text)
-        alpha = float(found.group(1)) if "/" in text or text.startswith("rgba") else float(text != "")
+        number = re.search(r"([\d.]+(?:e-\d+)?)\)$", text)
+        alpha = float(number.group(1)) if "/" in text or text.startswith("rgba") else float(text != "")
         return -alpha if "--less" in text else alpha
 
-    return [(share(specified), abs(share(computed))) for specified, computed in pairs]
+    return [(share(specified), abs(share(computed)), kind) for specified, computed, kind in found]
 
 
 def test_a_token_has_the_colour_of_its_weight(opened, tmp_path):
@@ -172,60 +158,79 @@ def test_a_token_has_the_colour_of_its_weight(opened, tmp_path):
     for tau in (0.3, 0.03):
         apply(driver, {"tau": tau})
         expected = credit.DGPO(tau=tau)(given).weights[1]
-        for (specified, computed), weight, chosen in zip(
+        for (specified, computed, kind), weight, chosen in zip(
             colours(driver), expected, given.mask[1], strict=True
         ):
             x = max(-1.0, min(1.0, log2(weight) / log2(4))) if chosen else 0.0
             assert specified == pytest.approx(x, abs=6e-5)
             assert computed == pytest.approx(abs(x), abs=1 / 255)
+            assert kind == (None if chosen else "outside")
+
+
+def test_tokens_are_coloured_by_any_of_their_numbers(opened, tmp_path):
+    given = rollouts()
+    estimator = credit.DGPO(tau=0.05)
+    driver = opened(write(tmp_path / "samples.jsonl", given, estimator))
+    result, mask = estimator(given), given.mask
+    values = {
+        "A": result.advantages,
+        "d": given.deviation,
+        "h": given.normalized_entropy,
+        "log-ratio": given.log_probs - given.reference_log_probs,
+    }
+    for name, each in values.items():
+        put(driver, "#color-by", name)
+        sizes = np.sort(np.abs(each[mask]))
+        shares = np.clip(each[0] / sizes[int(0.99 * len(sizes))], -1, 1) * mask[0]
+        np.testing.assert_allclose(
+            [specified for specified, *_ in colours(driver)], shares, atol=6e-5, err_msg=name
+        )
+    assert not driver.find_element("id", "reach").is_displayed()
+
+
+def test_missing_numbers_are_shown_as_missing_and_counted(opened, tmp_path):
+    given = rollouts()
+    given.deviation[1, 0] = np.nan
+    path = write(tmp_path / "samples.jsonl", given, credit.DGPO(tau=0.05))
+    driver = opened(path)
+    counted = [row for row in range(N) if row != 1]
+    spread = credit.DGPO(tau=0.05)(given).weights[counted][given.mask[counted]].std()
+    for settings in ({}, {"tau": 0.05}):  # as recorded, and computed anew
+        apply(driver, settings)
+        assert "Left out: 1 with missing weights." in driver.find_element("id", "verdict").text
+        assert metrics(driver)["weight_std"] == pytest.approx(spread, rel=1e-6)
+        driver.execute_script("lens.choose(1)")
+        kinds = [kind for _, _, kind in colours(driver)]
+        assert kinds == ["missing" if chosen else "outside" for chosen in given.mask[1]]
+        numbers = driver.execute_script("return lens.model.numbersOf(arguments[0])", T)
+        assert dict(numbers)["weight w"] == dict(numbers)["deviation d"] == "missing"
+        assert driver.find_element("css selector", "#of-response tr:last-child td:nth-child(3)").text == "–"
+    driver.find_element("id", "view-batch").click()
+    wait(driver, "return !lens.batch.busy")
+    line = driver.find_element("css selector", "#batch .coverage").text
+    assert line.startswith("5 of 6 completions are counted")
+    assert "Left out: 1 with missing weights." in line
 
 
 def test_reset_brings_back_what_was_recorded(opened, tmp_path):
     given = rollouts()
     driver = opened(write(tmp_path / "samples.jsonl", given, credit.DGPO(tau=0.05)))
     apply(driver, {"tau": 1.0})
-    assert driver.find_element("id", "state").text == "what if"
+    assert state(driver) == "what if τ = 1, κ = 1"
+    driver.find_element("css selector", "#what-if-box summary").click()
     driver.find_element("id", "reset").click()
     settle(driver)
     recorded = credit.DGPO(tau=0.05)(given).weights
     np.testing.assert_allclose(weights(driver).reshape(N, T), recorded, rtol=2e-7)
-    assert driver.find_element("id", "state").text == "as recorded"
+    assert state(driver) == "as recorded"
 
 
 def test_without_statistics_nothing_can_be_recomputed(opened, tmp_path):
     bare = rollouts()._replace(**dict.fromkeys(FIELDS))
     driver = opened(write(tmp_path / "samples.jsonl", bare, credit.GRPO()))
     assert not driver.find_element("css selector", "#tau input").is_enabled()
-    assert "no deviation" in driver.find_element("id", "state").text
+    assert "no deviation" in state(driver)
     assert "GRPO in all but name" in driver.find_element("id", "verdict").text
-
-
-def test_completions_are_sorted_and_filtered(opened, tmp_path):
-    given = rollouts()
-    estimator = credit.DGPO(tau=0.05)
-    driver = opened(write(tmp_path / "samples.jsonl", given, estimator))
-    w = [row[mask] for row, mask in zip(estimator(given).weights, given.mask, strict=True)]
-    effect = [row.std() for row in w]
-    assert order(driver) == [0, 1, 2, 3, 4, 5]
-    put(driver, "#sort", "reward")
-    assert order(driver) == [0, 3, 4, 1, 2, 5]
-    put(driver, "#sort", "effect")
-    assert order(driver) == sorted(range(N), key=lambda row: -effect[row])
-    put(driver, "#sort", "file")
-    put(driver, "#group", "0/3")
-    assert order(driver) == [3, 4, 5]
-    put(driver, "#reward-min", 0.5)
-    assert order(driver) == [3, 4]
-    put(driver, "#reward-max", 0.75)
-    assert order(driver) == [4]
-    assert driver.find_element("id", "which").text == "group 3 · row 4"
-    for selector in ("#group", "#reward-min", "#reward-max"):
-        put(driver, selector, "")
-    put(driver, "#effect-min", sorted(effect)[3])
-    assert order(driver) == [row for row in range(N) if effect[row] >= sorted(effect)[3]]
-    assert driver.find_element("id", "count").text == "3 of 6"
-    put(driver, "#effect-min", 1e9)
-    assert order(driver) == []
 
 
 def test_a_tokens_numbers_appear_with_pointer_and_keys(opened, tmp_path):
@@ -256,18 +261,6 @@ def test_a_tokens_numbers_appear_with_pointer_and_keys(opened, tmp_path):
     assert '" w1"' in tip.text or '" w2"' in tip.text
     pane.send_keys(Keys.ESCAPE)
     assert not tip.is_displayed()
-
-
-def test_arrow_keys_choose_completions(opened, tmp_path):
-    from selenium.webdriver.common.keys import Keys
-
-    driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO()))
-    box = driver.find_element("id", "list")
-    box.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN)
-    assert driver.find_element("id", "which").text == "group 0 · row 2"
-    box.send_keys(Keys.END)
-    assert driver.find_element("id", "which").text == "group 3 · row 5"
-    assert box.get_attribute("aria-activedescendant") == "row-5"
 
 
 HOSTILE = [
@@ -309,7 +302,7 @@ def test_the_policy_stops_a_script_that_got_in_all_the_same(browser, tmp_path):
     html = lens.page(lens.read(write(tmp_path / "samples.jsonl", given, credit.GRPO())), "samples")
     path = tmp_path / "injected.html"
     path.write_text(
-        html.replace("<main>", "<script>window.pwned = 1</script><main onclick='window.pwned = 1'>")
+        html.replace("<main ", "<script>window.pwned = 1</script><main onclick='window.pwned = 1' ")
     )
     browser.get(path.as_uri())
     browser.execute_script("document.querySelector('main').click()")
@@ -324,7 +317,7 @@ def test_long_files_keep_few_elements(opened, tmp_path):
     driver = opened(path)
     assert len(order(driver)) == 40 * N
     for place in (0, 117, 239):
-        driver.execute_script("document.getElementById('list').scrollTop = 78 * arguments[0]", place)
+        driver.execute_script("document.getElementById('list').scrollTop = 66 * arguments[0]", place)
         wait(driver, "return document.querySelector(`#list [aria-posinset='${arguments[0] + 1}']`)", place)
         assert driver.execute_script("return document.querySelectorAll('#rows > div').length") < 25
     assert driver.execute_script("return lens.model.groupName(239)") == "step 39 · group 3"
@@ -341,6 +334,7 @@ def test_a_notebook_shows_it_in_a_frame_of_its_own(browser, tmp_path):
     wait(browser, "return document.documentElement.dataset.ready")
     assert len(order(browser)) == N
     assert browser.execute_script("return window.origin") == "null"
+    assert not browser.find_element("id", "link").is_displayed()
 
 
 def test_a_file_without_completions_is_refused(tmp_path):

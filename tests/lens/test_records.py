@@ -231,3 +231,23 @@ def test_fields_of_another_writer_are_kept(rollouts, tmp_path):
     line = json.loads(path.read_text().splitlines()[0])
     path.write_text(json.dumps(line | {"copy": {"nested": [1]}, "model_config": 2}))
     assert next(lens.read(path)).model_extra == {"copy": {"nested": [1]}, "model_config": 2}
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf])
+def test_the_advantage_of_a_response_survives_missing_weights(rollouts, tmp_path, missing):
+    path = tmp_path / "samples.jsonl"
+    estimator = credit.DGPO(tau=0.1)
+    result = estimator(rollouts)
+    expected = next(lens.parse_records(format_of(rollouts, result, estimator))).advantage
+    result.weights[0, 2:] = result.advantages[0, 2:] = missing
+    result.weights[1] = result.advantages[1] = missing
+    lens.append_records(path, format_of(rollouts, result, estimator))
+    first, second, third, _ = lens.read(path)
+    assert first.weights[2:] == first.advantages[2:] == [None] * 4
+    assert first.advantage == pytest.approx(expected, rel=1e-6)
+    assert second.advantage is None
+    assert third.advantage is not None
+
+
+def format_of(rollouts, result, estimator):
+    return lens.format_records(tokens=pieces(rollouts), rollouts=rollouts, result=result, estimator=estimator)

@@ -1,6 +1,7 @@
 """A tiny model on disk, and trainers over it that run in well under a second a step."""
 
 import os
+import shutil
 import string
 import tempfile
 from importlib.metadata import version
@@ -8,8 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-TRACKIO = tempfile.TemporaryDirectory()  # TRL imports trackio, which reads then where it writes
-os.environ["TRACKIO_DIR"] = TRACKIO.name
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp()  # which trackio reads when TRL imports it
 
 import pytest
 
@@ -35,6 +35,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trackio_folder():
+    yield
+    shutil.rmtree(os.environ["TRACKIO_DIR"])
 
 
 @pytest.fixture(scope="session")

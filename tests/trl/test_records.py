@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 import credit
 from credit import lens
@@ -42,6 +43,18 @@ def test_a_group_is_written_whole_and_a_batch_once(train, tmp_path):
     lines = list(lens.read(path))
     assert [line.step for line in lines] == [1] * 4 + [3] * 4
     assert lines[0].deviation is None
+
+
+def test_columns_of_the_data_set_are_recorded_if_a_line_can_hold_them(train, tmp_path):
+    numbers = list(range(100))
+    columns = {"answer": [{"value": -number} for number in numbers], "step": numbers, "raw": [b"1"] * 100}
+    data = Dataset.from_dict({"prompt": [f"{number}>" for number in numbers], **columns})
+    train("grpo", dataset=data, max_steps=1, record_steps=1)
+    lines = list(lens.read(tmp_path / "out/credit.jsonl"))
+    assert [line.model_extra for line in lines] == [
+        {"answer": {"value": -int(line.prompt[:-1])}} for line in lines
+    ]
+    assert len({line.prompt for line in lines}) == 2
 
 
 def test_groups_left_out_are_recorded_as_such(train, tmp_path):

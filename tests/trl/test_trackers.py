@@ -15,7 +15,7 @@ from wandb.sdk.data_types._private import MEDIA_TMP
 from wandb_files import read_history
 
 from credit import lens
-from credit.lens.descriptions import escape_controls
+from credit.lens.headings import escape_token
 
 RECORDED = [1, 4]
 
@@ -132,5 +132,5 @@ def test_hostile_text_stays_text_in_tensorboard():
         "td",
     }
     assert shown.attributes == []
-    assert shown.paragraphs[2:] == [escape_controls("".join(HOSTILE))]
+    assert shown.paragraphs[2:] == [escape_token("".join(HOSTILE))]
     assert len(shown.cells) == 9 * 5

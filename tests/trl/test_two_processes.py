@@ -54,5 +54,6 @@ def test_one_process_records_the_groups_of_both(ranks):
     assert [line.prompt for line in lines[-12:]] == first["resumed"]["table"][:12]
     for line in lines:
         assert line.valid
+        assert line.number == int(line.prompt[:-1])
         assert line.mask == [1] * len(line.tokens)
         assert sum(line.weights) == pytest.approx(len(line.tokens), rel=1e-4)

@@ -1,8 +1,8 @@
 // The list of completions: rows of equal height, of which only the visible ones exist as elements.
 
-const ROW = 78;
 const PREVIEW = 160; // characters in a row, more than fit
 const SPARE = 2; // rows kept above and below the visible ones
+const PARTS = 64; // of the strip that shows where along a response its credit is
 
 class List {
   constructor(model, choose) {
@@ -11,6 +11,9 @@ class List {
     this.rows = document.getElementById("rows");
     this.present = new Map(); // position in the order -> element
     this.choose = choose;
+    this.sourced = model.various.run || model.various.estimator; // rows say where they come from
+    this.height = this.sourced ? 84 : 66;
+    this.shown = Object.entries(model.selection.columns).filter(([, column]) => column.shown).map(([name]) => name);
     let waiting = false;
     const later = () => {
       if (waiting) return;
@@ -31,15 +34,16 @@ class List {
 
   /** Draws all rows again, after a change of the order or the weights. */
   renew() {
-    this.rows.style.height = `${this.model.order.length * ROW}px`;
+    this.rows.style.height = `${this.model.order.length * this.height}px`;
     this.rows.replaceChildren();
     this.present.clear();
     this.draw();
   }
 
   draw() {
-    const first = Math.max(0, Math.floor(this.box.scrollTop / ROW) - SPARE);
-    const last = Math.min(this.model.order.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / ROW) + SPARE);
+    const { order } = this.model;
+    const first = Math.max(0, Math.floor(this.box.scrollTop / this.height) - SPARE);
+    const last = Math.min(order.length, Math.ceil((this.box.scrollTop + this.box.clientHeight) / this.height) + SPARE);
     for (const [place, element] of this.present)
       if (place < first || place >= last) {
         element.remove();
@@ -67,69 +71,91 @@ class List {
   }
 
   row(place) {
-    const { samples, weights, reach } = this.model;
     const row = this.model.order[place];
-    const effect = this.model.effectOf(row);
-    const element = document.createElement("div");
+    const element = make("div");
     element.id = `row-${row}`;
     element.role = "option";
     element.dataset.row = row;
     element.setAttribute("aria-setsize", this.model.order.length);
     element.setAttribute("aria-posinset", place + 1);
-    element.style.transform = `translateY(${place * ROW}px)`;
-    const head = document.createElement("div");
-    head.className = "head";
-    head.append(...this.head(row, effect));
-    const preview = document.createElement("div");
-    preview.className = "preview";
-    let left = PREVIEW;
-    for (let t = samples.start[row]; t < samples.start[row + 1] && left > 0; t++) {
-      const token = tokenElement(samples, t, false);
-      left -= token.textContent.length;
-      color(token, samples, weights, reach);
-      preview.append(token);
-    }
-    const strip = document.createElement("div");
-    strip.className = "strip";
-    const bins = Math.max(1, Math.min(64, samples.start[row + 1] - samples.start[row]));
-    strip.style.backgroundImage = gradient(positionsOf(samples, [row], weights, bins), reach);
-    element.append(head, preview, strip);
+    element.style.height = `${this.height}px`;
+    element.style.transform = `translateY(${place * this.height}px)`;
+    element.append(this.head(row));
+    if (this.sourced) element.append(this.source(row));
+    element.append(this.preview(row), this.strip(row));
     return element;
   }
 
-  head(row, effect) {
-    const { samples } = this.model;
-    const advantage = samples.advantage[row];
-    return [
-      ["name", this.model.nameOf(row)],
-      ["reward", `r ${number(samples.reward[row])}`],
-      [advantage > 0 ? "advantage up" : advantage < 0 ? "advantage down" : "advantage", `A ${signed(advantage)}`],
-      ["effect", `std w ${number(effect.std)}`],
-      ["length", `${samples.start[row + 1] - samples.start[row]} tokens`],
-    ].map(([kind, text]) => {
-      const part = document.createElement("span");
-      part.className = kind;
-      part.textContent = text;
-      return part;
-    });
+  head(row) {
+    const { columns } = this.model.selection;
+    const head = make("div", "cells");
+    for (const name of this.shown) {
+      const value = columns[name].value(row);
+      const text = name === "advantage" ? signed(value) : Number.isInteger(value) ? String(value) : number(value);
+      head.append(make("span", name, text));
+    }
+    const advantage = this.model.samples.advantage[row];
+    if (advantage > 0) head.querySelector(".advantage").classList.add("up");
+    if (advantage < 0) head.querySelector(".advantage").classList.add("down");
+    if (!this.model.samples.valid[row]) {
+      const badge = make("span", "badge", "invalid");
+      badge.title = "This row took no part in its group.";
+      head.append(badge);
+    }
+    return head;
+  }
+
+  source(row) {
+    const { samples, various } = this.model;
+    const parts = [
+      ...(various.run ? [samples.runs[samples.run[row]]] : []),
+      ...(various.estimator ? [samples.estimators[samples.estimator[row]]] : []),
+    ];
+    return make("div", "source", parts.join(" · "));
+  }
+
+  preview(row) {
+    const { samples, coloring } = this.model;
+    this.model.effectOf(row);
+    const preview = make("div", "preview");
+    let left = PREVIEW;
+    for (let t = samples.start[row]; t < samples.start[row + 1] && left > 0; t++) {
+      const token = previewElement(samples, t);
+      left -= token.textContent.length;
+      coloring.color(token, row, t);
+      preview.append(token);
+    }
+    return preview;
+  }
+
+  /** Mean weight along the response. */
+  strip(row) {
+    const { samples, weights, coloring } = this.model;
+    const strip = make("div", "strip");
+    const parts = Math.max(1, Math.min(PARTS, this.model.lengthOf(row)));
+    const means = Array.from(positionsOf(samples, [row], weights, parts));
+    strip.style.backgroundImage = gradient(means.map((mean) => (mean >= 0 ? DIVERGING(shade(mean, coloring.reach)) : "transparent")));
+    return strip;
   }
 
   key(event) {
-    const page = Math.max(1, Math.floor(this.box.clientHeight / ROW) - 1);
+    const page = Math.max(1, Math.floor(this.box.clientHeight / this.height) - 1);
     const order = this.model.order;
     const now = order.indexOf(this.model.chosen);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -order.length, End: order.length };
     if (!(event.key in steps) || !order.length) return;
     event.preventDefault();
     const place = Math.max(0, Math.min(order.length - 1, now + steps[event.key]));
-    const top = place * ROW;
-    if (top < this.box.scrollTop) this.box.scrollTop = top;
-    else if (top + ROW > this.box.scrollTop + this.box.clientHeight) this.box.scrollTop = top + ROW - this.box.clientHeight;
-    this.draw();
+    this.reveal(place);
     this.choose(order[place]);
   }
-}
 
-function signed(value) {
-  return value > 0 ? `+${number(value)}` : number(value);
+  /** Scrolls as far as it takes to see a place of the order. */
+  reveal(place) {
+    const top = place * this.height;
+    if (top < this.box.scrollTop) this.box.scrollTop = top;
+    else if (top + this.height > this.box.scrollTop + this.box.clientHeight)
+      this.box.scrollTop = top + this.height - this.box.clientHeight;
+    this.draw();
+  }
 }

@@ -1,98 +1,112 @@
 // Connects the parts of the page.
 
-const SMALL = 0.1; // with a weight std below this, the estimator does what GRPO does
-const FEW = 0.1; // with an effective fraction below this, most tokens get no credit
-
 function describe(samples, model) {
-  const names = [...new Set(samples.estimators)];
-  const groups = model.groups.size;
+  const [names, groups] = [samples.estimators, model.groups.size];
   const text = `${samples.title} · ${samples.count} completions in ${groups} ${groups === 1 ? "group" : "groups"} · ${names.join(", ")}`;
   document.getElementById("source").textContent = text;
+  document.getElementById("source").title = text;
   document.title = `${samples.title} · credit lens`;
+  showNote(samples.note);
 }
 
-function summarise(model) {
-  const rows = model.order;
-  const samples = model.samples;
-  const summary = model.summaryOf(rows);
-  fillList(document.getElementById("metrics"), summary);
-  const weights = metricsOf(rows.map((row) => model.effectOf(row)));
-  const verdict = document.getElementById("verdict");
-  verdict.textContent = verdictOn(weights.weight_std, weights.effective_token_fraction);
-  verdict.className = weights.weight_std < SMALL || weights.effective_token_fraction < FEW ? "odd" : "fine";
-  const longest = rows.reduce((most, row) => Math.max(most, samples.start[row + 1] - samples.start[row]), 1);
-  drawBars(document.getElementById("positions"), positionsOf(samples, rows, model.weights, Math.min(60, longest)));
-  document.getElementById("count").textContent = `${rows.length} of ${samples.count}`;
-}
-
-function verdictOn(std, fraction) {
-  if (!Number.isFinite(std)) return "No weights to sum up.";
-  if (std < SMALL) return "The weights hardly move: GRPO in all but name. A smaller τ or a target makes the estimator act.";
-  const share = `The credit of a response rests, in effect, on ${number(100 * fraction)} % of its tokens`;
-  return fraction < FEW ? `${share}: very few. A larger τ or a target spreads it.` : `${share}.`;
-}
-
-function stateOf(model) {
-  return (model.settings === null ? "as recorded" : "what if") + (model.busy ? " …" : "");
+function showNote(text) {
+  document.getElementById("note").textContent = text ?? "";
+  document.getElementById("note").hidden = !text;
 }
 
 function darkMode() {
   const button = document.getElementById("theme");
-  const set = (dark) => {
+  const use = (dark) => {
     document.documentElement.dataset.theme = dark ? "dark" : "light";
     button.setAttribute("aria-pressed", dark);
   };
-  set(matchMedia("(prefers-color-scheme: dark)").matches);
-  button.addEventListener("click", () => set(document.documentElement.dataset.theme !== "dark"));
+  use(matchMedia("(prefers-color-scheme: dark)").matches);
+  button.addEventListener("click", () => use(document.documentElement.dataset.theme !== "dark"));
 }
 
 async function main() {
   darkMode();
   const samples = await readSamples();
   const model = new Model(samples);
+  model.comparison = new Comparison(model);
+  const address = new Address(model);
   const list = new List(model, (row) => choose(row));
-  const reader = new Reader(model, (row) => controls.chooseGroup(model.groupOf(row)));
+  const reader = new Reader(model, {
+    onlyGroup: (row) => controls.chooseGroup(model.groupOf(row)),
+    compared: () => address.follow(),
+  });
+  const batch = new Batch(model, { search: (text) => controls.search(text) });
+  const summarise = () => {
+    showVerdict(model, model.order, views.shown);
+    document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
+    if (views.shown !== "batch") return;
+    fillList(batch.top, model.summaryOf(model.order));
+    batch.draw(model.order);
+  };
+  const views = new Views(() => {
+    summarise();
+    address.follow();
+  });
   const choose = (row) => {
     model.chosen = row;
     list.mark();
     reader.open();
+    address.follow();
   };
-  const arrange = () => {
-    model.arrange();
+  const arrange = (change) => {
+    const searched = model.selection.filter.text;
+    model.selection.arrange(change);
+    if (change) list.box.scrollTop = 0;
     list.renew();
-    if (!model.order.includes(model.chosen)) choose(model.order[0] ?? null);
-    summarise(model);
+    const kept = model.order.includes(model.chosen);
+    if (!kept) choose(model.order[0] ?? null);
+    else if (model.selection.filter.text !== searched) reader.open();
+    summarise();
   };
-  const state = document.getElementById("state");
-  const weigh = (settings) => {
-    const done = model.use(settings, () => {
-      if (!state.closest("fieldset").disabled) state.textContent = stateOf(model);
-      if (model.sort.endsWith("effect") || model.filter.effect > 0) arrange();
-      else summarise(model);
+  const weigh = (weighed) => {
+    const done = model.use(weighed, () => {
+      settings.say(weighed, false);
+      if (model.selection.dependsOnWeights) arrange();
+      else summarise();
     });
-    if (!state.closest("fieldset").disabled) state.textContent = stateOf(model);
+    settings.say(weighed, model.busy);
     list.renew();
-    reader.renew();
+    reader.weigh();
+    address.follow();
     return done;
   };
-  const controls = new Controls(samples, {
-    weigh,
-    arrange: (choice) => {
-      Object.assign(model, choice);
-      list.box.scrollTop = 0;
-      arrange();
-    },
-    paint: (reach) => {
-      model.reach = reach;
-      list.renew();
-      reader.renew();
-    },
-  });
-  controls.listGroups(model);
+  const settings = new Settings(samples, weigh);
+  const paint = () => {
+    list.renew();
+    reader.renew();
+    address.follow();
+  };
+  const controls = new Controls(model, { arrange, paint });
+  new Sorting(model, arrange);
+  const followLink = () => {
+    const link = readLink(model, location.hash);
+    if (!link.named) return;
+    showNote(link.row === null ? "The completion that the link names is not in this page." : samples.note);
+    if (link.row === null) return;
+    if (!model.order.includes(link.row)) {
+      controls.clear();
+      arrange({ filter: controls.filter() });
+    }
+    if (link.settings) settings.use(link.settings);
+    if (link.color) controls.color(link.color);
+    views.show(link.view);
+    model.comparison.versus = link.versus;
+    choose(link.row);
+    if (link.beside !== null) reader.compareWith(link.beside);
+    list.reveal(model.order.indexOf(link.row));
+  };
+  addEventListener("hashchange", followLink);
   describe(samples, model);
+  const weighed = weigh(null);
   choose(model.chosen);
-  await weigh(null);
-  globalThis.lens = { model, choose, weigh, metricsOf }; // for the browser's console
+  followLink();
+  await weighed;
+  globalThis.lens = { model, choose, weigh, metricsOf, alignTokens, linkTo, batch, view: (name) => views.show(name) }; // for the browser's console
   document.documentElement.dataset.ready = "true";
 }
 

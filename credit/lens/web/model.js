@@ -1,4 +1,4 @@
-// The state of the page: the weights, as recorded or under other settings, and the completions in order.
+// The state of the page: the completions, and their weights as recorded or under other settings.
 
 const SLICE = 12; // milliseconds of work between two frames
 
@@ -10,17 +10,41 @@ class Model {
     this.effects = new Array(samples.count);
     this.fresh = new Int32Array(samples.count); // number of the settings under which a row was weighed last
     this.settings = null; // null: weights as recorded
-    this.reach = 4;
+    this.coloring = new Coloring(this);
     this.chosen = samples.count ? 0 : null;
-    this.filter = { group: "", least: -Infinity, most: Infinity, effect: 0 };
-    this.sort = "file";
     this.run = 1; // increases with each change of the settings
-    this.groups = Map.groupBy(Array.from({ length: samples.count }, (_, row) => row), (row) => this.groupOf(row));
-    this.arrange();
+    this.every = Array.from({ length: samples.count }, (_, row) => row);
+    this.groups = Map.groupBy(this.every, (row) => this.groupOf(row));
+    this.sources = Map.groupBy(this.every, (row) => this.sourceOf(row));
+    this.various = Object.fromEntries(
+      ["run", "step", "estimator"].map((name) => [name, new Set(samples[name]).size > 1]),
+    );
+    this.selection = new Selection(this);
+  }
+
+  /** The rows that are shown, in order. */
+  get order() {
+    return this.selection.order;
   }
 
   groupOf(row) {
     return `${this.samples.batch[row]}/${this.samples.group[row]}`;
+  }
+
+  /** Where a row comes from: its run, step and estimator. */
+  sourceOf(row) {
+    const { run, step, estimator } = this.samples;
+    return `${run[row]}/${step[row]}/${estimator[row]}`;
+  }
+
+  /** The run, step and estimator of a row, as far as the file has several. */
+  sourceName(row) {
+    const { samples, various } = this;
+    return [
+      ...(various.run ? [samples.runs[samples.run[row]]] : []),
+      ...(samples.step[row] === null ? [] : [`step ${samples.step[row]}`]),
+      ...(various.estimator ? [samples.estimators[samples.estimator[row]]] : []),
+    ].join(" · ");
   }
 
   nameOf(row) {
@@ -29,12 +53,17 @@ class Model {
 
   groupName(row) {
     const { step, batch, group } = this.samples;
-    const where = step[row] === null ? (batch.at(-1) ? `batch ${batch[row]} · ` : "") : `step ${step[row]} · `;
-    return `${where}group ${group[row]}`;
+    const unnamed = step[row] === null && !this.various.run && !this.various.estimator && batch.at(-1);
+    const where = unnamed ? `batch ${batch[row]}` : this.sourceName(row);
+    return `${where ? `${where} · ` : ""}group ${group[row]}`;
   }
 
   peersOf(row) {
     return this.groups.get(this.groupOf(row));
+  }
+
+  lengthOf(row) {
+    return this.samples.start[row + 1] - this.samples.start[row];
   }
 
   /** The row's effect under the current settings, for which it is weighed if it was not yet. */
@@ -67,42 +96,16 @@ class Model {
     done();
   }
 
-  /** Selects and sorts the rows that are shown. */
-  arrange() {
-    const { samples, filter, effects } = this;
-    const by = {
-      file: (row) => row,
-      group: (row) => samples.batch[row] * 1e9 + samples.group[row],
-      reward: (row) => -(samples.reward[row] ?? NaN),
-      "-reward": (row) => samples.reward[row] ?? NaN,
-      effect: (row) => -effects[row]?.std,
-      "-effect": (row) => effects[row]?.std,
-      length: (row) => samples.start[row] - samples.start[row + 1],
-    }[this.sort];
-    const bounded = filter.least !== -Infinity || filter.most !== Infinity;
-    const rows = [...Array(samples.count).keys()].filter((row) => {
-      const reward = samples.reward[row];
-      return (
-        (filter.group === "" || this.groupOf(row) === filter.group) &&
-        (!bounded || (reward !== null && reward >= filter.least && reward <= filter.most)) &&
-        !(effects[row]?.std < filter.effect)
-      );
-    });
-    const last = (key) => (Number.isNaN(key) ? Infinity : key); // unknown values come last
-    this.order = rows.map((row) => [last(by(row)), row]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map((pair) => pair[1]);
-  }
-
   /** Triples of name, text and explanation: the metrics of the given rows. */
   summaryOf(rows) {
     const { samples } = this;
     const weights = metricsOf(rows.map((row) => this.effectOf(row)));
-    const deviation = samples.deviation && columnOf(samples, rows, (t) => samples.deviation[t]);
-    const entropy = samples.normalized_entropy && columnOf(samples, rows, (t) => samples.normalized_entropy[t]);
+    const deviation = samples.deviation && columnOf(samples, rows, "deviation");
+    const entropy = samples.normalized_entropy && columnOf(samples, rows, "normalized_entropy");
     return [
-      ["completions", String(rows.length)],
       ["weight std", number(weights.weight_std), "0 is GRPO; below 0.1 hardly anything differs from it"],
       ["effective fraction", number(weights.effective_token_fraction), "mean of (sum w)^2 / (T sum w^2): 1 is GRPO"],
-      ["weights", `${number(weights.weight_min)} … ${number(weights.weight_max)}`, "least and largest"],
+      ["weights", rangeText(weights.weight_min, weights.weight_max), "least and largest"],
       ...(deviation ? [["deviation mean", number(deviation.mean), "squared Hellinger distance of policy and reference"],
         ["deviation max", number(deviation.max)]] : []),
       ...(entropy ? [["entropy mean", number(entropy.mean), "normalized: H / log V"]] : []),
@@ -113,27 +116,30 @@ class Model {
   numbersOf(t) {
     const { samples } = this;
     const row = this.rowOf(t);
+    this.effectOf(row);
     const rule = samples.rules[samples.rule[row]];
-    const at = (name) => number(samples[name]?.[t], 6);
+    const at = (name) => (samples[name] && Number.isNaN(samples[name][t]) ? "missing" : number(samples[name]?.[t], 6));
     const kappa = this.settings?.kappa ?? rule.kappa;
     const scored = rule.score === "recorded" || samples.deviation;
+    const known = (value) => (!samples.valid[row] ? "– (invalid)" : Number.isNaN(value) ? "missing" : number(value, 6));
     return [
-      ["token", `${t - samples.start[row] + 1} of ${samples.start[row + 1] - samples.start[row]}`],
+      ["token", `${t - samples.start[row] + 1} of ${this.lengthOf(row)}`],
       ...(samples.mask[t] ? [] : [["mask", "0: not the policy's own"]]),
+      ...(samples.turns ? [["turn", String(samples.turns[t])]] : []),
       ["log p", at("log_probs")],
       ["log q, reference", at("reference_log_probs")],
       ["deviation d", at("deviation")],
       ["entropy h", at("normalized_entropy")],
-      ["score s", scored ? number(scoreAt(samples, rule, kappa, t), 6) : "–"],
-      ["weight w", number(this.weights[t], 6)],
-      ...(this.settings ? [["weight as recorded", at("weights")]] : []),
-      ["advantage", number(this.advantageAt(row, t), 6)],
+      ["score s", scored ? known(scoreAt(samples, rule, kappa, t)) : "–"],
+      ["weight w", known(this.weights[t])],
+      ...(this.settings ? [["weight as recorded", known(samples.weights[t])]] : []),
+      ["advantage", known(this.advantageAt(row, t))],
     ];
   }
 
   /** The advantage as recorded, or A_i w under other settings. */
   advantageAt(row, t) {
-    return this.settings ? this.samples.advantage[row] * this.weights[t] : this.samples.advantages[t];
+    return this.settings ? (this.samples.advantage[row] ?? NaN) * this.weights[t] : this.samples.advantages[t];
   }
 
   rowOf(t) {
@@ -146,4 +152,8 @@ class Model {
     }
     return low;
   }
+}
+
+function rangeText(least, most) {
+  return Number.isFinite(least) ? `${number(least)} … ${number(most)}` : "–";
 }

@@ -1,130 +1,208 @@
-// The chosen completion in full, and the numbers of one token.
+// The chosen completion in full, alone or beside another.
 
-const SHORT = 240; // a text below so many characters is shown in large letters and its prompt is open
+const SHORT = 240; // a text below so many characters is shown in large letters, and a prompt is open
+const TALL = 740; // pixels of a page that has room for a prompt
 
 class Reader {
-  constructor(model, onlyGroup) {
+  constructor(model, { onlyGroup, compared }) {
     this.model = model;
     this.text = document.getElementById("text");
-    this.tip = document.getElementById("tooltip");
     this.strip = document.getElementById("strip");
-    this.current = null;
+    this.versus = document.getElementById("versus");
+    this.other = document.getElementById("other");
+    this.pointer = new Pointer(model, this.text);
+    this.promptOpen = null; // as the user last chose
+    document.querySelector("#prompt-box summary").addEventListener("click", (event) => {
+      this.promptOpen = !event.currentTarget.parentElement.open;
+    });
     document.getElementById("only-group").addEventListener("click", () => onlyGroup(model.chosen));
-    this.text.addEventListener("pointerover", (event) => this.point(event.target.closest(".token")));
-    this.text.addEventListener("pointerleave", () => this.point(null));
-    this.text.addEventListener("blur", () => this.point(null));
-    this.text.addEventListener("keydown", (event) => this.key(event));
+    this.text.addEventListener("copy", copyTokens);
     this.strip.addEventListener("click", (event) => this.go(event));
-    const list = document.getElementById("rows");
-    list.addEventListener("pointerover", (event) => this.point(event.target.closest(".token")));
-    list.addEventListener("pointerleave", () => this.point(null));
-    document.addEventListener("scroll", () => this.point(null), { capture: true, passive: true });
+    this.versus.addEventListener("input", () => {
+      model.comparison.versus = this.versus.value;
+      this.open();
+      compared();
+    });
+    this.other.addEventListener("input", () => {
+      this.compareWith(Number(this.other.value));
+      compared();
+    });
   }
 
-  /** Shows another completion. */
+  /** Shows another completion, beside the one that it is compared with. */
   open() {
-    const { samples, chosen } = this.model;
-    const none = chosen === null;
-    document.getElementById("reader").classList.toggle("nothing", none);
-    this.point(null);
+    const { chosen, comparison } = this.model;
+    document.getElementById("reader").classList.toggle("nothing", chosen === null);
+    this.pointer.point(null);
     this.text.replaceChildren();
-    if (none) return;
-    for (let t = samples.start[chosen]; t < samples.start[chosen + 1]; t++)
-      this.text.append(tokenElement(samples, t, true));
-    this.text.classList.toggle("short", this.text.textContent.length < SHORT);
-    this.text.scrollTop = 0;
-    const prompt = samples.prompts[samples.prompt[chosen]];
-    const box = document.getElementById("prompt-box");
-    box.hidden = prompt === undefined;
-    box.open = prompt?.length < SHORT;
-    document.getElementById("prompt").textContent = prompt ?? "";
+    if (chosen === null) return;
+    comparison.follow(chosen);
+    this.fill();
+  }
+
+  fill() {
+    this.offerOthers();
+    this.fillText();
+    this.fillPrompt();
+    this.renew();
+  }
+
+  /** Sets another row beside the chosen one. */
+  compareWith(row) {
+    this.model.comparison.row = row;
+    this.fill();
+  }
+
+  /** Shows the same completion under other weights, to which the recorded ones can be compared. */
+  weigh() {
+    const { chosen, comparison, settings } = this.model;
+    if (chosen === null) return;
+    if (comparison.versus === RECORDED && settings === null) return this.open();
+    this.offerOthers();
     this.renew();
   }
 
   /** Shows the same completion after a change of the weights or of the color scale. */
   renew() {
-    const { samples, chosen, weights, reach } = this.model;
+    const { samples, chosen, weights, coloring, comparison } = this.model;
     if (chosen === null) return;
-    this.model.effectOf(chosen);
-    for (const element of this.text.children) color(element, samples, weights, reach);
-    const length = samples.start[chosen + 1] - samples.start[chosen];
-    drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, length))));
+    for (const row of this.rows()) this.model.effectOf(row);
+    for (const element of this.text.querySelectorAll(".token[data-place]")) {
+      const t = Number(element.dataset.place);
+      if (element.classList.contains("recorded")) this.colorAsRecorded(element, t);
+      else coloring.color(element, element.classList.contains("other") ? comparison.row : chosen, t);
+    }
+    drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, this.model.lengthOf(chosen)))));
     document.getElementById("which").textContent = this.model.nameOf(chosen);
-    document.getElementById("least").textContent = `1/${reach}`;
-    document.getElementById("most").textContent = `${reach}`;
-    this.heads();
-    if (this.current) this.point(this.current);
+    document.getElementById("badge").hidden = Boolean(samples.valid[chosen]);
+    this.fillLegend();
+    this.fillNumbers();
+    if (this.pointer.current) this.pointer.point(this.pointer.current);
   }
 
-  heads() {
-    const { samples, chosen } = this.model;
-    const effect = this.model.effectOf(chosen);
-    fillList(document.getElementById("of-response"), [
-      ["reward", number(samples.reward[chosen])],
-      ["A", signed(samples.advantage[chosen]), "the response's own advantage"],
-      ["std w", number(effect.std), "standard deviation of its weights"],
-      ["effective", number(effect.fraction), "effective token fraction, (sum w)^2 / (T sum w^2)"],
-      ["w", `${number(effect.least)} … ${number(effect.most)}`, "least and largest weight"],
-      ["tokens", String(samples.start[chosen + 1] - samples.start[chosen])],
-    ]);
-    const peers = this.model.peersOf(chosen);
-    fillList(document.getElementById("of-group"), [
-      ["group of", String(peers.length)],
-      ...this.model.summaryOf(peers).filter(([name]) => name !== "completions"),
-    ]);
+  rows() {
+    const { chosen, comparison } = this.model;
+    return comparison.row === null || comparison.versus === RECORDED ? [chosen] : [chosen, comparison.row];
   }
 
-  /** Shows the numbers of a token beside it, or hides them if the token is null. */
-  point(token) {
-    this.current?.classList.remove("current");
-    this.current = token;
-    this.tip.hidden = !token;
-    if (!token) return;
-    token.classList.add("current");
-    const t = Number(token.dataset.place);
-    const rows = this.model.numbersOf(t);
-    this.tip.querySelector("strong").textContent = JSON.stringify(this.model.samples.vocabulary[this.model.samples.token[t]]);
-    this.tip.querySelector("table").replaceChildren(
-      ...rows.map(([name, value]) => {
-        const line = document.createElement("tr");
-        line.append(document.createElement("th"), document.createElement("td"));
-        line.firstChild.textContent = name;
-        line.lastChild.textContent = value;
-        return line;
-      }),
+  offerOthers() {
+    const { model } = this;
+    const { chosen, comparison } = model;
+    fillSelect(this.versus, comparison.sourcesFor(chosen));
+    this.versus.value = comparison.row === null ? "" : comparison.versus;
+    document.getElementById("compare").hidden = this.versus.options.length < 2;
+    const others = comparison.othersFor(chosen);
+    document.getElementById("other-box").hidden = others.length < 2 || comparison.row === null;
+    const text = (row) => `row ${model.samples.row[row]} · r ${number(model.samples.reward[row])}${comparison.isSame(chosen, row) ? " · same text" : ""}`;
+    fillSelect(this.other, others.map((row) => [String(row), text(row)]));
+    if (comparison.row !== null) this.other.value = String(comparison.row);
+  }
+
+  fillText() {
+    const { samples, chosen, comparison } = this.model;
+    const found = this.model.selection.foundTokens(chosen);
+    const element = (t) => {
+      const token = tokenElement(samples, t);
+      if (found.has(t)) token.classList.add("found");
+      return token;
+    };
+    const alone = comparison.row === null;
+    const places = Array.from({ length: this.model.lengthOf(chosen) }, (_, i) => samples.start[chosen] + i);
+    const recorded = comparison.versus === RECORDED;
+    const pairs = alone ? [] : recorded ? places.map((t) => [t, t]) : comparison.align(chosen);
+    this.text.replaceChildren(
+      ...(alone ? places.map(element) : pairs.flatMap(([a, b]) => pairElements(samples, a === null ? null : element(a), b, recorded))),
     );
-    this.place(token);
+    this.text.classList.toggle("short", alone && this.text.textContent.length < SHORT);
+    this.text.scrollTop = 0;
+    if (found.size) this.text.querySelector(".found").scrollIntoView({ block: "nearest" });
   }
 
-  place(token) {
-    const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
-    const { offsetWidth: width, offsetHeight: height } = this.tip;
-    const below = at.bottom + 6 + height < innerHeight;
-    const left = below ? at.left : at.right + 12; // beside the token where there is no room below
-    this.tip.style.left = `${Math.max(4, Math.min(innerWidth - width - 4, left))}px`;
-    this.tip.style.top = `${below ? at.bottom + 6 : Math.max(4, Math.min(innerHeight - height - 4, at.top - 20))}px`;
+  fillPrompt() {
+    const { samples, chosen } = this.model;
+    const prompt = samples.prompts[samples.prompt[chosen]];
+    const extras = Object.entries(samples.extras[samples.extra[chosen]]);
+    const box = document.getElementById("prompt-box");
+    box.hidden = prompt === undefined && !extras.length;
+    box.open = this.promptOpen ?? (innerHeight >= TALL && (prompt?.length ?? 0) + JSON.stringify(extras).length < SHORT);
+    const names = [...(prompt === undefined ? [] : ["Prompt"]), ...extras.map(([name]) => name)];
+    box.querySelector("summary").textContent = names.join(" · ");
+    const area = document.getElementById("prompt");
+    area.hidden = prompt === undefined;
+    area.textContent = prompt ?? "";
+    const text = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 1));
+    fillList(document.getElementById("extras"), extras.map(([name, value]) => [name, text(value)]));
   }
 
-  key(event) {
-    const steps = { ArrowRight: "nextElementSibling", ArrowLeft: "previousElementSibling" };
-    if (event.key === "Escape") this.point(null);
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    const inside = this.current?.parentNode === this.text ? this.current : null;
-    const token = inside ? (inside[steps[event.key]] ?? inside) : this.text.firstElementChild;
-    if (!token) return;
-    token.scrollIntoView({ block: "nearest" });
-    this.point(token);
-    const spoken = this.model.numbersOf(Number(token.dataset.place)).map((pair) => pair.join(" "));
-    document.getElementById("spoken").textContent = `${token.textContent}: ${spoken.join(", ")}`;
+  colorAsRecorded(element, t) {
+    const { samples, coloring, chosen } = this.model;
+    const share = !samples.mask[t] ? 0 : samples.valid[chosen] ? coloring.shareOf(this.recordedAt(t)) : NaN;
+    element.classList.toggle("outside", !samples.mask[t]);
+    element.classList.toggle("missing", Number.isNaN(share));
+    element.style.backgroundColor = share ? coloring.paint(share) : "";
+  }
+
+  recordedAt(t) {
+    const { samples, coloring, chosen } = this.model;
+    if (coloring.name === "w") return samples.weights[t];
+    return coloring.name === "A" ? samples.advantages[t] : coloring.rule.value(this.model, chosen, t);
+  }
+
+  fillLegend() {
+    const { coloring } = this.model;
+    const [least, middle, most] = coloring.ticks();
+    const ramp = (sign) => {
+      const bar = make("i");
+      const [from, to] = sign < 0 ? [-1, 0] : [0, 1];
+      bar.style.backgroundImage = `linear-gradient(to right, ${coloring.paint(from)}, ${coloring.paint(to)})`;
+      return bar;
+    };
+    document.getElementById("scale").replaceChildren(
+      ...(least === null ? [] : [make("span", "", least), ramp(-1)]),
+      make("span", "", middle), ramp(1), make("span", "", most),
+      make("span", "token outside", "not the policy's"), make("span", "token missing", "missing"),
+    );
+  }
+
+  fillNumbers() {
+    const { model } = this;
+    const { samples, chosen, comparison } = model;
+    const lines = [["upper", chosen, model.effectOf(chosen)]];
+    if (comparison.row !== null && comparison.versus === RECORDED)
+      lines.push(["lower: as recorded", chosen, effectOf(samples, chosen, samples.weights)]);
+    else if (comparison.row !== null) lines.push([`lower: ${model.nameOf(comparison.row)}`, comparison.row, model.effectOf(comparison.row)]);
+    fillNumbers(document.getElementById("of-response"), model, lines);
   }
 
   /** Scrolls to the part of the response that was clicked in the strip. */
   go(event) {
     const edge = this.strip.getBoundingClientRect();
     const share = (event.clientX - edge.left) / edge.width;
-    const token = this.text.children[Math.floor(share * this.text.children.length)];
+    const tokens = this.text.querySelectorAll(".token[data-place]:not(.other)");
+    const token = tokens[Math.floor(share * tokens.length)];
     token?.scrollIntoView({ block: "center" });
-    if (token) setTimeout(() => this.point(token), 50); // after scrolling, which hides the numbers
+    if (token) setTimeout(() => this.pointer.point(token), 50); // after scrolling, which hides the numbers
   }
+}
+
+/** Two aligned tokens, one above the other; a line break of the upper one, or of the lower one alone, ends the line. */
+function pairElements(samples, upper, lower, recorded) {
+  const pair = make("span", "pair");
+  const below = lower === null ? make("span", "token gap") : tokenElement(samples, lower);
+  below.classList.add("other");
+  if (recorded) below.classList.add("recorded");
+  const above = upper ?? make("span", "token gap");
+  if (upper === null || lower === null || above.textContent !== below.textContent) pair.classList.add("differs");
+  pair.append(above, below);
+  return (upper ?? below).textContent.includes("\n") ? [pair, make("br")] : [pair];
+}
+
+/** Copies the model's text and nothing that the page adds to it. */
+function copyTokens(event) {
+  const chosen = document.getSelection();
+  if (!chosen.rangeCount || chosen.isCollapsed) return;
+  const part = chosen.getRangeAt(0).cloneContents();
+  for (const other of part.querySelectorAll(".other")) other.remove();
+  event.clipboardData.setData("text/plain", part.textContent);
+  event.preventDefault();
 }

@@ -2,43 +2,53 @@
 
 const VISIBLE = { "\n": "⏎", "\r": "␍", "\t": "⇥" };
 
-/** Position of a weight on the color scale: 0 at w = 1, 1 at w = reach and -1 at w = 1 / reach. */
-function shade(weight, reach) {
-  if (!(weight >= 0)) return 0;
-  return Math.max(-1, Math.min(1, Math.log2(weight) / Math.log2(reach)));
+/** The token's text in one line, with visible symbols for breaks and tabs. */
+function shownInLine(piece) {
+  return piece === "" ? "◌" : piece.replace(/[\n\r\t]/g, (c) => VISIBLE[c]);
 }
 
-/** The token's text with visible symbols for line breaks, which `whole` keeps as well. */
-function shown(piece, whole) {
-  if (piece === "") return "◌";
-  return piece.replace(/[\n\r\t]/g, (c) => (whole && c === "\n" ? VISIBLE[c] + c : VISIBLE[c]));
-}
-
-function tokenElement(samples, t, whole) {
-  const element = document.createElement("span");
+/** A token whose text is the model's own, so that it is copied as it is; the symbols for breaks stand in the style. */
+function tokenElement(samples, t) {
+  const element = emptyToken(t);
   const piece = samples.vocabulary[samples.token[t]];
-  element.textContent = shown(piece, whole);
-  element.className = "token";
-  if (piece === "") element.classList.add("empty");
+  if (piece === "") element.append(symbol("◌"));
+  for (const part of piece.split(/(?<=[\n\r\t])|(?=[\n\r\t])/)) {
+    if (part in VISIBLE) element.append(symbol(VISIBLE[part]));
+    element.append(part);
+  }
+  return element;
+}
+
+/** A token of a preview, which is not copied. */
+function previewElement(samples, t) {
+  const element = emptyToken(t);
+  element.textContent = shownInLine(samples.vocabulary[samples.token[t]]);
+  return element;
+}
+
+function emptyToken(t) {
+  const element = make("span", "token");
   element.dataset.place = t;
   return element;
 }
 
-function color(element, samples, weights, reach) {
-  const t = Number(element.dataset.place);
-  element.classList.toggle("outside", !samples.mask[t]);
-  element.style.backgroundColor = samples.mask[t] ? paint(shade(weights[t], reach)) : "";
+function symbol(text) {
+  const element = make("span", "symbol");
+  element.dataset.symbol = text;
+  return element;
 }
 
-function paint(x) {
-  return `rgb(var(${x > 0 ? "--more" : "--less"}) / ${Math.abs(x).toFixed(4)})`;
+/** An element with a class and a text. */
+function make(name, kind = "", text = "") {
+  const element = document.createElement(name);
+  if (kind) element.className = kind;
+  if (text) element.textContent = text;
+  return element;
 }
 
-/** A CSS gradient of the mean weights along a response. */
-function gradient(means, reach) {
-  const stops = Array.from(means, (mean, i) => {
-    return `${paint(shade(mean, reach))} ${(100 * i) / means.length}% ${(100 * (i + 1)) / means.length}%`;
-  });
+/** A CSS gradient of equal parts in the given colors. */
+function gradient(colors) {
+  const stops = colors.map((color, i) => `${color} ${(100 * i) / colors.length}% ${(100 * (i + 1)) / colors.length}%`);
   return `linear-gradient(to right, ${stops.join(",")})`;
 }
 
@@ -54,7 +64,7 @@ function drawBars(svg, means) {
   });
   const line = box("one", 0, most - 1, means.length, most / 120);
   svg.replaceChildren(...bars.filter(Boolean), line);
-  svg.setAttribute("aria-label", `mean weight by position: ${thirds(means)}`);
+  svg.setAttribute("aria-label", `mean weight along this response, a click goes there: ${thirds(means)}`);
 }
 
 function box(kind, x, y, width, height) {
@@ -82,18 +92,32 @@ function number(value, digits = 3) {
   return String(Number(value.toPrecision(Math.max(digits, Math.ceil(Math.log10(size))))));
 }
 
-/** Fills a <dl> with pairs of name and text. */
+function signed(value) {
+  return value > 0 ? `+${number(value)}` : number(value);
+}
+
+/** Fills a <dl> with triples of name, text and explanation. */
 function fillList(list, pairs) {
   list.replaceChildren(
     ...pairs.map(([name, value, title]) => {
-      const group = document.createElement("div");
-      const term = document.createElement("dt");
-      const text = document.createElement("dd");
-      term.textContent = name;
-      text.textContent = value;
+      const group = make("div");
       if (title) group.title = title;
-      group.append(term, text);
+      group.append(make("dt", "", name), make("dd", "", value));
       return group;
     }),
   );
+}
+
+/** Fills a <select> with pairs of value and text; the value stays chosen if it is still there. */
+function fillSelect(select, options) {
+  const before = select.value;
+  select.replaceChildren(
+    ...options.map(([value, text, disabled = false]) => {
+      const option = make("option", "", text);
+      option.value = value;
+      option.disabled = disabled;
+      return option;
+    }),
+  );
+  if (options.some(([value]) => value === before)) select.value = before;
 }

@@ -30,25 +30,30 @@ function byTurn(samples, chosen) {
   return Map.groupBy(chosen, (t) => samples.turns[t]).values();
 }
 
-/** Standard deviation and effective fraction of one response's weights; NaN without tokens. */
+/** Whether a row takes part in the metrics of a batch; "missing" is one with a token whose weight is unknown. */
+function partOf(samples, row, effect) {
+  if (!samples.valid[row]) return "invalid";
+  return effect.missing ? "missing" : "counted";
+}
+
+/** Standard deviation and effective fraction of one response's weights; NaN without tokens or with unknown weights. */
 function effectOf(samples, row, weights) {
-  let count = 0, sum = 0, squares = 0, least = Infinity, most = -Infinity;
-  if (samples.valid[row])
-    for (let t = samples.start[row]; t < samples.start[row + 1]; t++) {
-      if (!samples.mask[t]) continue;
-      const w = weights[t];
-      count++;
-      sum += w;
-      squares += w * w;
-      least = Math.min(least, w);
-      most = Math.max(most, w);
-    }
+  const chosen = chosenTokens(samples, row);
+  const missing = chosen.reduce((n, t) => n + Number.isNaN(weights[t]), 0);
+  const known = missing ? [] : chosen;
+  let sum = 0, squares = 0, least = Infinity, most = -Infinity;
+  for (const t of known) {
+    const w = weights[t];
+    sum += w;
+    squares += w * w;
+    least = Math.min(least, w);
+    most = Math.max(most, w);
+  }
+  const count = known.length;
   const mean = sum / count;
   let spread = 0; // a second pass, since weights near 1 cancel in squares / count - mean^2
-  if (count)
-    for (let t = samples.start[row]; t < samples.start[row + 1]; t++)
-      if (samples.mask[t]) spread += (weights[t] - mean) ** 2;
-  return { count, sum, spread, least, most, std: Math.sqrt(spread / count), fraction: (sum * sum) / (count * squares) };
+  for (const t of known) spread += (weights[t] - mean) ** 2;
+  return { count, missing, sum, spread, least, most, std: Math.sqrt(spread / count), fraction: (sum * sum) / (count * squares) };
 }
 
 /** The metrics of credit/estimators/metrics.py over some responses, from the effect of each. */
@@ -74,23 +79,22 @@ function metricsOf(effects) {
   };
 }
 
-/** Mean and maximum of a value over the tokens of some rows. */
-function columnOf(samples, rows, value) {
+/** Mean and maximum of a column over the tokens of some rows, as far as it is known. */
+function columnOf(samples, rows, name) {
+  const column = samples[name];
   let count = 0, sum = 0, most = -Infinity;
-  for (const row of rows) {
-    if (!samples.valid[row]) continue;
-    for (let t = samples.start[row]; t < samples.start[row + 1]; t++) {
-      if (!samples.mask[t]) continue;
-      const x = value(t);
+  for (const row of rows)
+    for (const t of chosenTokens(samples, row)) {
+      const x = column[t];
+      if (Number.isNaN(x)) continue;
       count++;
       sum += x;
       most = Math.max(most, x);
     }
-  }
   return { mean: sum / count, max: most };
 }
 
-/** Mean weight in each of `bins` equal parts of the responses; NaN in a part without tokens. */
+/** Mean weight in each of `bins` equal parts of the responses; NaN in a part without known weights. */
 function positionsOf(samples, rows, weights, bins) {
   const sums = new Float64Array(bins);
   const counts = new Float64Array(bins);
@@ -99,7 +103,7 @@ function positionsOf(samples, rows, weights, bins) {
     const length = samples.start[row + 1] - start;
     if (!samples.valid[row]) continue;
     for (let t = 0; t < length; t++) {
-      if (!samples.mask[start + t]) continue;
+      if (!samples.mask[start + t] || Number.isNaN(weights[start + t])) continue;
       const bin = Math.floor((t * bins) / length);
       sums[bin] += weights[start + t];
       counts[bin]++;

@@ -1,0 +1,77 @@
+// What a completion can be compared with: the same one under other settings, estimators, steps or runs, or another of its prompt.
+
+const RECORDED = "recorded"; // the chosen completion itself, with its weights as recorded
+const GROUP = "group"; // another completion of its group
+const MOST_OTHERS = 200;
+
+class Comparison {
+  constructor(model) {
+    this.model = model;
+    this.versus = ""; // RECORDED, GROUP, a source, or "" for nothing
+    this.row = null; // the row of the file on the other side, or null
+    const { samples } = model;
+    this.keys = model.every.map((row) => hashTokens(samples, row));
+    this.alike = Map.groupBy(model.every, (row) => this.keys[row]);
+    this.ofPrompt = Map.groupBy(model.every, (row) => samples.prompt[row]);
+    this.ofPrompt.delete(null);
+  }
+
+  /** Pairs of value and text: the sources that have a completion to compare the row with, nearest first. */
+  sourcesFor(row) {
+    const sources = Map.groupBy(this.relatives(row), (other) => this.model.sourceOf(other));
+    const own = this.model.sourceOf(row);
+    const others = [...sources].filter(([source]) => source !== own);
+    return [
+      ["", "nothing"],
+      ...(this.model.settings ? [[RECORDED, "its weights as recorded"]] : []),
+      ...(this.model.peersOf(row).length > 1 ? [[GROUP, "another of its group"]] : []),
+      ...others.map(([source, rows]) => [source, this.model.sourceName(rows[0]) || `batch ${this.model.samples.batch[rows[0]]}`]),
+    ];
+  }
+
+  /** The rows of the chosen source, those with the same tokens first. */
+  othersFor(row) {
+    if (this.versus === "" || this.versus === RECORDED) return [];
+    const peers = this.model.peersOf(row);
+    const rows =
+      this.versus === GROUP ? peers : this.relatives(row).filter((other) => this.model.sourceOf(other) === this.versus);
+    const { samples } = this.model;
+    const distance = (other) => (this.isSame(row, other) ? 0 : 2) + (samples.row[other] !== samples.row[row]);
+    return rows.filter((other) => other !== row).sort((a, b) => distance(a) - distance(b) || a - b).slice(0, MOST_OTHERS);
+  }
+
+  /** Chooses for another row what it is compared with: the same source as before, if that has one. */
+  follow(row) {
+    const offered = this.sourcesFor(row).map(([value]) => value);
+    const there = offered.includes(this.versus);
+    this.row = !there ? null : this.versus === RECORDED ? row : (this.othersFor(row)[0] ?? null);
+  }
+
+  isSame(row, other) {
+    return this.keys[row] === this.keys[other] && this.model.samples.prompt[row] === this.model.samples.prompt[other];
+  }
+
+  /** Rows of any source with the same prompt, or the same tokens where no prompt is known. */
+  relatives(row) {
+    const prompt = this.model.samples.prompt[row];
+    return (prompt === null ? this.alike.get(this.keys[row]) : this.ofPrompt.get(prompt)) ?? [];
+  }
+
+  /** Pairs of token positions of the row and of what it is compared with, aligned; null where one side has none. */
+  align(row) {
+    const { samples } = this.model;
+    const ids = (each) => samples.token.subarray(samples.start[each], samples.start[each + 1]);
+    const place = (each, i) => (i === null ? null : samples.start[each] + i);
+    return alignTokens(ids(row), ids(this.row)).map(([i, j]) => [place(row, i), place(this.row, j)]);
+  }
+}
+
+/** A key that completions share if their tokens are the same: their number and 64 bits of two hashes. */
+function hashTokens(samples, row) {
+  let [a, b] = [0x811c9dc5, 0x9747b28c];
+  for (let t = samples.start[row]; t < samples.start[row + 1]; t++) {
+    a = Math.imul(a ^ samples.token[t], 0x01000193);
+    b = Math.imul(b ^ samples.token[t], 0x85ebca6b) ^ (b >>> 13);
+  }
+  return `${samples.start[row + 1] - samples.start[row]}/${a >>> 0}/${b >>> 0}`;
+}
