@@ -9,6 +9,8 @@ import numpy as np
 from credit.estimators import metrics
 from credit.lens.completion import Completion
 
+JOINERS = "\u200c\u200d"  # which Persian and many emoji are written with, and no terminal obeys
+
 
 def format_heading(line: Completion) -> str:
     """The step, group and row of the completion, its reward and its advantage."""
@@ -76,7 +78,7 @@ def pad_columns(lines: list[Completion], name: str) -> Any:
 
 
 def _escape_control(character: str) -> str:
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+    if character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return character
     return chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd"
 

@@ -1,7 +1,7 @@
 """The page in a notebook."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -38,7 +38,8 @@ def show(*sources: Source, height: int = 720, max_mb: float | None = 2.0) -> Sho
     shown, with a note that tells how to see all.
 
     Args:
-        sources: paths of files of records, each of which is a run, or completions from `read`.
+        sources: paths of files of records, each of which is a run, or completions from `read`; or mappings
+            from the name of a run to either.
         height: of the frame, in pixels.
         max_mb: largest output, in units of 10^6 bytes; None is no limit.
 
@@ -88,11 +89,13 @@ def show(*sources: Source, height: int = 720, max_mb: float | None = 2.0) -> Sho
 
 def _keep(source: Source) -> Source:
     """The source in a form that can be read twice."""
-    if isinstance(source, str | Path):
-        return source
     if isinstance(source, Mapping):
-        return {name: list(completions) for name, completions in source.items()}
-    return list(source)
+        return {name: _keep_run(each) for name, each in source.items()}
+    return _keep_run(source)
+
+
+def _keep_run(source: str | Path | Iterable[Completion]) -> str | Path | list[Completion]:
+    return source if isinstance(source, str | Path) else list(source)
 
 
 def _tell_ways(sources: list[Source]) -> str:

@@ -85,10 +85,11 @@ def _describe_response(completion: Completion, tables: Tables) -> dict[str, Any]
     several = isinstance(completion.reward, list)
     extra = {name: convert_value(name, value) for name, value in (completion.model_extra or {}).items()}
     settings = complete_settings(completion.estimator)
-    return completion.model_dump(include={"step", "row", "group", "advantage", "valid"}) | {
+    return completion.model_dump(include={"step", "row", "group", "valid"}) | {
+        "advantage": convert_value("advantage", completion.advantage),
         "estimator": _index_of(tables.estimators, json.dumps(settings, sort_keys=True)),
         "reward": _total_reward(completion),
-        "rewards": completion.reward if several else None,
+        "rewards": convert_value("reward", completion.reward) if several else None,
         "prompt": None if completion.prompt is None else _index_of(tables.prompts, completion.prompt),
         "rule": _index_of(tables.rules, json.dumps(_weight_rule(completion))),
         "extra": _index_of(tables.extras, json.dumps(extra)),
@@ -113,10 +114,11 @@ def _join_column(name: str, rows: list[Any], start: list[int]) -> Any:
 
 def _total_reward(completion: Completion) -> float | None:
     """The reward, or the sum of those that were given, as in the metrics; None if none counts."""
-    if not isinstance(completion.reward, list):
-        return completion.reward
-    known = [reward for reward in completion.reward if reward is not None]
-    whole = len(known) == len(completion.reward)
+    rewards = convert_value("reward", completion.reward)  # of which other writers may have left NaN
+    if not isinstance(rewards, list):
+        return rewards
+    known = [reward for reward in rewards if reward is not None]
+    whole = len(known) == len(rewards)
     return sum(known) if whole or (known and completion.valid) else None
 
 

@@ -1,5 +1,8 @@
 """Files of completions with the credit of each token: written during training, read by the views."""
 
+import json
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +77,8 @@ def record(
 def append_records(path: str | Path, lines: Iterable[str]) -> None:
     """Appends lines from `format_records` to a file, which is made, as its folder is, where there is none.
 
+    A last line that a process was stopped in writing is ended first, so that it spoils none of these.
+
     Example:
         >>> import tempfile
         >>> from credit import lens
@@ -83,12 +88,16 @@ def append_records(path: str | Path, lines: Iterable[str]) -> None:
         []
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    cut = _ends_within_a_line(path)
     with Path(path).open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
+        file.write("".join(["\n" if cut else "", *lines]))
 
 
 def read(path: str | Path) -> Iterator[Completion]:
     """Yields the completions of a file of records, one at a time.
+
+    A last line without its line break, such as a training writes at the moment, is left out with a warning
+    if it is not a record.
 
     Raises:
         ValueError: a line is not a record; the message names the file, the line and the field.
@@ -104,7 +113,31 @@ def read(path: str | Path) -> Iterator[Completion]:
         []
     """
     with Path(path).open(encoding="utf-8") as file:
-        yield from parse_records(file, str(path))
+        yield from parse_records(_drop_cut_line(file, str(path)), str(path))
+
+
+def _drop_cut_line(lines: Iterable[str], source: str) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n") and not _is_json(line):
+            warnings.warn(f"{source}, line {number} is not whole, and is left out", stacklevel=3)
+            return
+        yield line
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _ends_within_a_line(path: str | Path) -> bool:
+    if not Path(path).exists() or Path(path).stat().st_size == 0:
+        return False
+    with Path(path).open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def parse_records(lines: Iterable[str], source: str = "records") -> Iterator[Completion]:

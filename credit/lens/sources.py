@@ -7,7 +7,7 @@ from credit.lens.completion import Completion
 from credit.lens.records import read
 
 Runs = Mapping[str, Iterable[Completion]]
-Source = str | Path | Iterable[Completion] | Runs
+Source = str | Path | Iterable[Completion] | Mapping[str, str | Path | Iterable[Completion]]
 
 
 def load(*sources: Source) -> dict[str, Iterable[Completion]]:
@@ -18,11 +18,10 @@ def load(*sources: Source) -> dict[str, Iterable[Completion]]:
     runs: dict[str, Iterable[Completion]] = {}
     for source in sources:
         if isinstance(source, str | Path):
-            named: Runs = {names[Path(source)]: read(source)}
-        else:
-            named = source if isinstance(source, Mapping) else {"samples": source}
-        for name, completions in named.items():
-            runs[_make_unique(name, runs)] = completions
+            source = {names[Path(source)]: source}
+        named = source if isinstance(source, Mapping) else {"samples": source}
+        for name, each in named.items():
+            runs[_make_unique(name, runs)] = read(each) if isinstance(each, str | Path) else each
     return runs
 
 

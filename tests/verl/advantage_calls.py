@@ -56,12 +56,18 @@ class Store:
         found = {name: self.data[name] for name in names}
         if list(keys) != self.keys:
             rows = [self.keys.index(key) for key in keys]
-            found = {name: nest(column[row] for row in rows) for name, column in found.items()}
+            found = {name: _select_rows(column, rows) for name, column in found.items()}
         return TensorDict(found, batch_size=[len(keys)])
 
     def put(self, keys, partition_id, fields):
         self.data |= dict(fields.items())
         return self
+
+
+def _select_rows(column, rows):
+    if isinstance(column, torch.Tensor):
+        return nest(column[row] for row in rows)
+    return NonTensorStack(*[column.tolist()[row] for row in rows])
 
 
 def nest(rows):

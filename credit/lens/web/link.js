@@ -2,9 +2,10 @@
 
 const LINK_PAUSE = 250; // milliseconds without a change before the address follows; browsers limit how often it may
 
-/** What names a row in any page that holds it: its run, step, estimator, group and row, and which of several such it is. */
+/** What names a row in any page that holds it: its step, estimator, group and row, its run where there are several, and which of such it is. */
 function linkParts(model, row) {
-  const parts = nameParts(model, row);
+  const { run, ...others } = nameParts(model, row);
+  const parts = model.various.run ? { run, ...others } : others; // so that it is found on a page of more runs too
   const same = model.every.filter((other) => sameParts(nameParts(model, other), parts));
   return same.length > 1 ? { ...parts, copy: String(same.indexOf(row)) } : parts;
 }

@@ -61,6 +61,7 @@ async function main() {
     const kept = model.order.includes(model.chosen);
     if (!kept) choose(model.order[0] ?? null);
     else if (model.selection.filter.text !== searched) reader.open();
+    else reader.renew();
     summarise();
   };
   const weigh = (weighed) => {

@@ -74,6 +74,8 @@ class Reader {
     }
     drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, this.model.lengthOf(chosen)))));
     document.getElementById("which").textContent = this.model.nameOf(chosen);
+    const alone = this.model.selection.filter.group === this.model.groupOf(chosen);
+    document.getElementById("only-group").textContent = alone ? "All groups" : "Only this group";
     document.getElementById("badge").hidden = Boolean(samples.valid[chosen]);
     this.fillLegend();
     this.fillNumbers();
