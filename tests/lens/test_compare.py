@@ -196,6 +196,20 @@ def test_a_link_survives_that_more_is_recorded(opened, two_steps):
     assert driver.find_element("id", "which").text == "step 1 · grpo · group 3 · row 3"
 
 
+def test_a_link_leads_to_its_run_on_a_page_of_several(browser, tmp_path, opened):
+    given = rollouts()
+    path = write(tmp_path / "b.jsonl", given, credit.GRPO(), step=1)
+    driver = opened(path)
+    fragment = driver.execute_script("return lens.linkTo(lens.model, 4)")
+    write(tmp_path / "a.jsonl", given, credit.DGPO(), step=1)
+    page = tmp_path / "two.html"
+    page.write_text(lens.page({name: lens.read(tmp_path / name) for name in ("a.jsonl", "b.jsonl")}, "two"))
+    follow(driver, page.as_uri() + fragment)
+    assert driver.execute_script("return lens.model.chosen") == N + 4
+    own = driver.execute_script("return lens.linkTo(lens.model, lens.model.chosen)")
+    assert "run=b.jsonl" in own
+
+
 def test_a_link_to_what_is_not_there_says_so(opened, two_steps):
     driver = opened(two_steps)
     follow(driver, driver.current_url.partition("#")[0] + "#step=7&row=1")

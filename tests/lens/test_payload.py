@@ -121,6 +121,9 @@ def test_a_number_of_another_writer_that_json_lacks_is_null_in_the_page():
     other = line.replace('"score":1', '"score":NaN')
     assert "NaN" in other
     assert about(run=lens.parse_records([other]))["extras"] == [{"score": None}]
+    for name, written in (("reward", '"reward":Infinity'), ("advantage", '"advantage":NaN')):
+        number = line[line.index(f'"{name}":') :].partition(",")[0]
+        assert about(run=lens.parse_records([line.replace(number, written)]))[name] == [None]
 
 
 def embedded(html):
@@ -156,5 +159,6 @@ def test_files_become_runs_of_distinct_names(tmp_path):
         "samples",
         "mine",
     ]
+    assert embedded(lens.show({"first": a, "second": str(b)}).html)["runs"] == ["first", "second"]
     with pytest.raises(ValueError, match="there is no source; expected a path"):
         lens.show()

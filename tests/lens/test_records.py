@@ -171,9 +171,25 @@ def test_a_bad_line_is_named(rollouts, tmp_path):
         json.dumps({k: v for k, v in changed.items() if k != "mask"}): "mask: Field required",
     }
     for line, message in cases.items():
-        path.write_text("\n".join([good[0], "", line]))
+        path.write_text("\n".join([good[0], "", line, ""]))
         with pytest.raises(ValueError, match=rf"samples.jsonl, line 3: .*{message}"):
             list(lens.read(path))
+
+
+def test_a_last_line_that_is_still_being_written_costs_no_other(rollouts, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    write(path, rollouts, credit.GRPO(), step=1)
+    whole = path.read_text()
+    path.write_text(whole[:-1])  # without its line break, but whole
+    assert len(list(lens.read(path))) == N
+    path.write_text(whole[:-9])
+    with pytest.warns(UserWarning, match=r"samples\.jsonl, line 4 is not whole, and is left out"):
+        assert [line.row for line in lens.read(path)] == [0, 1, 2]
+    write(path, rollouts, credit.GRPO(), step=2)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2 * N
+    path.write_text("\n".join([*lines[:3], *lines[4:]]) + "\n")  # as the error says of the line that is cut
+    assert [line.step for line in lens.read(path)] == [1] * 3 + [2] * N
 
 
 def test_lines_without_a_file_are_the_lines_of_the_file(rollouts, tmp_path):

@@ -165,3 +165,15 @@ def test_arrow_keys_choose_completions(opened, tmp_path):
     box.send_keys(Keys.END)
     assert driver.find_element("id", "which").text == "group 3 · row 5"
     assert box.get_attribute("aria-activedescendant") == "row-5"
+
+
+def test_one_group_is_shown_alone_and_all_again(opened, tmp_path):
+    driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO()))
+    button = driver.find_element("id", "only-group")
+    driver.execute_script("lens.choose(4)")
+    button.click()
+    assert order(driver) == [3, 4, 5]
+    assert button.text == "All groups"
+    button.click()
+    assert order(driver) == list(range(N))
+    assert button.text == "Only this group"
