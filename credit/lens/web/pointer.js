@@ -27,7 +27,7 @@ class Pointer {
     const columns = sides.map((t) => this.model.numbersOf(t));
     this.tip.querySelector("strong").textContent = sides.map((t) => JSON.stringify(samples.vocabulary[samples.token[t]])).join(" | ");
     this.tip.querySelector("table").replaceChildren(...mergeColumns(columns).map(([name, ...values]) => tableRow(name, values)));
-    this.place(token);
+    this.place(token.closest(".pair") ?? token);
   }
 
   /** Positions of the token and of the one aligned with it. */
@@ -37,8 +37,8 @@ class Pointer {
     return tokens.map((each) => Number(each.dataset.place));
   }
 
-  place(token) {
-    const at = token.getClientRects()[0] ?? token.getBoundingClientRect();
+  place(element) {
+    const at = element.getClientRects()[0] ?? element.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.tip;
     const below = at.bottom + 6 + height < innerHeight;
     const left = below ? at.left : at.right + 12; // beside the token where there is no room below

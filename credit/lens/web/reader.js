@@ -73,7 +73,8 @@ class Reader {
       else coloring.color(element, element.classList.contains("other") ? comparison.row : chosen, t);
     }
     drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, this.model.lengthOf(chosen)))));
-    document.getElementById("which").textContent = this.model.nameOf(chosen);
+    const heading = document.getElementById("which");
+    heading.textContent = heading.title = this.model.nameOf(chosen);
     const alone = this.model.selection.filter.group === this.model.groupOf(chosen);
     document.getElementById("only-group").textContent = alone ? "All groups" : "Only this group";
     document.getElementById("badge").hidden = Boolean(samples.valid[chosen]);
@@ -115,7 +116,7 @@ class Reader {
     this.text.replaceChildren(
       ...(alone ? places.map(element) : pairs.flatMap(([a, b]) => pairElements(samples, a === null ? null : element(a), b, recorded))),
     );
-    this.text.classList.toggle("short", alone && this.text.textContent.length < SHORT);
+    this.text.classList.toggle("short", this.text.textContent.length < SHORT);
     this.text.scrollTop = 0;
     if (found.size) this.text.querySelector(".found").scrollIntoView({ block: "nearest" });
   }
