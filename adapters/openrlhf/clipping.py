@@ -1,7 +1,7 @@
 """--reward.clip_range, which acts where OpenRLHF's own estimator of that kind clips."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -14,11 +14,12 @@ Place = Literal["advantage", "reward", "centered reward"]
 
 
 class Assigned(NamedTuple):
-    """What an experience gets: advantages and returns [N, T], and the metrics of the batch."""
+    """What an experience gets: advantages and returns [N, T], the metrics of the batch, and the weights."""
 
     advantages: Tensor
     returns: Tensor
     metrics: dict[str, Tensor]
+    weights: Tensor
 
 
 def find_place(estimator: credit.Estimator) -> Place | None:
@@ -45,22 +46,21 @@ def assign_credit(
     """
     result, parts = estimator(rollouts), traits.list_parts(estimator)
     if clip_range is None or not any(_can_change(part.estimator, rollouts, clip_range) for part in parts):
-        return _complete(estimator, rollouts, result.advantages, result.metrics)
+        return _complete(estimator, rollouts, result)
     clipped = [part.factor * _clip(part.estimator, rollouts, clip_range) for part in parts]
     advantages = torch.stack(clipped).sum(dim=0)
     seen = rollouts.mask & rollouts.valid[:, None]
     metrics = result.metrics | measure_advantages(advantages, seen)
     rewarded = find_place(estimator) == "reward"
     given = _clip_rewards(rollouts, rollouts.rewards, clip_range) if rewarded else rollouts
-    return _complete(estimator, given, advantages, metrics)
+    return _complete(estimator, given, credit.Credit(advantages, result.weights, metrics))
 
 
-def _complete(
-    estimator: credit.Estimator, rollouts: credit.Rollouts, advantages: Tensor, metrics: dict[str, Any]
-) -> Assigned:
+def _complete(estimator: credit.Estimator, rollouts: credit.Rollouts, result: credit.Credit) -> Assigned:
     """An estimator without returns of its own gives its advantages in their place."""
     returns = estimator.returns(rollouts)
-    return Assigned(advantages, advantages if returns is None else returns, metrics)
+    advantages = result.advantages
+    return Assigned(advantages, advantages if returns is None else returns, result.metrics, result.weights)
 
 
 def _can_change(estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float]) -> bool:

@@ -17,7 +17,7 @@ KEY = "credit_"  # in an experience's info, before the arrays' names, until the 
 
 
 def take_rows(
-    estimator: credit.Estimator, response: Mapping[str, Any], longest: int
+    estimator: credit.Estimator, response: Mapping[str, Any], longest: int, every: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a response of OpenRLHF's sampler gives for each array, and the response without lists.
 
@@ -26,9 +26,11 @@ def take_rows(
 
     Args:
         longest: the tokens that OpenRLHF keeps of a response, with its prompt.
+        every: whether the turns are given also where the estimator does not read them.
     """
     logs = response.get("extra_logs") or {}
-    found = turns.take_rows(estimator, response, min(longest, len(response["observation_tokens"])))
+    length = min(longest, len(response["observation_tokens"]))
+    found = turns.take_rows(estimator, response, length, every)
     names = [name for name in extra.list_given(FRAMEWORK, estimator) if name not in found]
     found |= {name: extra.find_values(FRAMEWORK, estimator, name, {"extra_logs": logs}) for name in names}
     plain = {name: value for name, value in logs.items() if _is_number(value) or isinstance(value, str)}

@@ -63,6 +63,11 @@ def _extend_parser(parser: argparse.ArgumentParser, action: argparse.Action) -> 
     _add_plugin(parser)
     _add_flag(parser, "reference", "checkpoint of the reference; default: the actor's (LoRA: its base)")
     _add_flag(parser, "preset", f"constants of a framework: {', '.join(sorted(PRESETS))}")
+    _add_flag(parser, "record_steps", "records completions for credit.lens every so many steps", int)
+    _add_flag(
+        parser, "record_completions", "completions per record at most, in whole groups; default: 16", int
+    )
+    _add_flag(parser, "record_path", "the file for them; default: credit.jsonl in --ckpt.output_dir")
     for setting, owners in _list_settings().items():
         _add_flag(parser, setting, "; ".join(f"{name}: {default}" for name, default in owners.items()))
     return names
@@ -84,10 +89,13 @@ class StoreOnce(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _add_flag(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:
+def _add_flag(
+    parser: argparse.ArgumentParser, name: str, explanation: str, kind: Callable[[str], Any] = str
+) -> None:
     parser.add_argument(
         f"--credit.{name}",
         action=StoreOnce,
+        type=kind,
         metavar="VALUE",
         default=argparse.SUPPRESS,
         help=explanation.replace("%", "%%"),

@@ -26,6 +26,10 @@ EXPERIENCE_MAKER = {
     "openrlhf.trainer.ppo_utils.experience_maker": {"apply_length_penalties": "experiences args"},
 }
 
+TRAINER = {
+    "openrlhf.trainer.ppo_trainer:BasePPOTrainer": {"train_step": "self rollout_samples global_step"},
+}
+
 SAMPLES_GENERATOR = {
     "openrlhf.trainer.ppo_utils.samples_generator:SamplesGenerator": {
         "_process_response_into_experience": "self response generate_kwargs",
@@ -71,4 +75,5 @@ SCORING = {
     "openrlhf.utils.vlm_utils": {"merge_mm_train_inputs": "mm_train_inputs_list device"},
 }
 
-FUNCTIONS = EXPERIENCE_MAKER | SAMPLES_GENERATOR | AGENT | WORKER | POLICY_TRAINER | CRITIC_TRAINER | SCORING
+FUNCTIONS = EXPERIENCE_MAKER | TRAINER | SAMPLES_GENERATOR | AGENT | WORKER | POLICY_TRAINER | CRITIC_TRAINER
+FUNCTIONS |= SCORING

@@ -13,6 +13,8 @@ from credit.adapters.readings import NAME
 from credit.fields import replace_arrays
 
 Tensor = torch.Tensor
+LOG_PROBS = {"log_probs": "action_log_probs", "reference_log_probs": "base_action_log_probs"}
+"""What OpenRLHF's experiences call the log-probs that its own passes leave."""
 
 
 class Batch:
@@ -48,11 +50,19 @@ class Batch:
         return [each.masked_scatter(m, own) for each, m, own in zip(whole, self.masks, flat, strict=True)]
 
     def make_rollouts(
-        self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], progress: float
+        self,
+        estimator: credit.Estimator,
+        statistics: Sequence[Mapping[str, Tensor]],
+        progress: float,
+        every: bool = False,
     ) -> credit.Rollouts:
-        """Rollouts with the optional fields that the estimator reads."""
-        fields = extra.take_arrays(estimator, self.experiences, self.lengths, self.mask.shape[1])
-        for name in estimator.required_fields:
+        """Rollouts with the optional fields that the estimator reads, and what a metric is computed from.
+
+        With `every` they have all that is known and credit.lens shows.
+        """
+        fields = self._find_known(statistics, every)
+        fields |= extra.take_arrays(estimator, self.experiences, self.lengths, self.mask.shape[1])
+        for name in (*estimator.required_fields, *(("progress",) if every else ())):
             if name == "progress":
                 fields[name] = torch.tensor(progress)
             elif name == "rollout_log_probs":
@@ -68,6 +78,19 @@ class Batch:
             self.valid = self.valid & fields[NAME].isfinite().all(dim=1)
         rollouts = credit.Rollouts(self.rewards, self.groups, self.mask, valid=self.valid)
         return replace_arrays(rollouts, fields)
+
+    def _find_known(self, statistics: Sequence[Mapping[str, Tensor]], every: bool) -> dict[str, Tensor]:
+        """The log-probs of policy and reference where both are known; with `every` all that is known."""
+        found = {
+            name: [getattr(experience, theirs) for experience in self.experiences]
+            for name, theirs in LOG_PROBS.items()
+            if getattr(self.experiences[0], theirs) is not None
+        }
+        # The workers' own come last, since --credit.reference may name another reference than OpenRLHF's.
+        shown = [name for name in credit.TokenStatistics._fields if name in statistics[0]]
+        found |= {name: [each[name] for each in statistics] for name in shown}
+        compared = LOG_PROBS if found.keys() >= LOG_PROBS.keys() else ()
+        return {name: self.align(found[name]) for name in (found if every else compared)}
 
     def measure_statistics(self, statistics: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The metrics of the logged statistics over the tokens of valid rows."""

@@ -44,7 +44,8 @@ class CreditSamplesGenerator(SamplesGenerator):
 
     def _process_response_into_experience(self, response: Any, **generate_kwargs: Any) -> Experience:
         longest = generate_kwargs.get("max_len", 2048)  # OpenRLHF's default
-        rows, plain = extra.take_rows(self.args.credit.estimator, response, longest)
+        choice = self.args.credit
+        rows, plain = extra.take_rows(choice.estimator, response, longest, every=bool(choice.record_steps))
         experience = super()._process_response_into_experience(plain, **generate_kwargs)
         extra.keep_rows(experience, rows, sum(end - start for start, end in response["action_ranges"]))
         if self.credit_group is not None:

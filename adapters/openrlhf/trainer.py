@@ -8,10 +8,12 @@ import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
+import credit
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.hooks import check_functions
-from credit.adapters.openrlhf import clipping, hooks, rollouts
+from credit.adapters.openrlhf import clipping, hooks, records, rollouts
 from credit.adapters.openrlhf.length_penalties import apply_length_penalties
+from credit.adapters.openrlhf.steps import Step
 
 check_functions(hooks.FRAMEWORK, hooks.EXPERIENCE_MAKER)
 
@@ -20,6 +22,8 @@ ACTORS = "the actor's"  # checkpoint, unless --credit.reference names another
 
 class CreditExperienceMaker(RemoteExperienceMaker):
     """RemoteExperienceMaker that asks the chosen estimator for its advantages."""
+
+    credit_step: Step  # which the trainer says before it asks for experiences
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -54,8 +58,12 @@ class CreditExperienceMaker(RemoteExperienceMaker):
         apply_length_penalties(experiences, self.args)
         fields = [vars(experience).pop("credit", {}) for experience in experiences]
         batch = rollouts.Batch(experiences, self.args.rollout.n_samples_per_prompt)
-        estimator = self.args.credit.estimator
-        given = batch.make_rollouts(estimator, fields, self.credit_progress)
-        assigned = clipping.assign_credit(estimator, given, self.args.reward.clip_range)
+        choice = self.args.credit
+        recorded = records.is_recording_step(self)
+        given = batch.make_rollouts(choice.estimator, fields, self.credit_progress, every=recorded)
+        assigned = clipping.assign_credit(choice.estimator, given, self.args.reward.clip_range)
         batch.write_back(assigned._replace(metrics=assigned.metrics | batch.measure_statistics(fields)))
+        if recorded:
+            result = credit.Credit(assigned.advantages, assigned.weights, {})
+            records.write_records(self, batch, given, result)
         return experiences

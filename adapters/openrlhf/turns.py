@@ -29,10 +29,15 @@ def number_turns(ranges: Ranges, length: int) -> list[int]:
     return list(chain.from_iterable([number] * size for number, size in enumerate(sizes)))
 
 
-def take_rows(estimator: credit.Estimator, response: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """What a response says of its turns, of what the estimator reads; `length` is that of its tokens."""
+def take_rows(
+    estimator: credit.Estimator, response: Mapping[str, Any], length: int, every: bool = False
+) -> dict[str, Any]:
+    """What a response says of its turns, of what the estimator reads; `length` is that of its tokens.
+
+    With `every` their numbers are given also where it does not read them.
+    """
     found: dict[str, Any] = {}
-    if TURNS in estimator.required_fields:
+    if every or TURNS in estimator.required_fields:
         found[TURNS] = number_turns(response["action_ranges"], length)
     if NAME in estimator.required_fields:
         if NAME in (response.get("extra_logs") or {}):

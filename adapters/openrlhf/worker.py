@@ -9,7 +9,6 @@ from openrlhf.models import Actor
 from openrlhf.trainer.ray import ppo_actor
 from openrlhf.utils.vlm_utils import merge_mm_train_inputs
 
-from credit.adapters.fields import add_logged
 from credit.adapters.hooks import check_functions
 from credit.adapters.openrlhf import hooks, lora, statistics
 from credit.adapters.openrlhf.settings import Choice
@@ -34,7 +33,7 @@ class CreditPolicyModelActor(Base):
     ) -> None:
         super().init_model_from_pretrained(strategy, pretrain, max_steps, vllm_engines)
         choice = strategy.args.credit
-        self._credit_fields = add_logged(choice.statistics) if choice else ()
+        self._credit_fields = choice.scored if choice else ()
         self._credit_statistics: list[dict[str, Tensor]] = []
         if self._credit_fields:
             self._credit_reference = self._make_reference(choice, pretrain)

@@ -20,6 +20,7 @@ REPLACED = {
     RAY + "ppo_critic": ("CriticPPOTrainer", "critic_training", "CreditCriticPPOTrainer"),
 }
 AGENTS = "openrlhf.utils.agent"
+TRAINER = "openrlhf.trainer.ppo_trainer"
 
 
 def install_import_hook() -> None:
@@ -27,12 +28,13 @@ def install_import_hook() -> None:
     for name in REPLACED:
         call_after_import(name, replace_class)
     call_after_import(AGENTS, record_steps)
+    call_after_import(TRAINER, announce_steps)
     plugins.find_files()
 
 
 def is_installed() -> bool:
     """Whether this process replaces OpenRLHF's classes."""
-    return all(map(has_action, (*REPLACED, AGENTS)))
+    return all(map(has_action, (*REPLACED, AGENTS, TRAINER)))
 
 
 def replace_class(module: ModuleType) -> None:
@@ -44,3 +46,8 @@ def replace_class(module: ModuleType) -> None:
 def record_steps(module: ModuleType) -> None:
     """Makes OpenRLHF's multi-turn executor give what each step earns."""
     import_module("credit.adapters.openrlhf.agents").record_steps(module)
+
+
+def announce_steps(module: ModuleType) -> None:
+    """Makes OpenRLHF's trainer tell the experience maker of its steps."""
+    import_module("credit.adapters.openrlhf.steps").announce_steps(module)

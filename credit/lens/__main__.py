@@ -92,9 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _show(flags: argparse.Namespace, runs: Runs) -> None:
     if flags.steps:
         runs = select_steps(runs, flags.steps)
-    if not flags.model:
-        runs = {name: islice(completions, flags.count) for name, completions in runs.items()}
-    runs = _add_estimators(runs, flags.also)
+    runs = _add_estimators(runs, flags.also, None if flags.model else flags.count)
     if flags.terminal:
         from credit.lens.terminal import show_in_terminal
 
@@ -106,16 +104,20 @@ def _show(flags: argparse.Namespace, runs: Runs) -> None:
     print(f"{flags.output}: {len(html.encode()) / 1e6:.1f} MB")
 
 
-def _add_estimators(runs: Runs, also: list[str]) -> Runs:
-    """The completions of each run, followed by what each further estimator makes of them."""
+def _add_estimators(runs: Runs, also: list[str], count: int | None) -> Runs:
+    """The first completions of each run, followed by what each further estimator makes of them.
+
+    They are counted at the end, since an estimator has to see whole groups.
+    """
     estimators = [credit.parse(json.loads(text) if text.startswith("{") else {"name": text}) for text in also]
     if not estimators:
-        return runs
+        return {name: islice(completions, count) for name, completions in runs.items()}
     kept = {name: list(completions) for name, completions in runs.items()}
-    return {
-        name: chain(completions, *(recompute(completions, estimator) for estimator in estimators))
+    made = {
+        name: [completions, *(recompute(completions, estimator) for estimator in estimators)]
         for name, completions in kept.items()
     }
+    return {name: chain.from_iterable(islice(each, count) for each in sides) for name, sides in made.items()}
 
 
 def _sample_completions(flags: argparse.Namespace, folder: str) -> str:

@@ -1,12 +1,13 @@
 """An estimator in one line of text, from its recorded settings."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 from credit.estimators.base import CLASSES
 from credit.estimators.dgpo import DGPO
+from credit.lens.completion import Completion
 
 
 @cache
@@ -28,6 +29,16 @@ def describe_estimators(found: list[dict[str, Any]]) -> list[str]:
     texts = [describe_settings(settings) for settings in found]
     numbers = [texts[:place].count(text) + 1 for place, text in enumerate(texts)]
     return [text if number == 1 else f"{text} #{number}" for text, number in zip(texts, numbers, strict=True)]
+
+
+def group_by_estimator(completions: Iterable[Completion]) -> dict[str, list[Completion]]:
+    """The completions of each estimator by its description, in order of first appearance."""
+    groups: dict[str, list[Completion]] = {}
+    for completion in completions:
+        settings = json.dumps(complete_settings(completion.estimator), sort_keys=True)
+        groups.setdefault(settings, []).append(completion)
+    names = describe_estimators([json.loads(settings) for settings in groups])
+    return dict(zip(names, groups.values(), strict=True))
 
 
 def describe_settings(settings: dict[str, Any]) -> str:

@@ -39,7 +39,9 @@ def format_summary(lines: list[Completion]) -> str:
     left_out = {"invalid": len(lines) - len(valid), "with missing weights": len(valid) - len(whole)}
     listed = ", ".join(f"{count} {what}" for what, count in left_out.items() if count)
     found = _measure_weights(whole) | _measure_deviation(scored)
-    parts = [f"{len(lines)} completions" + (f" (left out: {listed})" if listed else "")]
+    parts = [
+        f"{len(lines)} completion{'s' * (len(lines) != 1)}" + (f" (left out: {listed})" if listed else "")
+    ]
     parts += [f"{name} {value:.4g}" for name, value in found.items()] or ["no weights to sum up"]
     if computed and len(scored) < len(whole):
         parts.append(f"(deviation of {len(scored)})")
@@ -80,7 +82,7 @@ def _escape_control(character: str) -> str:
 
 
 def _measure_weights(lines: list[Completion]) -> dict[str, float]:
-    if not lines:
+    if not any(any(line.mask) for line in lines):
         return {}
     mask = pad_columns(lines, "mask") != 0
     weights = np.where(mask, pad_columns(lines, "weights"), 0.0)

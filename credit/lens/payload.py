@@ -125,8 +125,8 @@ def _weight_rule(completion: Completion) -> dict[str, Any]:
     redistributes = "effective_fraction" in completion.estimator
     settings = default_settings("dgpo") | (completion.estimator if redistributes else {})
     rule = {name: _value_at_progress(settings[name], completion.progress) for name in NUMERIC_SETTINGS}
-    score = {"score": "recorded" if completion.scores is not None else "dgpo"}
-    return rule | score | {name: settings[name] for name in ("negative", "within")}
+    kind = {"score": "recorded" if completion.scores is not None else "dgpo", "redistributes": redistributes}
+    return rule | kind | {name: settings[name] for name in ("negative", "within")}
 
 
 def _value_at_progress(setting: Any, progress: float | None) -> float | None:

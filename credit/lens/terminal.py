@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from credit.lens.completion import Completion
+from credit.lens.descriptions import group_by_estimator
 from credit.lens.headings import escape_token, find_fault, format_heading, format_summary, pad_columns
 
 FULL_COLOR_WEIGHT = 4.0
@@ -20,17 +21,20 @@ MAX_BARS = 60
 def show_in_terminal(
     completions: Iterable[Completion], console: Console | None = None, title: str | None = None
 ) -> None:
-    """Prints each completion with its tokens colored by weight, and a summary of all completions.
+    """Prints each completion with its tokens colored by weight, and a summary for each estimator.
 
     Below each completion a strip of bars shows where along the response its credit goes.
     """
     console = console or Console(highlight=False)
-    shown = list(completions)
-    if title is not None:
-        console.print(Text(escape_token(title), style="bold underline"), Text(), sep="\n")
-    for line in shown:
-        console.print(style_heading(line), color_tokens(line), draw_weight_strip(line), Text(), sep="\n")
-    console.print(Text(format_summary(shown)))
+    sides = group_by_estimator(completions) or {"": []}
+    for description, lines in sides.items():
+        titles = [title] if title is not None else []
+        titles += [description] if len(sides) > 1 else []
+        if titles:
+            console.print(Text(escape_token(" · ".join(titles)), style="bold underline"), Text(), sep="\n")
+        for line in lines:
+            console.print(style_heading(line), color_tokens(line), draw_weight_strip(line), Text(), sep="\n")
+        console.print(Text(format_summary(lines)))
 
 
 def style_heading(line: Completion) -> Text:

@@ -182,6 +182,11 @@ def test_a_summary_of_nothing_says_so(samples):
     lines = [line.model_copy(update={"valid": False}) for line in lens.read(samples)]
     samples.write_text("".join(line.model_dump_json() + "\n" for line in lines), "utf-8")
     assert "4 completions (left out: 4 invalid)   no weights to sum up" in terminal(samples)
+    bare = dict.fromkeys(("weights", "advantages", "mask", "tokens"), []) | {"deviation": None}
+    empty = lines[0].model_copy(update={"valid": True, "normalized_entropy": None, "log_probs": None, **bare})
+    empty = empty.model_copy(update={"reference_log_probs": None, "turns": None, "scores": None})
+    samples.write_text(empty.model_dump_json(), "utf-8")
+    assert "1 completion   no weights to sum up" in terminal(samples)
     samples.write_text("")
     assert terminal(samples) == "0 completions   no weights to sum up\n"
 
@@ -197,4 +202,16 @@ def test_it_runs_as_a_module(samples, capfd):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "1 completions" in done.stdout
+    assert "1 completion " in done.stdout
+
+
+def test_each_estimator_is_summed_up_by_itself_in_the_terminal(samples, capfd):
+    pytest.importorskip("rich")
+    assert main([str(samples), "--terminal", "--also", "grpo"]) == 0
+    text = capfd.readouterr().out
+    first, second = text.split("\ngrpo\n")
+    assert first.startswith("dgpo(tau=0.05, kappa=1)\n")
+    for part in (first, second):
+        assert part.count("step 2 group") == 4
+        assert "4 completions" in part
+    assert "weight_std 0 " in " ".join(second.split())

@@ -199,7 +199,12 @@ def test_a_link_survives_that_more_is_recorded(opened, two_steps):
 def test_a_link_to_what_is_not_there_says_so(opened, two_steps):
     driver = opened(two_steps)
     follow(driver, driver.current_url.partition("#")[0] + "#step=7&row=1")
-    assert driver.find_element("id", "note").text == "The completion that the link names is not in this page."
+    note = "The completion that the link names is not in this page."
+    assert driver.find_element("id", "note").text == note
+    driver.execute_script("lens.choose(1)")
+    assert not driver.find_element("id", "note").is_displayed()
+    driver.execute_script("location.hash = 'step=7&row=2'")
+    wait(driver, "return document.getElementById('note').textContent === arguments[0]", note)
     driver.execute_script("location.hash = 'step=2&row=1'")
     wait(driver, "return lens.model.chosen === arguments[0]", 2 * N + 1)
     assert not driver.find_element("id", "note").is_displayed()
@@ -221,3 +226,46 @@ def test_equal_completions_have_links_of_their_own(opened, tmp_path):
     fragment = driver.execute_script("return lens.linkTo(lens.model, arguments[0])", N + 2)
     follow(driver, driver.current_url.partition("#")[0] + fragment)
     assert driver.execute_script("return lens.model.chosen") == N + 2
+
+
+def test_a_link_leads_to_the_equal_completion_beside(opened, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    for run in range(3):  # of one name and step, as two trainings leave them that write to one file
+        write(path, rollouts(run), credit.GRPO(), [[f" {run}.{row}"] * T for row in range(N)], step=1)
+    driver = opened(path)
+    driver.execute_script("lens.choose(arguments[0])", N + 2)
+    put(driver, "#versus", "group")
+    put(driver, "#other", N + 1)
+    fragment = driver.execute_script("return lens.linkTo(lens.model, lens.model.chosen)")
+    follow(driver, driver.current_url.partition("#")[0] + fragment)
+    assert driver.execute_script("return [lens.model.chosen, lens.model.comparison.row]") == [N + 2, N + 1]
+
+
+def test_recordings_of_one_step_are_told_apart_and_compared(opened, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    for run in range(2):
+        write(path, rollouts(run), credit.GRPO(), step=1, prompts=PROMPTS)
+    driver = opened(path)
+    assert choices(driver, "#group")[1::2] == ["step 1 · group 0 (3)", "step 1 · recording 2 · group 0 (3)"]
+    compare_with(driver, "step 1 · recording 2")
+    assert driver.execute_script("return lens.model.comparison.row") == N
+
+
+def test_the_list_shows_the_completion_of_a_link_to_the_batch_view(opened, tmp_path):
+    path = tmp_path / "samples.jsonl"
+    for step in range(20):
+        write(path, rollouts(), credit.GRPO(), step=step)
+    driver = opened(path)
+    follow(driver, driver.current_url.partition("#")[0] + "#step=15&row=2&view=batch")
+    driver.find_element("id", "view-read").click()
+    assert driver.find_element("css selector", "#rows [aria-selected=true]").is_displayed()
+
+
+def test_a_link_without_settings_shows_what_was_recorded(opened, two_steps):
+    driver = opened(two_steps)
+    put(driver, "#tau input[type=number]", 0.02)
+    put(driver, "#color-by", "h")
+    driver.execute_script("location.hash = 'step=1&row=2'")
+    wait(driver, "return lens.model.chosen === 2")
+    assert driver.execute_script("return [lens.model.settings, lens.model.coloring.name]") == [None, "w"]
+    assert driver.find_element("id", "state").get_property("textContent") == "as recorded"

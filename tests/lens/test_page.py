@@ -225,12 +225,57 @@ def test_reset_brings_back_what_was_recorded(opened, tmp_path):
     assert state(driver) == "as recorded"
 
 
+@pytest.mark.parametrize("wrong", ["", "-1", "0"])
+def test_an_input_that_is_out_of_range_keeps_the_number_in_use(opened, tmp_path, wrong):
+    given = rollouts()
+    driver = opened(write(tmp_path / "samples.jsonl", given, credit.DGPO()))
+    apply(driver, {"tau": 0.1})
+    put(driver, "#tau input[type=number]", wrong)
+    put(driver, "#kappa input[type=number]", 2)
+    settle(driver)
+    assert state(driver) == "what if τ = 0.1, κ = 2"
+    agrees(driver, credit.DGPO(tau=0.1, kappa=2)(given))
+    exact = driver.find_element("css selector", "#tau input[type=number]")
+    driver.execute_script("arguments[0].dispatchEvent(new Event('change'))", exact)  # as it is left
+    assert exact.get_property("value") == "0.1"
+
+
 def test_without_statistics_nothing_can_be_recomputed(opened, tmp_path):
     bare = rollouts()._replace(**dict.fromkeys(FIELDS))
     driver = opened(write(tmp_path / "samples.jsonl", bare, credit.GRPO()))
     assert not driver.find_element("css selector", "#tau input").is_enabled()
     assert "no deviation" in state(driver)
-    assert "GRPO in all but name" in driver.find_element("id", "verdict").text
+    assert driver.find_element("id", "verdict").text == "The weights hardly move: GRPO in all but name."
+
+
+@pytest.mark.parametrize(
+    ("estimator", "deviation", "expected"),
+    [
+        (credit.DGPO(tau=50.0), 0.5, "GRPO in all but name. A smaller τ or an effective fraction makes"),
+        (credit.DGPO(tau=50.0), 0.0, "since the policy is still its reference: every deviation is 0."),
+        (credit.GTPO(), 0.0, "but the tokens of a response have different advantages: color by these."),
+        (credit.GRPO(), 0.0, "The weights hardly move: GRPO in all but name."),
+    ],
+    ids=["flat", "still", "direct", "grpo"],
+)
+def test_it_says_why_weights_hardly_move(opened, tmp_path, estimator, deviation, expected):
+    given = rollouts(deviation=np.full((N, T), deviation))
+    driver = opened(write(tmp_path / "samples.jsonl", given, estimator))
+    assert expected in driver.find_element("id", "verdict").text
+
+
+def test_a_deviation_without_entropy_is_shown_and_weighed_without_it(opened, tmp_path):
+    given = rollouts()
+    bare = given._replace(normalized_entropy=None)
+    driver = opened(write(tmp_path / "samples.jsonl", bare, credit.GRPO()))
+    numbers = dict(driver.execute_script("return lens.model.numbersOf(0)"))
+    assert (numbers["entropy h"], numbers["score s"]) == ("–", "–")
+    driver.execute_script("location.hash = 'row=1&tau=0.05&kappa=1'")  # of a page that has entropies
+    wait(driver, "return lens.model.settings")
+    settle(driver)
+    assert state(driver) == "what if τ = 0.05, κ = 0"
+    expected = credit.DGPO(tau=0.05, kappa=0)(bare).weights
+    np.testing.assert_allclose(weights(driver), expected.ravel(), rtol=1e-6, atol=1e-9)
 
 
 def test_a_tokens_numbers_appear_with_pointer_and_keys(opened, tmp_path):

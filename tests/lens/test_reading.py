@@ -83,6 +83,7 @@ def dark(driver, wanted):
 def test_the_text_takes_the_most_room(shown, resize, size):
     width, height = SIZES[size]
     resize(width, height)
+    shown.execute_script("lens.choose(0)")  # as in a page that opens in this size
     box = shown.find_element("id", "text").rect
     assert box["height"] >= 0.5 * height if size != "phone" else box["height"] >= 300
     assert box["width"] >= 0.6 * width
@@ -154,7 +155,8 @@ def test_copied_text_is_the_models_text(opened, tmp_path):
 
 
 def test_breaks_and_empty_tokens_are_visible(opened, tmp_path):
-    pieces = ["a\n", "", "\tb", "\r", *["w"] * (T - 4)]
+    named = ["constructor", "toString", "__proto__"]  # which every object of JavaScript has
+    pieces = ["a\n", "", "\tb", "\r", *named, *["w"] * (T - 7)]
     driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO(), [pieces] * N))
     symbols = driver.execute_script(
         "return [...document.querySelectorAll('#text .symbol')].map((e) => getComputedStyle(e, '::before').content)"
@@ -162,11 +164,30 @@ def test_breaks_and_empty_tokens_are_visible(opened, tmp_path):
     assert symbols == ['"⏎"', '"◌"', '"⇥"', '"␍"']
 
 
+@pytest.mark.parametrize("menu", ["#bounds", "#what-if-box"])
+def test_a_menu_fits_a_narrow_page_and_escape_leaves_it_where_it_was_opened(shown, resize, menu):
+    from selenium.webdriver.common.keys import Keys
+
+    resize(320, 640)
+    summary = shown.find_element("css selector", f"{menu} summary")
+    summary.click()
+    edges = shown.execute_script(
+        "return [...document.querySelectorAll(`${arguments[0]} input`)].map((e) => e.getBoundingClientRect().right)",
+        menu,
+    )
+    assert max(edges) < 320
+    shown.find_element("css selector", f"{menu} input[type=number]").send_keys(Keys.ESCAPE)
+    assert shown.find_element("css selector", menu).get_attribute("open") is None
+    assert shown.switch_to.active_element == summary
+
+
 def test_on_paper_the_text_is_whole_and_its_colours_stay(shown, resize):
     dark(shown, True)
     shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    for hidden in ("#controls", "#list-pane", "#link", "#theme"):
+    for hidden in ("#search", "#bounds", "#what-if", "#list-pane", "#link", "#theme"):
         assert not shown.find_element("css selector", hidden).is_displayed()
+    for told in ("#state", "#color-by"):  # what the numbers and the colors are
+        assert shown.find_element("css selector", told).is_displayed()
     styles = shown.execute_script(
         "const style = (id) => getComputedStyle(document.getElementById(id));"
         "return [style('text').overflowY, style('text').printColorAdjust, getComputedStyle(document.body).color]"
@@ -174,6 +195,18 @@ def test_on_paper_the_text_is_whole_and_its_colours_stay(shown, resize):
     assert styles == ["visible", "exact", "rgb(23, 32, 44)"]
     text, _ = shown.execute_script(CONTRASTS)
     assert text[0] >= 4.5, text[1]
+
+
+def test_on_paper_the_batch_is_whole_and_its_curves_stand_out(shown, resize):
+    dark(shown, True)
+    resize(600, 800)
+    shown.find_element("id", "view-batch").click()
+    wait(shown, "return document.querySelector('#batch .part')")
+    shown.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    tone = "return getComputedStyle(document.documentElement).getPropertyValue('--series-2')"
+    assert shown.execute_script(tone) == "#3f9089"  # the dark page's is pale
+    hidden = "return [...document.querySelectorAll('.scroll')].filter((e) => getComputedStyle(e).overflowX !== 'visible')"
+    assert not shown.execute_script(hidden)
 
 
 def test_what_else_was_recorded_is_shown(opened, tmp_path):

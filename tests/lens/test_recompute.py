@@ -1,5 +1,8 @@
 """Another estimator on recorded completions gives what it would have given in the training."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 from lens_samples import N, T, rollouts, write
@@ -78,6 +81,10 @@ def test_the_command_line_shows_several_estimators(tmp_path, capsys):
     also = ["--also", "grpo", "--also", '{"name": "dgpo", "tau": 0.5}']
     assert main([str(path), *also, "-o", str(output)]) == 0
     assert '"estimators":["dgpo(tau=0.05, kappa=1)","grpo","dgpo(tau=0.5, kappa=1)"]' in output.read_text()
+    assert main([str(path), "--also", "grpo", "--count", "2", "-o", str(output)]) == 0
+    advantages = re.search(r'"advantage":(\[.*?\])', output.read_text())
+    whole = list(lens.recompute(lens.read(path), credit.GRPO()))  # which sees the third of the group too
+    assert json.loads(advantages[1])[2:] == [each.advantage for each in whole[:2]]
     for wrong, message in (("grpos", "grpos"), ('{"name": "dgpo", "heat": 1}', "heat"), ("{", "Expecting")):
         assert main([str(path), "--also", wrong, "-o", str(output)]) == 1
         assert message in capsys.readouterr().err

@@ -40,7 +40,7 @@ def test_completions_are_filtered_by_reward_group_and_effect(opened, tmp_path):
     assert driver.find_element("id", "count").text == "3 of 6"
     put(driver, "#effect-min", 1e9)
     assert order(driver) == []
-    assert driver.find_element("id", "verdict").text == "None of these completions has known weights."
+    assert driver.find_element("id", "verdict").text == "No completion passes the filters."
 
 
 def test_completions_are_filtered_by_the_sign_of_their_advantage(opened, tmp_path):
@@ -129,6 +129,16 @@ def test_any_column_sorts_in_both_directions_and_unknown_values_come_last(opened
             ), name
     put(driver, "#sort", "extra answer")
     assert order(driver) == [0, 4, 1, 3, 2, 5]  # 9 before 10, letters last, what is missing at the end
+
+
+def test_further_values_of_several_kinds_have_one_order(opened, tmp_path):
+    answers = ["-3", -5, "-10", "0.5", "0.25", "b"]
+    extra = {"answer": answers, "__proto__": [None, 2, 1, None, None, None]}
+    driver = opened(write(tmp_path / "samples.jsonl", rollouts(), credit.GRPO(), extra=extra))
+    put(driver, "#sort", "extra answer")
+    assert order(driver) == [2, 1, 0, 4, 3, 5]
+    put(driver, "#sort", "extra __proto__")
+    assert order(driver)[:2] == [2, 1]
 
 
 def test_the_heads_of_the_list_sort(opened, three_steps):

@@ -12,6 +12,8 @@ import torch
 from commands import run_to_end
 from openrlhf_agents import compute_turns
 
+from credit import lens
+
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "examples" / "openrlhf" / "train_on_cpu.py"
 SAMPLES = 4
@@ -19,7 +21,8 @@ FLAGS = (
     "--estimator rloo --warm-up 0.0 --algo.advantage.estimator turns_witness --rollout.batch_size 4 "
     f"--credit.plugin {HERE / 'openrlhf_turns_witness.py'} --rollout.n_samples_per_prompt {SAMPLES} "
     "--rollout.micro_batch_size 4 --rollout.max_new_tokens 12 --train.batch_size 8 --train.micro_batch_size 4 "
-    f"--data.max_samples 8 --actor.adam.lr 2e-3 --train.agent_func_path {HERE / 'openrlhf_turns_agent.py'}"
+    f"--data.max_samples 8 --actor.adam.lr 2e-3 --train.agent_func_path {HERE / 'openrlhf_turns_agent.py'} "
+    "--credit.record_steps 1"
 )
 
 
@@ -71,3 +74,21 @@ def test_an_ordinary_agent_trains_by_the_rewards_of_its_turns(trained):
         assert max(row["advantages"].abs().max() for row in rows) > 0.5
     assert seen == {"turns": {1, 2, 3}, "done": {True, False}}
     assert printed.count("'credit/unshared_turn_mean'") == 2
+
+
+def test_records_tell_turns_and_what_the_environment_said(trained):
+    folder, _ = trained
+    lines = list(lens.read(folder / "trained/credit.jsonl"))
+    assert [line.step for line in lines] == [1] * 4 * SAMPLES + [2] * 4 * SAMPLES
+    rows = [row for number in (1, 2) for row in read_rows(folder, number)]
+    heard = set()
+    for line, row in zip(lines, rows, strict=True):
+        chosen = np.array(line.mask, bool)
+        turns = np.repeat(range(len(row["sizes"])), row["sizes"])
+        assert np.array(line.turns)[chosen].tolist() == turns.tolist()
+        assert np.array(line.advantages)[chosen].tolist() == pytest.approx(
+            row["advantages"].tolist(), rel=1e-6
+        )
+        assert not np.array(line.advantages)[~chosen].any()
+        heard.add("".join(np.array(line.tokens)[~chosen]))
+    assert heard == {"", "+", "++"}  # the tokenizer has no "="

@@ -13,6 +13,8 @@ import script_models
 import train_on_cpu
 from commands import run_to_end
 
+from credit import lens
+
 HERE = Path(__file__).parent
 
 
@@ -28,6 +30,7 @@ class Case(NamedTuple):
 NO_KL = {"algo__kl__init_coef": "0"}
 GROUPS = NO_KL | {"rollout__n_samples_per_prompt": "4", "rollout__batch_size": "4", "data__max_samples": "8"}
 LONG = {"data__max_len": "60"}  # two turns
+RECORDED = {"credit__record_steps": "1"}
 CASES = {
     "dapo": Case("train_dapo_ray_hybrid_engine", ranks=2),
     "ppo_hybrid": Case("train_ppo_ray_hybrid_engine", "credit_gae", NO_KL),
@@ -37,9 +40,9 @@ CASES = {
     "prorlv2": Case("train_prorlv2_math_hybrid_engine"),
     "baseline": Case("train_prorlv2_math_hybrid_engine", "reinforce_plus_plus_baseline"),
     "flash": Case("train_flash_reinforce_ray_agent_async", "credit_dr_grpo", {"credit__baseline": "batch"}),
-    "agent": Case("train_reinforce_baseline_hybrid_engine", changes=LONG, ranks=2),
+    "agent": Case("train_reinforce_baseline_hybrid_engine", changes=LONG | RECORDED, ranks=2),
     "agent_async": Case("train_reinforce_baseline_ray_agent_async", changes=LONG, ranks=2),
-    "vision": Case("train_vlm_math_hybrid_engine"),
+    "vision": Case("train_vlm_math_hybrid_engine", changes=RECORDED),
 }
 
 
@@ -154,6 +157,8 @@ def test_a_script_trains_two_steps(request, tmp_path, name):
     assert list(steps) == list(range(1, len(steps) + 1))
     check_steps(case.estimator, flags, list(steps.values()))
     check_files(flags, tmp_path, len(steps))
+    if "--credit.record_steps" in flags:
+        check_records(tmp_path, len(steps), images=name == "vision")
     if name in RESUMED:
         check_resuming(flags, tmp_path, len(steps))
 
@@ -188,6 +193,15 @@ def check_resuming(flags, folder, done):
     assert "Loading the checkpoint" in printed
     assert list(steps) == list(range(done + 1, 2 * done + 1))
     assert all(step["credit/deviation_max"] > 0 for step in steps.values())
+    check_records(folder, 2 * done)
+
+
+def check_records(folder, steps, images=False):
+    """One record per step, whose prompts are short also where the model sees an image as many tokens."""
+    lines = list(lens.read(folder / "trained/credit.jsonl"))
+    assert list(dict.fromkeys(line.step for line in lines)) == list(range(1, steps + 1))
+    assert all(line.label and line.tokens and line.deviation for line in lines)
+    assert {line.prompt.count("<|image_pad|>") for line in lines} == {int(images)}
 
 
 def check_files(flags, folder, steps):

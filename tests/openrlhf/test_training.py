@@ -1,5 +1,6 @@
 """OpenRLHF's whole command line on a CPU, by the example's own command, against plain models in float64."""
 
+import ast
 import json
 import os
 import re
@@ -11,7 +12,10 @@ import tiny_model
 import torch
 from commands import run_to_end
 from openrlhf_oracle import TAU, expected_kl, largest_error, metric, model, sampling_error
+from openrlhf_records import check_lines, check_trackers, keep_wandb_offline
 from openrlhf_reward_by_prompt import EVEN
+
+from credit import lens
 
 HERE = Path(__file__).parent
 SCRIPT = HERE.parents[1] / "examples" / "openrlhf" / "train_on_cpu.py"
@@ -21,6 +25,7 @@ SMALL = (
     "--rollout.temperature 0.8 --train.batch_size 8 --train.micro_batch_size 4 --data.max_samples 8 "
     f"--actor.adam.lr 2e-3 --reward.remote_url {HERE / 'openrlhf_reward.py'} "
 )
+RECORD = "--credit.record_completions 6 --credit.record_steps"  # one group of four, and not two
 LORA = "--ds.lora.rank 4 --ds.lora.alpha 16"
 
 
@@ -41,6 +46,7 @@ def train(tmp_path):
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
             "WITNESS": str(tmp_path),
+            **keep_wandb_offline(tmp_path),
         }
         command += ["--output", str(tmp_path), *SMALL.split(), *flags.split()]
         printed = run_to_end(command, environment, tmp_path)
@@ -71,6 +77,19 @@ def steps(printed):
     return re.findall(r"Global step \d+: (\{.*\})", printed)
 
 
+def check_recorded(folder, batches, every=1):
+    """That the records are those of the batches, by step; returns them."""
+    lines = list(lens.read(folder / "trained/credit.jsonl"))
+    recorded = {
+        step: [line for line in lines if line.step == step] for step in {line.step: 0 for line in lines}
+    }
+    assert list(recorded) == list(range(1, len(batches) + 1, every))
+    for step, found in recorded.items():
+        batch = batches[step - 1]
+        check_lines(found, batch["experiences"], batch["statistics"], 6)
+    return recorded
+
+
 def weights_of(tmp_path, batches, per_batch):
     """The policy's saved weights for each batch, by the number of optimiser steps before it."""
     return [torch.load(tmp_path / f"policy_{per_batch * i}.pt") for i in range(len(batches))]
@@ -83,7 +102,10 @@ def linear_of_zero_3(values, weight, bias=None):
 
 
 def test_synchronous_training_on_two_ranks_with_zero_3(train, tmp_path, other, monkeypatch):
-    batches, printed = train(f"--actor.num_gpus_per_node 2 --ds.zero_stage 3 --credit.reference {other}")
+    batches, printed = train(
+        f"--actor.num_gpus_per_node 2 --ds.zero_stage 3 --credit.reference {other} {RECORD} 1 "
+        "--logger.wandb.key offline"
+    )
     assert [batch["progress"] for batch in batches] == [0.0, 0.5]
     monkeypatch.setattr(torch.nn.functional, "linear", linear_of_zero_3)
     reference = model(other, zero_3=True)
@@ -106,13 +128,17 @@ def test_synchronous_training_on_two_ranks_with_zero_3(train, tmp_path, other, m
         ):
             assert f"'{name}'" in line
         assert "nan" not in line
+    recorded = check_recorded(tmp_path, batches)
+    assert all(max(line.deviation) > 1e-4 for lines in recorded.values() for line in lines)
+    check_trackers(tmp_path, recorded, [ast.literal_eval(line) for line in logged])
 
 
 def test_packing_with_dynamic_batches_on_two_ranks(train, tmp_path, other):
     batches, _ = train(
         "--actor.num_gpus_per_node 2 --ds.packing_samples --train.dynamic_batch_enable "
-        f"--train.max_tokens_per_gpu 64 --rollout.max_tokens_per_gpu 64 --credit.reference {other}"
+        f"--train.max_tokens_per_gpu 64 --rollout.max_tokens_per_gpu 64 --credit.reference {other} {RECORD} 2"
     )
+    check_recorded(tmp_path, batches, every=2)
     reference = model(other)
     assert len({len(e["index"]) for batch in batches for e in batch["experiences"]}) > 1
     for batch, weights in zip(batches, weights_of(tmp_path, batches, 2), strict=True):
@@ -156,8 +182,9 @@ def test_asynchronous_training_with_filtered_prompts_and_overlong_penalty(train,
     batches, _ = train(
         "--train.async_enable --algo.dynamic_filtering_enable --data.max_samples 24 "
         "--reward.overlong_buffer_len 4 --reward.overlong_penalty_factor 0.5 "
-        f"--reward.remote_url {HERE / 'openrlhf_reward_by_prompt.py'}",
+        f"--reward.remote_url {HERE / 'openrlhf_reward_by_prompt.py'} {RECORD} 2",
     )
+    check_recorded(tmp_path, batches, every=2)
     assert metric(batches[0], "deviation_max") == 0.0  # starts at its reference
     assert metric(batches[-1], "deviation_mean") > 1e-6
     problems = (tmp_path / "train.jsonl").read_text().splitlines()[:24]

@@ -24,6 +24,7 @@ for kind, name in (
 ):
     print(kind.__ray_actor_class__.init_model_from_pretrained.__globals__[name].__name__)
 print("records steps:", hasattr(MultiTurnAgentExecutor.execute, "__wrapped__"))
+print("announces steps:", hasattr(BasePPOTrainer.train_step, "__wrapped__"))
 """
 
 
@@ -33,11 +34,12 @@ print("records steps:", hasattr(MultiTurnAgentExecutor.execute, "__wrapped__"))
         (
             "from credit.adapters.openrlhf import worker_setup; worker_setup.install_import_hook()",
             "CreditExperienceMaker CreditSamplesGenerator\nCreditActorPPOTrainer\nCreditCriticPPOTrainer\n"
-            "records steps: True",
+            "records steps: True\nannounces steps: True",
         ),
         (
             "",
-            "RemoteExperienceMaker SamplesGenerator\nActorPPOTrainer\nCriticPPOTrainer\nrecords steps: False",
+            "RemoteExperienceMaker SamplesGenerator\nActorPPOTrainer\nCriticPPOTrainer\nrecords steps: False\n"
+            "announces steps: False",
         ),
     ],
 )

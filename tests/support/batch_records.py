@@ -84,10 +84,10 @@ def gather(rows, name):
     return values[~np.isnan(values)]
 
 
-def sum_by_text(samples):
+def sum_by_text(rows):
     """Count, credit and the other numbers of each text."""
     tables = defaultdict(lambda: {"count": 0, "credit": 0.0} | {name: [] for name in COLUMNS})
-    for row in counted(samples):
+    for row in rows:
         for t, text in enumerate(row.texts):
             tables[text]["count"] += 1
             tables[text]["credit"] += row.weights[t]

@@ -8,9 +8,7 @@ class Batch {
   constructor(model, { search }) {
     this.model = model;
     this.section = document.getElementById("batch");
-    this.top = create("dl"); // for the page's metrics
     this.line = create("p", "coverage");
-    this.drift = create("dl");
     this.parts = create("div", "parts");
     this.texts = new TextTable(search);
     this.painters = new Map(); // element -> what draws its chart at a given width
@@ -18,7 +16,7 @@ class Batch {
       for (const { target, contentRect } of entries) if (contentRect.width) this.painters.get(target)?.(contentRect.width);
     });
     this.turn = 0;
-    this.section.append(this.line, create("div", "metrics", this.top, this.drift), this.parts);
+    this.section.append(this.line, this.parts);
     this.line.setAttribute("role", "status");
   }
 
@@ -41,9 +39,6 @@ class Batch {
 
   show(result) {
     this.line.textContent = coverageText(result);
-    const { alignment, responses } = result.drift ?? {};
-    const chance = `chance: ± ${number(1 / Math.sqrt(responses), 2)}`;
-    fillList(this.drift, Number.isFinite(alignment) ? [["drift alignment", `${number(alignment)} (${chance})`, DRIFT]] : []);
     this.observer.disconnect();
     this.painters.clear();
     const plot = (paint) => {
@@ -56,13 +51,34 @@ class Batch {
     if (!result.counted) return;
     this.parts.append(
       ...legendOf(result),
+      summaryTable(result),
       part("", "How the numbers are distributed", ...distributionsOf(result, plot)),
       ...(result.steps > 1 ? [part("", "Over the steps", ...coursesOf(result, plot))] : []),
       part("wide", "How concentrated the credit is", ...concentrationFigures(result, plot)),
-      this.texts.show(result.texts, this.model.samples.vocabulary),
+      this.texts.show(result, this.model.samples.vocabulary),
       part("half", "Where in the response the credit goes", ...placesOf(result, plot)),
     );
   }
+}
+
+/** The metrics of each series. */
+function summaryTable({ series, summaries }) {
+  const columns = [
+    ["completions", "", ({ responses }) => countText(responses)],
+    ["weight std", "0 is GRPO; below 0.1 hardly anything differs from it", ({ weight_std }) => number(weight_std)],
+    ["effective fraction", "mean of (sum w)^2 / (T sum w^2): 1 is GRPO", (one) => number(one.effective_token_fraction)],
+    ["weights", "least and largest", ({ weight_min, weight_max }) => rangeText(weight_min, weight_max)],
+    ["deviation max", "squared Hellinger distance of policy and reference", ({ deviation }) => deviation && number(deviation.max)],
+    ["drift alignment", DRIFT, ({ drift }) => drift && `${number(drift.alignment)} (chance: ± ${number(1 / Math.sqrt(drift.responses), 2)})`],
+  ];
+  const known = columns.filter(([, , text]) => text(summaries[0]) !== null);
+  const several = series.length > 1;
+  const heads = known.map(([name, title]) => Object.assign(create("span", "", name), { title }));
+  const rows = summaries.map((one, i) => [
+    ...(several ? [create("span", "", swatch(i), series[i].name)] : []),
+    ...known.map(([, , text]) => text(one)),
+  ]);
+  return part("summary", several ? "In numbers, each by itself" : "In numbers", tableOf([...(several ? [""] : []), ...heads], rows));
 }
 
 /** How many completions and tokens the view counts, and what it leaves out. */
@@ -75,7 +91,7 @@ function coverageText({ shown, counted, invalid, missing, empty, tokens, gaps })
   ];
   const skipped = Object.entries(gaps).flatMap(([name, n]) => count(n, `of ${NAMES[name]}`));
   return [
-    `${countText(counted)} of ${countText(shown)} completions are counted, with ${countText(tokens)} tokens of the policy.`,
+    `${countText(counted)} of ${plural(shown, "completion")} ${counted === 1 ? "is" : "are"} counted, with ${plural(tokens, "token")} of the policy.`,
     left.length ? ` Left out: ${left.join(", ")}.` : "",
     skipped.length ? ` Missing numbers, which are skipped: ${skipped.join(", ")}.` : "",
   ].join("");

@@ -25,7 +25,7 @@ class Comparison {
       ["", "nothing"],
       ...(this.model.settings ? [[RECORDED, "its weights as recorded"]] : []),
       ...(this.model.peersOf(row).length > 1 ? [[GROUP, "another of its group"]] : []),
-      ...others.map(([source, rows]) => [source, this.model.sourceName(rows[0]) || `batch ${this.model.samples.batch[rows[0]]}`]),
+      ...others.map(([source, rows]) => [source, this.model.sourceName(rows[0])]),
     ];
   }
 

@@ -89,10 +89,14 @@ function set(input, value) {
   input.dispatchEvent(new Event("input"));
 }
 
-/** A click outside of a menu, or Escape, closes it. */
+/** A click outside of a menu, or Escape, closes it; the focus that was inside goes to its summary. */
 function closeMenusOutside() {
   const close = (keep) => {
-    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(keep)) menu.open = false;
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (menu.contains(keep)) continue;
+      if (keep === null && menu.contains(document.activeElement)) menu.firstElementChild.focus();
+      menu.open = false;
+    }
   };
   document.addEventListener("pointerdown", (event) => close(event.target));
   document.addEventListener("keydown", (event) => event.key === "Escape" && close(null));

@@ -2,7 +2,13 @@
 
 const LINK_PAUSE = 250; // milliseconds without a change before the address follows; browsers limit how often it may
 
-/** What names a row in any page that holds it: its run, step, estimator, row and group. */
+/** What names a row in any page that holds it: its run, step, estimator, group and row, and which of several such it is. */
+function linkParts(model, row) {
+  const parts = nameParts(model, row);
+  const same = model.every.filter((other) => sameParts(nameParts(model, other), parts));
+  return same.length > 1 ? { ...parts, copy: String(same.indexOf(row)) } : parts;
+}
+
 function nameParts(model, row) {
   const { samples } = model;
   return {
@@ -15,15 +21,13 @@ function nameParts(model, row) {
 }
 
 function linkTo(model, row) {
-  const parts = nameParts(model, row);
-  const same = model.every.filter((other) => sameParts(nameParts(model, other), parts));
-  const more = same.length > 1 ? { copy: String(same.indexOf(row)) } : {};
+  const more = {};
   const { versus, row: other } = model.comparison;
   if (versus === RECORDED || versus === GROUP) more.versus = versus;
-  const beside = other === null || versus === RECORDED ? {} : prefixed(nameParts(model, other), "with-");
+  const beside = other === null || versus === RECORDED ? {} : prefixed(linkParts(model, other), "with-");
   const color = model.coloring.name === "w" ? {} : { color: model.coloring.name };
   const view = document.getElementById("batch").hidden ? {} : { view: "batch" };
-  return `#${new URLSearchParams({ ...parts, ...more, ...beside, ...color, ...view, ...settingsParts(model.settings) })}`;
+  return `#${new URLSearchParams({ ...linkParts(model, row), ...more, ...beside, ...color, ...view, ...settingsParts(model.settings) })}`;
 }
 
 /** The row, the row beside it, the coloring, the view and the settings that an address names; a row is null where the page does not hold it. */
@@ -34,7 +38,7 @@ function readLink(model, fragment) {
     const wanted = Object.fromEntries(names.map((name) => [name, given[`${prefix}${name}`]]));
     if (!("row" in wanted)) return null;
     const rows = model.every.filter((row) => sameParts(nameParts(model, row), wanted));
-    return rows[prefix ? 0 : Number(given.copy ?? 0)] ?? rows[0] ?? null;
+    return rows[Number(given[`${prefix}copy`] ?? 0)] ?? rows[0] ?? null;
   };
   const beside = find("with-");
   return {
@@ -42,7 +46,7 @@ function readLink(model, fragment) {
     row: find(""),
     versus: beside === null ? (given.versus ?? "") : given.versus === GROUP ? GROUP : model.sourceOf(beside),
     beside,
-    color: given.color,
+    color: given.color ?? "w",
     view: given.view === "batch" ? "batch" : "read",
     settings: readSettings(given),
   };
@@ -56,7 +60,7 @@ function settingsParts(settings) {
 
 function readSettings({ tau, fraction, kappa }) {
   const numbers = [tau ?? "1", fraction ?? "0.5", kappa ?? "1"].map(Number);
-  if ((tau ?? fraction) === undefined || !numbers.every((value) => value >= 0) || numbers[1] >= 1) return null;
+  if ((tau ?? fraction) === undefined || !numbers.every((value) => value >= 0 && value < Infinity) || numbers[1] >= 1) return null;
   return { tau: numbers[0] || 1e-6, fraction: fraction === undefined ? null : numbers[1], kappa: numbers[2] };
 }
 

@@ -1,8 +1,8 @@
 // Connects the parts of the page.
 
 function describe(samples, model) {
-  const [names, groups] = [samples.estimators, model.groups.size];
-  const text = `${samples.title} · ${samples.count} completions in ${groups} ${groups === 1 ? "group" : "groups"} · ${names.join(", ")}`;
+  const size = `${plural(samples.count, "completion")} in ${plural(model.groups.size, "group")}`;
+  const text = `${samples.title} · ${size} · ${samples.estimators.join(", ")}`;
   document.getElementById("source").textContent = text;
   document.getElementById("source").title = text;
   document.title = `${samples.title} · credit lens`;
@@ -39,16 +39,16 @@ async function main() {
   const summarise = () => {
     showVerdict(model, model.order, views.shown);
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
-    if (views.shown !== "batch") return;
-    fillList(batch.top, model.summaryOf(model.order));
-    batch.draw(model.order);
+    if (views.shown === "batch") batch.draw(model.order);
   };
-  const views = new Views(() => {
+  const views = new Views((shown) => {
+    if (shown === "read" && model.chosen !== null) list.reveal(model.order.indexOf(model.chosen));
     summarise();
     address.follow();
   });
   const choose = (row) => {
     model.chosen = row;
+    showNote(samples.note);
     list.mark();
     reader.open();
     address.follow();
@@ -86,14 +86,13 @@ async function main() {
   const followLink = () => {
     const link = readLink(model, location.hash);
     if (!link.named) return;
-    showNote(link.row === null ? "The completion that the link names is not in this page." : samples.note);
-    if (link.row === null) return;
+    if (link.row === null) return showNote("The completion that the link names is not in this page.");
     if (!model.order.includes(link.row)) {
       controls.clear();
       arrange({ filter: controls.filter() });
     }
-    if (link.settings) settings.use(link.settings);
-    if (link.color) controls.color(link.color);
+    if (link.settings ?? model.settings) settings.use(link.settings);
+    controls.color(link.color);
     views.show(link.view);
     model.comparison.versus = link.versus;
     choose(link.row);

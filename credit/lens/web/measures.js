@@ -39,14 +39,29 @@ function* measureBatch(model, rows) {
   }
   const concentration = [];
   for (const { rows: own } of series) concentration.push(yield* concentrationOf(samples, weights, own, TOP));
-  const texts = sumByText(model, counted, others);
-  yield;
-  const drift = log_probs && reference_log_probs ? driftOf(samples, counted) : null;
-  yield;
+  const texts = [];
+  const summaries = [];
+  for (const { rows: own } of series) {
+    texts.push(sumByText(model, own, others));
+    yield;
+    summaries.push(summarize(model, own));
+    yield;
+  }
   const positions = series.map((one) => profileOf(samples, weights, one.rows, POSITIONS, positionOf(samples)));
   const steps = new Set(series.flatMap((one) => one.steps.map(({ step }) => step))).size;
-  const found = { series, seriesCount: all.length, steps, columns, gaps, concentration, texts, drift, positions };
+  const found = { series, seriesCount: all.length, steps, columns, gaps, concentration, texts, summaries, positions };
   return { ...left, ...found, shown: rows.length, counted: counted.length, turns: measureTurns(samples, weights, counted, series) };
+}
+
+/** The metrics of the library over some rows; what needs a column that the file lacks is null. */
+function summarize(model, rows) {
+  const { samples } = model;
+  return {
+    responses: rows.length,
+    ...metricsOf(rows.map((row) => model.effectOf(row))),
+    deviation: samples.deviation ? columnOf(samples, rows, "deviation") : null,
+    drift: samples.log_probs && samples.reference_log_probs ? driftOf(samples, rows) : null,
+  };
 }
 
 /** Distribution and course of one column, for each series on a common axis. */

@@ -15,11 +15,23 @@ class Model {
     this.run = 1; // increases with each change of the settings
     this.every = Array.from({ length: samples.count }, (_, row) => row);
     this.groups = Map.groupBy(this.every, (row) => this.groupOf(row));
-    this.sources = Map.groupBy(this.every, (row) => this.sourceOf(row));
     this.various = Object.fromEntries(
       ["run", "step", "estimator"].map((name) => [name, new Set(samples[name]).size > 1]),
     );
+    this.recordings = this.countRecordings();
     this.selection = new Selection(this);
+  }
+
+  /** For each batch, how many there are up to it of its run, step and estimator: two trainings that append to one file repeat them. */
+  countRecordings() {
+    const { run, step, estimator, batch } = this.samples;
+    const counts = new Map();
+    const firsts = this.every.filter((row) => batch[row] !== batch[row - 1]);
+    return firsts.map((row) => {
+      const kind = `${run[row]}/${step[row]}/${estimator[row]}`;
+      counts.set(kind, (counts.get(kind) ?? 0) + 1);
+      return counts.get(kind);
+    });
   }
 
   /** The rows that are shown, in order. */
@@ -31,19 +43,23 @@ class Model {
     return `${this.samples.batch[row]}/${this.samples.group[row]}`;
   }
 
-  /** Where a row comes from: its run, step and estimator. */
+  /** Where a row comes from: its run, step and estimator, and which recording of these. */
   sourceOf(row) {
-    const { run, step, estimator } = this.samples;
-    return `${run[row]}/${step[row]}/${estimator[row]}`;
+    const { run, step, estimator, batch } = this.samples;
+    return `${run[row]}/${step[row]}/${estimator[row]}/${this.recordings[batch[row]]}`;
   }
 
-  /** The run, step and estimator of a row, as far as the file has several. */
+  /** The run, step and estimator of a row, as far as the file has several; else its batch. */
   sourceName(row) {
     const { samples, various } = this;
+    const { step, batch } = samples;
+    if (step[row] === null && !various.run && !various.estimator) return batch.at(-1) ? `batch ${batch[row]}` : "";
+    const recording = this.recordings[batch[row]];
     return [
       ...(various.run ? [samples.runs[samples.run[row]]] : []),
       ...(samples.step[row] === null ? [] : [`step ${samples.step[row]}`]),
       ...(various.estimator ? [samples.estimators[samples.estimator[row]]] : []),
+      ...(recording > 1 ? [`recording ${recording}`] : []),
     ].join(" · ");
   }
 
@@ -52,10 +68,8 @@ class Model {
   }
 
   groupName(row) {
-    const { step, batch, group } = this.samples;
-    const unnamed = step[row] === null && !this.various.run && !this.various.estimator && batch.at(-1);
-    const where = unnamed ? `batch ${batch[row]}` : this.sourceName(row);
-    return `${where ? `${where} · ` : ""}group ${group[row]}`;
+    const where = this.sourceName(row);
+    return `${where ? `${where} · ` : ""}group ${this.samples.group[row]}`;
   }
 
   peersOf(row) {
@@ -96,22 +110,6 @@ class Model {
     done();
   }
 
-  /** Triples of name, text and explanation: the metrics of the given rows. */
-  summaryOf(rows) {
-    const { samples } = this;
-    const weights = metricsOf(rows.map((row) => this.effectOf(row)));
-    const deviation = samples.deviation && columnOf(samples, rows, "deviation");
-    const entropy = samples.normalized_entropy && columnOf(samples, rows, "normalized_entropy");
-    return [
-      ["weight std", number(weights.weight_std), "0 is GRPO; below 0.1 hardly anything differs from it"],
-      ["effective fraction", number(weights.effective_token_fraction), "mean of (sum w)^2 / (T sum w^2): 1 is GRPO"],
-      ["weights", rangeText(weights.weight_min, weights.weight_max), "least and largest"],
-      ...(deviation ? [["deviation mean", number(deviation.mean), "squared Hellinger distance of policy and reference"],
-        ["deviation max", number(deviation.max)]] : []),
-      ...(entropy ? [["entropy mean", number(entropy.mean), "normalized: H / log V"]] : []),
-    ];
-  }
-
   /** Pairs of name and text: the numbers of one token. */
   numbersOf(t) {
     const { samples } = this;
@@ -120,7 +118,7 @@ class Model {
     const rule = samples.rules[samples.rule[row]];
     const at = (name) => (samples[name] && Number.isNaN(samples[name][t]) ? "missing" : number(samples[name]?.[t], 6));
     const kappa = this.settings?.kappa ?? rule.kappa;
-    const scored = rule.score === "recorded" || samples.deviation;
+    const scored = rule.score === "recorded" || (samples.deviation && (kappa === 0 || samples.normalized_entropy));
     const known = (value) => (!samples.valid[row] ? "– (invalid)" : Number.isNaN(value) ? "missing" : number(value, 6));
     return [
       ["token", `${t - samples.start[row] + 1} of ${this.lengthOf(row)}`],

@@ -134,11 +134,12 @@ function placesOf({ positions, turns }, plot) {
   const tokens = (profiles) => profiles[0].counts.map((_, i) => profiles.reduce((sum, { counts }) => sum + counts[i], 0));
   const quiet = (text) => create("p", "quiet", text);
   const parts = tokens(positions).filter(Boolean);
+  const [least, most] = [Math.min(...parts), Math.max(...parts)];
   const place = (i) => `${(100 * i) / POSITIONS} to ${(100 * (i + 1)) / POSITIONS} % of the response`;
   const byPosition = figure(
     "By position",
     plot(chart({ ticks: [0, 0.25, 0.5, 0.75, 1], format: percent, name: "place in the response" }, positions, place)),
-    quiet(`${countText(Math.min(...parts))} to ${countText(Math.max(...parts))} tokens in each part`),
+    quiet(`${least < most ? `${countText(least)} to ` : ""}${plural(most, "token")} in each part${parts.length < POSITIONS ? " that has any" : ""}`),
   );
   if (!turns) return [byPosition];
   const { names, profiles } = turns;

@@ -35,7 +35,7 @@ class Selection {
       ...(samples.deviation && { deviation: { label: "mean deviation", value: mean("deviation") } }),
       ...(samples.normalized_entropy && { entropy: { label: "mean entropy", value: mean("normalized_entropy") } }),
       ...Object.fromEntries(
-        [...extras].map((name) => [`extra ${name}`, { label: name, value: (row) => plain(samples.extras[samples.extra[row]][name]) }]),
+        [...extras].map((name) => [`extra ${name}`, { label: name, value: (row) => plain(samples.extras[samples.extra[row]], name) }]),
       ),
     };
   }
@@ -121,13 +121,17 @@ function patternOf(text) {
   return new RegExp(text.replace(/[.*+?^$\{}()|[\]\\]/g, "\\$&"), "giu");
 }
 
+/** Numbers in their order before texts; numbers within texts count as such. */
 function compareKeys(a, b) {
-  if (typeof a === "number" && typeof b === "number") return a - b;
-  return String(a).localeCompare(String(b), undefined, { numeric: true });
+  const texts = [a, b].map((key) => typeof key === "string");
+  if (texts[0] !== texts[1]) return texts[0] - texts[1];
+  return texts[0] ? a.localeCompare(b, undefined, { numeric: true }) : a - b;
 }
 
-/** An extra value that can be sorted: a number or a text; objects and lists as JSON, what is missing as null. */
-function plain(value) {
-  if (value === undefined || value === null || typeof value === "number") return value ?? null;
-  return typeof value === "string" ? value : JSON.stringify(value);
+/** A further value as a key to sort by: a number, also one written as text, or a text; what is missing is null. */
+function plain(values, name) {
+  const value = Object.hasOwn(values, name) ? values[name] : null; // every object has a "constructor" that is none of its values
+  if (value === null || typeof value === "number") return value;
+  if (typeof value !== "string") return JSON.stringify(value);
+  return value.trim() === "" || !Number.isFinite(Number(value)) ? value : Number(value);
 }

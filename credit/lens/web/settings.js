@@ -8,24 +8,27 @@ class Settings {
     this.sliders = Object.fromEntries(
       ["tau", "fraction", "kappa"].map((name) => [name, [...document.querySelectorAll(`#${name} input`)]]),
     );
+    this.values = {}; // the numbers in use, which an input does not hold while it is empty or out of range
     this.recorded = samples.rules[samples.rule[0] ?? 0];
     this.weigh = weigh;
     this.disable(samples);
     this.toRecorded();
     for (const [name, [range, exact]] of Object.entries(this.sliders)) {
       range.addEventListener("input", () => {
-        exact.value = name === "tau" ? Number((10 ** range.value).toPrecision(3)) : range.value;
+        exact.value = this.values[name] = name === "tau" ? Number((10 ** range.value).toPrecision(3)) : Number(range.value);
         this.changed(name);
       });
       exact.addEventListener("input", () => {
+        if (exact.value === "" || !exact.checkValidity()) return;
+        this.values[name] = Number(exact.value);
         range.value = name === "tau" ? Math.log10(exact.value) : exact.value;
-        if (exact.value !== "" && exact.checkValidity()) this.changed(name);
+        this.changed(name);
       });
+      exact.addEventListener("change", () => (exact.value = this.values[name]));
     }
     for (const radio of this.form.elements.mode) radio.addEventListener("change", () => this.changed(radio.value));
     this.reset.addEventListener("click", () => {
-      this.toRecorded();
-      weigh(null);
+      this.use(null);
     });
   }
 
@@ -53,12 +56,16 @@ class Settings {
     this.reset.disabled = true;
   }
 
-  /** Computes the weights by settings that a link named. */
+  /** Computes the weights by settings, or takes them as recorded for null. */
   use(settings) {
     if (!this.enough) return;
-    this.fill(settings);
+    if (settings === null) {
+      this.toRecorded();
+      return this.weigh(null);
+    }
+    this.fill({ ...settings, kappa: this.noKappa ? 0 : settings.kappa }); // as the form has it for this file
     this.reset.disabled = false;
-    this.weigh(settings);
+    this.weigh(this.settings());
   }
 
   fill({ tau, fraction, kappa }) {
@@ -71,6 +78,7 @@ class Settings {
 
   put(name, value) {
     const [range, exact] = this.sliders[name];
+    this.values[name] = value;
     exact.value = value;
     range.value = name === "tau" ? Math.log10(value) : value;
   }
@@ -88,7 +96,7 @@ class Settings {
   }
 
   settings() {
-    const [tau, fraction, kappa] = ["tau", "fraction", "kappa"].map((name) => Number(this.sliders[name][1].value));
+    const { tau, fraction, kappa } = this.values;
     return { tau, fraction: this.form.elements.mode.value === "fraction" ? fraction : null, kappa };
   }
 }

@@ -19,11 +19,24 @@ class TextTable {
     this.more.addEventListener("click", () => this.renew(this.shown + SHOWN));
     const least = create("label", "least", "occurs at least ", this.least, " times");
     const scroll = create("div", "scroll tall", create("table", "numbers texts", create("thead", "", this.head), this.body));
-    this.section = part("half", "Which token texts get the credit", create("p", "above", least, this.count), scroll, this.more);
+    this.which = create("select");
+    this.which.setAttribute("aria-label", "Estimator and run whose tokens are listed");
+    this.which.addEventListener("input", () => this.fill());
+    this.section = part("half", "Which token texts get the credit", create("p", "above", this.which, least, this.count), scroll, this.more);
   }
 
-  /** Takes the sums of sumByText; returns the table's element. */
-  show({ count, credit, total, sums }, vocabulary) {
+  /** Takes the sums of sumByText for each series; returns the table's element. */
+  show({ series, texts }, vocabulary) {
+    Object.assign(this, { texts, vocabulary });
+    fillSelect(this.which, series.map(({ name }, i) => [String(i), name]));
+    this.which.hidden = series.length < 2;
+    this.fill();
+    return this.section;
+  }
+
+  fill() {
+    const { vocabulary } = this;
+    const { count, credit, total, sums } = this.texts[Number(this.which.value)];
     const means = Object.fromEntries(sums.map(({ name, sum, known }) => [name, (id) => sum[id] / known[id]]));
     const named = (name) => (means[name] ? [{ name, title: `mean ${NAMES[name]}`, value: means[name], text: number }] : []);
     this.columns = [
@@ -37,7 +50,6 @@ class TextTable {
     this.countOf = (id) => count[id];
     this.head.replaceChildren(...this.columns.map((column) => this.header(column)));
     this.renew(this.shown);
-    return this.section;
   }
 
   header({ name, title }) {

@@ -1,10 +1,10 @@
 // Tokens as elements. Their text is untrusted, so it is set as text and never as markup.
 
-const VISIBLE = { "\n": "⏎", "\r": "␍", "\t": "⇥" };
+const VISIBLE = new Map([["\n", "⏎"], ["\r", "␍"], ["\t", "⇥"]]); // no object, which has a "constructor" too
 
 /** The token's text in one line, with visible symbols for breaks and tabs. */
 function shownInLine(piece) {
-  return piece === "" ? "◌" : piece.replace(/[\n\r\t]/g, (c) => VISIBLE[c]);
+  return piece === "" ? "◌" : piece.replace(/[\n\r\t]/g, (c) => VISIBLE.get(c));
 }
 
 /** A token whose text is the model's own, so that it is copied as it is; the symbols for breaks stand in the style. */
@@ -13,7 +13,7 @@ function tokenElement(samples, t) {
   const piece = samples.vocabulary[samples.token[t]];
   if (piece === "") element.append(symbol("◌"));
   for (const part of piece.split(/(?<=[\n\r\t])|(?=[\n\r\t])/)) {
-    if (part in VISIBLE) element.append(symbol(VISIBLE[part]));
+    if (VISIBLE.has(part)) element.append(symbol(VISIBLE.get(part)));
     element.append(part);
   }
   return element;
@@ -90,6 +90,11 @@ function number(value, digits = 3) {
   const size = Math.abs(value);
   if (size < 1e-3 || size >= 1e5) return value.toExponential(digits - 1).replace("e+", "e");
   return String(Number(value.toPrecision(Math.max(digits, Math.ceil(Math.log10(size))))));
+}
+
+/** A count with its noun: 1 group, 2 groups. */
+function plural(n, noun) {
+  return `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 }
 
 function signed(value) {

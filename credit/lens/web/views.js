@@ -25,6 +25,6 @@ class Views {
       this.tabs[i].setAttribute("aria-selected", each === name);
       this.tabs[i].tabIndex = each === name ? 0 : -1;
     });
-    this.changed();
+    this.changed(name);
   }
 }
