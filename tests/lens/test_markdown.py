@@ -2,7 +2,7 @@
 
 import pytest
 from made_completions import HOSTILE, make_completion
-from rendered import Rendered
+from rendered import TAGS, Rendered
 
 from credit import lens
 from credit.lens.headings import escape_token
@@ -16,20 +16,7 @@ def render(*completions):
 def test_hostile_text_stays_text():
     text = "".join(HOSTILE)
     shown = render(make_completion(HOSTILE, [2.0, 0.5] * 9, prompt=text[:300]))
-    assert shown.tags == {
-        "p",
-        "h4",
-        "strong",
-        "em",
-        "code",
-        "br",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-    }
+    assert shown.tags == TAGS
     assert shown.attributes == []
     assert shown.paragraphs[2:] == [f"Prompt: {escape_token(text[:300])}", escape_token(text)]
     assert shown.cells[1::5] == [

@@ -2,6 +2,9 @@
 
 from html.parser import HTMLParser
 
+TAGS = {*("p", "h4", "strong", "em", "code", "br"), *("table", "thead", "tbody", "tr", "th", "td")}
+"""The elements that the Markdown of completions has."""
+
 
 class Rendered(HTMLParser):
     """The elements of some HTML, their attributes, and the text of its paragraphs and cells."""

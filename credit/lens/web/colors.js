@@ -4,10 +4,20 @@ const DIVERGING = (x) => `rgb(var(${x > 0 ? "--more" : "--less"}) / ${Math.abs(x
 const RISING = (x) => `rgb(var(--level) / ${x.toFixed(4)})`;
 const FEW_TOKENS = 200_000; // as many give the reach of a scale
 
-/** The numbers to color by: their name, the columns they need, their value at token t, and the paint of a share in [-1, 1]. */
+/** The numbers to color by: their name, the columns they need, their value at token t, now or as recorded, and the paint of a share in [-1, 1]. */
 const COLORINGS = {
-  w: { label: "weight w", needs: ["weights"], value: (model, row, t) => model.weights[t], paint: DIVERGING },
-  A: { label: "advantage A", needs: ["advantages"], value: (model, row, t) => model.advantageAt(row, t), paint: DIVERGING },
+  w: {
+    label: "weight w",
+    needs: ["weights"],
+    value: ({ samples, weights }, row, t, recorded) => (recorded ? samples.weights[t] : weights[t]),
+    paint: DIVERGING,
+  },
+  A: {
+    label: "advantage A",
+    needs: ["advantages"],
+    value: (model, row, t, recorded) => (recorded ? model.samples.advantages[t] : model.advantageAt(row, t)),
+    paint: DIVERGING,
+  },
   d: { label: "deviation d", needs: ["deviation"], value: ({ samples }, row, t) => samples.deviation[t], paint: RISING },
   h: { label: "entropy h", needs: ["normalized_entropy"], value: ({ samples }, row, t) => samples.normalized_entropy[t], paint: RISING },
   "log-ratio": {
@@ -42,12 +52,8 @@ class Coloring {
   }
 
   /** Share of the full color in [-1, 1]; NaN where the token's number is missing. */
-  shareAt(row, t) {
-    const value = this.model.samples.valid[row] ? this.rule.value(this.model, row, t) : NaN;
-    return this.shareOf(value);
-  }
-
-  shareOf(value) {
+  shareAt(row, t, recorded) {
+    const value = this.model.samples.valid[row] ? this.rule.value(this.model, row, t, recorded) : NaN;
     if (this.name === "w") return value >= 0 ? shade(value, this.reach) : NaN;
     return Math.max(-1, Math.min(1, value / this.end()));
   }
@@ -68,7 +74,7 @@ class Coloring {
     for (let row = 0; row < samples.count; row++) {
       if (!samples.valid[row]) continue;
       for (let t = samples.start[row]; t < samples.start[row + 1]; t += every) {
-        const value = this.name === "A" ? samples.advantages[t] : this.rule.value(this.model, row, t);
+        const value = this.rule.value(this.model, row, t, true);
         if (samples.mask[t] && Number.isFinite(value)) sizes.push(Math.abs(value));
       }
     }
@@ -83,10 +89,10 @@ class Coloring {
     return this.rule.paint === RISING ? [null, "0", end] : [`-${end}`, "0", `+${end}`];
   }
 
-  /** Gives an element the color of its token. */
-  color(element, row, t) {
+  /** Gives an element the color of its token, with the numbers as they are now or as they were recorded. */
+  color(element, row, t, recorded = false) {
     const { samples } = this.model;
-    const share = samples.mask[t] ? this.shareAt(row, t) : 0;
+    const share = samples.mask[t] ? this.shareAt(row, t, recorded) : 0;
     element.classList.toggle("outside", !samples.mask[t]);
     element.classList.toggle("missing", Number.isNaN(share));
     element.style.backgroundColor = samples.mask[t] && share ? this.paint(share) : "";

@@ -16,7 +16,7 @@ class Comparison {
     this.ofPrompt.delete(null);
   }
 
-  /** Pairs of value and text: the sources that have a completion to compare the row with, nearest first. */
+  /** Pairs of value and text: the sources that have a completion to compare the row with, in the order of the file. */
   sourcesFor(row) {
     const sources = Map.groupBy(this.relatives(row), (other) => this.model.sourceOf(other));
     const own = this.model.sourceOf(row);

@@ -36,14 +36,14 @@ async function main() {
     compared: () => address.follow(),
   });
   const batch = new Batch(model, { search: (text) => controls.search(text) });
-  const summarise = () => {
+  const sumUp = () => {
     showVerdict(model, model.order, views.shown);
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
     if (views.shown === "batch") batch.draw(model.order);
   };
   const views = new Views((shown) => {
     if (shown === "read" && model.chosen !== null) list.reveal(model.order.indexOf(model.chosen));
-    summarise();
+    sumUp();
     address.follow();
   });
   const choose = (row) => {
@@ -62,13 +62,13 @@ async function main() {
     if (!kept) choose(model.order[0] ?? null);
     else if (model.selection.filter.text !== searched) reader.open();
     else reader.renew();
-    summarise();
+    sumUp();
   };
   const weigh = (weighed) => {
     const done = model.use(weighed, () => {
       settings.say(weighed, false);
       if (model.selection.dependsOnWeights) arrange();
-      else summarise();
+      else sumUp();
     });
     settings.say(weighed, model.busy);
     list.renew();

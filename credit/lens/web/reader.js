@@ -68,9 +68,8 @@ class Reader {
     if (chosen === null) return;
     for (const row of this.rows()) this.model.effectOf(row);
     for (const element of this.text.querySelectorAll(".token[data-place]")) {
-      const t = Number(element.dataset.place);
-      if (element.classList.contains("recorded")) this.colorAsRecorded(element, t);
-      else coloring.color(element, element.classList.contains("other") ? comparison.row : chosen, t);
+      const { classList, dataset } = element;
+      coloring.color(element, classList.contains("other") ? comparison.row : chosen, Number(dataset.place), classList.contains("recorded"));
     }
     drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, this.model.lengthOf(chosen)))));
     const heading = document.getElementById("which");
@@ -135,20 +134,6 @@ class Reader {
     area.textContent = prompt ?? "";
     const text = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 1));
     fillList(document.getElementById("extras"), extras.map(([name, value]) => [name, text(value)]));
-  }
-
-  colorAsRecorded(element, t) {
-    const { samples, coloring, chosen } = this.model;
-    const share = !samples.mask[t] ? 0 : samples.valid[chosen] ? coloring.shareOf(this.recordedAt(t)) : NaN;
-    element.classList.toggle("outside", !samples.mask[t]);
-    element.classList.toggle("missing", Number.isNaN(share));
-    element.style.backgroundColor = share ? coloring.paint(share) : "";
-  }
-
-  recordedAt(t) {
-    const { samples, coloring, chosen } = this.model;
-    if (coloring.name === "w") return samples.weights[t];
-    return coloring.name === "A" ? samples.advantages[t] : coloring.rule.value(this.model, chosen, t);
   }
 
   fillLegend() {
