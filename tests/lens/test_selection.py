@@ -76,11 +76,13 @@ def test_completions_are_filtered_by_step_and_estimator(opened, three_steps):
 def test_a_text_is_found_in_every_completion_and_prompt(opened, tmp_path):
     tokens = [[" w"] * T for _ in range(N)]
     tokens[1][7:10] = [" Ther", "efore", ", ["]
+    accents = [[" w"] * T for _ in range(N)]
+    accents[2][3:5], accents[3][3] = [" cafe", "\u0301"], " caf\u00e9"
     given = rollouts()
     path = tmp_path / "samples.jsonl"
     for step in range(40):
         prompts = [f"prompt {step}.{row}" for row in range(N)]
-        write(path, given, credit.GRPO(), tokens if step == 39 else None, step=step, prompts=prompts)
+        write(path, given, credit.GRPO(), {38: accents, 39: tokens}.get(step), step=step, prompts=prompts)
     driver = opened(path)
 
     def search(text):
@@ -95,6 +97,7 @@ def test_a_text_is_found_in_every_completion_and_prompt(opened, tmp_path):
     assert found == [" Ther", "efore", ", ["]
     assert search("Prompt 17.") == [17 * N + row for row in range(N)]
     assert search("nowhere") == []
+    assert search("cafe\u0301") == search("CAF\u00c9") == [38 * N + 2, 38 * N + 3]
     assert len(search("")) == 40 * N
     assert not driver.find_elements("css selector", ".found")
 

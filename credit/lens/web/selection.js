@@ -117,8 +117,10 @@ class Selection {
   }
 }
 
+/** Finds the text in any case, its accents as characters of their own or not. */
 function patternOf(text) {
-  return new RegExp(text.replace(/[.*+?^$\{}()|[\]\\]/g, "\\$&"), "giu");
+  const forms = new Set(["NFC", "NFD"].map((form) => text.normalize(form).replace(/[.*+?^$\{}()|[\]\\]/g, "\\$&")));
+  return new RegExp([...forms].join("|"), "giu");
 }
 
 /** Numbers in their order before texts; numbers within texts count as such. */
