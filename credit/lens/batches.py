@@ -63,7 +63,6 @@ def recompute(completions: Iterable[Completion], estimator: Estimator) -> Iterat
             rollouts=rollouts,
             result=estimator(rollouts),
             estimator=estimator,
-            prompts=None,
             step=batch[0].step,
         )
         for recorded, made in zip(batch, parse_records(lines), strict=True):
@@ -92,7 +91,7 @@ def _pad(batch: list[Completion], name: str, dtype: Any) -> Any:
     rows = [getattr(each, name) for each in batch]
     if any(row is None for row in rows):
         return None
-    result = np.zeros((len(rows), max(map(len, rows))), dtype)
+    result = np.zeros((len(rows), max(1, *map(len, rows))), dtype)  # one column also where none has a token
     for padded, row in zip(result, rows, strict=True):
         padded[: len(row)] = row
     return result

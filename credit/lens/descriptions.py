@@ -48,20 +48,22 @@ def describe_settings(settings: dict[str, Any]) -> str:
     """
     name = str(settings.get("name"))
     target = settings.get("effective_fraction") is not None
-    always = ("effective_fraction" if target else "tau", "kappa") if _redistributes(settings) else ()
+    always = ("effective_fraction" if target else "tau", "kappa") if redistributes(settings) else ()
     shown = {each: settings[each] for each in always if each in settings}
-    shown |= _list_changes(settings, default_settings(name))
+    shown |= dict(_find_changes(settings, default_settings(name)))
     listed = ", ".join(f"{each}={_write_setting(value)}" for each, value in shown.items())
     return f"{name}({listed})" if listed else name
 
 
-def _redistributes(settings: dict[str, Any]) -> bool:
+def redistributes(settings: dict[str, Any]) -> bool:
+    """Whether the estimator distributes a response's advantage by a softmax of scores, as DGPO does."""
     return "effective_fraction" in settings
 
 
 def _complete(value: Any, default: Any) -> Any:
-    if isinstance(value, dict) and value.get("name") in CLASSES:
-        default = default_settings(value["name"])
+    name = value.get("name") if isinstance(value, dict) else None
+    if isinstance(name, str) and name in CLASSES:
+        default = default_settings(name)
     if not _is_group(value) or not isinstance(default, dict):
         return value
     missing = {name: each for name, each in default.items() if name not in value}
@@ -73,12 +75,8 @@ def _is_group(value: Any) -> bool:
     return isinstance(value, dict) and not {"start", "end"} <= value.keys()
 
 
-def _list_changes(settings: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """The settings that differ from the defaults; those of a loss are named loss.clip_low and so on."""
-    return dict(_find_changes(settings, default))
-
-
 def _find_changes(settings: dict[str, Any], default: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings that differ from the defaults; those of a loss are named loss.clip_low and so on."""
     for name, value in settings.items():
         own = default.get(name)
         if name == "name" or (name in default and value == own):

@@ -68,7 +68,8 @@ def show(*sources: Source, height: int = 720, max_mb: float | None = 2.0) -> Sho
     runs, entries = load(*kept), list[Entry]()
     title = ", ".join(runs)
     whole = Shown(page(observe(runs, entries), title), height)
-    if max_mb is None or whole.size <= max_mb * 1e6:
+    size = whole.size
+    if max_mb is None or size <= max_mb * 1e6:
         return whole
     known: dict[int, tuple[str, Completion]] = {}
 
@@ -80,11 +81,11 @@ def show(*sources: Source, height: int = 720, max_mb: float | None = 2.0) -> Sho
             part.setdefault(name, []).append(completion)
         note = (
             f"Shown: {len(places)} of {len(entries)} completions, {how}. All of them make an output of "
-            f"{whole.size / 1e6:.1f} MB, more than max_mb={max_mb:g} allows. {_tell_ways(kept)}"
+            f"{size / 1e6:.1f} MB, more than max_mb={max_mb:g} allows. {_tell_ways(kept)}"
         )
         return Shown(page(part, title, note), height)
 
-    return fit(entries, whole.size, max_mb * 1e6, render)
+    return fit(entries, size, max_mb * 1e6, render)
 
 
 def _keep(source: Source) -> Source:
@@ -99,7 +100,9 @@ def _keep_run(source: str | Path | Iterable[Completion]) -> str | Path | list[Co
 
 
 def _tell_ways(sources: list[Source]) -> str:
-    """How to see all completions."""
-    paths = [shlex.quote(str(source)) for source in sources if isinstance(source, str | Path)]
-    command = f"python -m credit.lens {' '.join(paths) or 'FILE'} -o lens.html"
-    return f"To see all, call show(..., max_mb=None), or write a page of its own: {command}"
+    """How to see all completions; the command where all of them are in files."""
+    given = [each for one in sources for each in (one.values() if isinstance(one, Mapping) else [one])]
+    paths = [shlex.quote(str(each)) for each in given if isinstance(each, str | Path)]
+    command = f"python -m credit.lens {' '.join(paths)} -o lens.html"
+    other = f", or write a page of its own: {command}" if len(paths) == len(given) else ""
+    return f"To see all, call show(..., max_mb=None){other}"

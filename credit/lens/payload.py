@@ -8,7 +8,7 @@ import numpy as np
 
 from credit.lens.batches import split_batches
 from credit.lens.completion import STATISTICS, Completion
-from credit.lens.descriptions import complete_settings, default_settings, describe_estimators
+from credit.lens.descriptions import complete_settings, default_settings, describe_estimators, redistributes
 from credit.lens.extra import convert_value
 from credit.lens.sources import Runs
 from credit.schedule import Schedule
@@ -26,6 +26,8 @@ PER_RESPONSE = (
     *("prompt", "rule", "extra"),
 )
 NUMERIC_SETTINGS = ("tau", "kappa", "effective_fraction", "tau_min", "floor")
+EXACT = 2**53  # up to which JavaScript has every whole number
+NO_TURN = -(2**31)  # of the tokens of a row without turns, on a page where others have them
 LARGEST = 1e300  # stands for an infinite tau, since JSON has no infinity
 
 
@@ -83,7 +85,8 @@ class Tables:
 def _describe_response(completion: Completion, tables: Tables) -> dict[str, Any]:
     """The values of PER_RESPONSE, but for the run and the batch."""
     several = isinstance(completion.reward, list)
-    extra = {name: convert_value(name, value) for name, value in (completion.model_extra or {}).items()}
+    further = completion.model_extra or {}
+    extra = {name: write_large(convert_value(name, value)) for name, value in further.items()}
     settings = complete_settings(completion.estimator)
     return completion.model_dump(include={"step", "row", "group", "valid"}) | {
         "advantage": convert_value("advantage", completion.advantage),
@@ -91,9 +94,18 @@ def _describe_response(completion: Completion, tables: Tables) -> dict[str, Any]
         "reward": _total_reward(completion),
         "rewards": convert_value("reward", completion.reward) if several else None,
         "prompt": None if completion.prompt is None else _index_of(tables.prompts, completion.prompt),
-        "rule": _index_of(tables.rules, json.dumps(_weight_rule(completion))),
+        "rule": _index_of(tables.rules, json.dumps(_weight_rule(completion, settings))),
         "extra": _index_of(tables.extras, json.dumps(extra)),
     }
+
+
+def write_large(value: Any) -> Any:
+    """The value with whole numbers beyond 2^53, whose last digits JavaScript loses, as text."""
+    if isinstance(value, dict):
+        return {name: write_large(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [write_large(each) for each in value]
+    return str(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 
 def _index_of(table: dict[Any, int], value: Any) -> int:
@@ -101,11 +113,11 @@ def _index_of(table: dict[Any, int], value: Any) -> int:
 
 
 def _join_column(name: str, rows: list[Any], start: list[int]) -> Any:
-    """One column of all rows, or None where no row has it; a row without it becomes NaN (integers: 0)."""
+    """One column of all rows, or None where no row has it; a row without it is NaN, its turns NO_TURN."""
     if not any(row is not None for row in rows) and name not in ("token", "mask"):
         return None
     dtype = f"<{DTYPES[name]}"
-    result = np.full(start[-1], np.nan if "f" in dtype else 0, dtype)
+    result = np.full(start[-1], np.nan if "f" in dtype else NO_TURN if name == "turns" else 0, dtype)
     for first, row in zip(start, rows, strict=False):
         if row is not None:
             result[first : first + len(row)] = row
@@ -122,12 +134,12 @@ def _total_reward(completion: Completion) -> float | None:
     return sum(known) if whole or (known and completion.valid) else None
 
 
-def _weight_rule(completion: Completion) -> dict[str, Any]:
+def _weight_rule(completion: Completion, settings: dict[str, Any]) -> dict[str, Any]:
     """How the page computes weights under other settings: the estimator's own rule, or else DGPO's."""
-    redistributes = "effective_fraction" in completion.estimator
-    settings = default_settings("dgpo") | (completion.estimator if redistributes else {})
+    own = redistributes(settings)
+    settings = default_settings("dgpo") | (settings if own else {})
     rule = {name: _value_at_progress(settings[name], completion.progress) for name in NUMERIC_SETTINGS}
-    kind = {"score": "recorded" if completion.scores is not None else "dgpo", "redistributes": redistributes}
+    kind = {"score": "recorded" if completion.scores is not None else "dgpo", "redistributes": own}
     return rule | kind | {name: settings[name] for name in ("negative", "within")}
 
 

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -13,6 +13,8 @@ from credit.estimators.base import Estimator
 from credit.lens.completion import Completion
 from credit.lens.lines import format_records
 from credit.types import Credit, Rollouts
+
+BLOCK = 2**16  # bytes read at once from the end of a file
 
 
 def record(
@@ -77,7 +79,7 @@ def record(
 def append_records(path: str | Path, lines: Iterable[str]) -> None:
     """Appends lines from `format_records` to a file, which is made, as its folder is, where there is none.
 
-    A last line that a process was stopped in writing is ended first, so that it spoils none of these.
+    A last line that a process was stopped in writing is no record; these take its place.
 
     Example:
         >>> import tempfile
@@ -88,9 +90,25 @@ def append_records(path: str | Path, lines: Iterable[str]) -> None:
         []
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    cut = _ends_within_a_line(path)
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write("".join(["\n" if cut else "", *lines]))
+    with Path(path).open("a+b") as file:
+        file.write(_end_last_line(file) + "".join(lines).encode())
+
+
+def _end_last_line(file: BinaryIO) -> bytes:
+    """Cuts off a last line that is no record; returns the line break that another one lacks."""
+    size = start = file.seek(0, os.SEEK_END)
+    tail = b""
+    while start and b"\n" not in tail:
+        start = max(0, start - BLOCK)
+        file.seek(start)
+        tail = file.read(size - start)
+    last = tail.rpartition(b"\n")[2]
+    if not last:
+        return b""
+    if _is_json(last):
+        return b"\n"
+    file.truncate(size - len(last))
+    return b""
 
 
 def read(path: str | Path) -> Iterator[Completion]:
@@ -112,19 +130,19 @@ def read(path: str | Path) -> Iterator[Completion]:
         ...     list(lens.read(path))
         []
     """
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         yield from parse_records(_drop_cut_line(file, str(path)), str(path))
 
 
-def _drop_cut_line(lines: Iterable[str], source: str) -> Iterator[str]:
+def _drop_cut_line(lines: Iterable[bytes], source: str) -> Iterator[bytes]:
     for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n") and not _is_json(line):
-            warnings.warn(f"{source}, line {number} is not whole, and is left out", stacklevel=3)
+        if not line.endswith(b"\n") and not _is_json(line):
+            warnings.warn(f"{source}, line {number} is not whole, and is left out", stacklevel=4)
             return
         yield line
 
 
-def _is_json(line: str) -> bool:
+def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
     except ValueError:
@@ -132,15 +150,7 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _ends_within_a_line(path: str | Path) -> bool:
-    if not Path(path).exists() or Path(path).stat().st_size == 0:
-        return False
-    with Path(path).open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
-
-
-def parse_records(lines: Iterable[str], source: str = "records") -> Iterator[Completion]:
+def parse_records(lines: Iterable[str | bytes], source: str = "records") -> Iterator[Completion]:
     """Yields the completions of JSON lines, such as `format_records` makes; empty lines are skipped.
 
     Args:

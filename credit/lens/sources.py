@@ -1,6 +1,6 @@
 """Files of records as runs, each of which has a name of its own."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from credit.lens.completion import Completion
@@ -21,8 +21,18 @@ def load(*sources: Source) -> dict[str, Iterable[Completion]]:
             source = {names[Path(source)]: source}
         named = source if isinstance(source, Mapping) else {"samples": source}
         for name, each in named.items():
-            runs[_make_unique(name, runs)] = read(each) if isinstance(each, str | Path) else each
+            runs[_make_unique(name, runs)] = read(each) if isinstance(each, str | Path) else _check(each)
     return runs
+
+
+def _check(completions: Iterable[Completion]) -> Iterator[Completion]:
+    for completion in completions:
+        if not isinstance(completion, Completion):
+            raise TypeError(
+                f"a source holds {completion!r}; expected completions, as read(path) yields them, or several "
+                "paths one by one, as in show(*paths)"
+            )
+        yield completion
 
 
 def name_runs(paths: Sequence[Path]) -> dict[Path, str]:
@@ -31,7 +41,7 @@ def name_runs(paths: Sequence[Path]) -> dict[Path, str]:
     length = 1
     while len({path.parts[-length:] for path in distinct}) < len(distinct):
         length += 1
-    return {path: "/".join(path.parts[-length:]) for path in distinct}
+    return {path: Path(*path.parts[-length:]).as_posix() for path in distinct}
 
 
 def _make_unique(name: str, taken: Runs) -> str:

@@ -11,7 +11,8 @@ from credit.lens.completion import Completion
 from credit.lens.sources import Runs
 
 ATTEMPTS = 4  # The second mostly fits; only the first knows nothing of the part's texts.
-MARGIN = 0.97
+MARGIN = 0.97  # of the room: the estimate of a part's size may be that far off
+ROW_BYTES, TOKEN_BYTES = 100, 20  # about what a row, and the columns of a token, add to a compressed page
 WHOLE = "whole groups spread evenly over the records"
 PART = "a part of one group, since a whole one does not fit"
 LARGE = "the shortest one, although it alone is too large"
@@ -123,7 +124,7 @@ def _observe_run(name: str, completions: Iterable[Completion], entries: list[Ent
                     batch=(step, number),
                     group=completion.group,
                     row=completion.row,
-                    cost=100 + texts + 20 * len(completion.tokens),
+                    cost=ROW_BYTES + texts + TOKEN_BYTES * len(completion.tokens),
                 )
             )
             yield completion

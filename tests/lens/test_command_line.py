@@ -54,13 +54,40 @@ def test_errors_go_to_the_user_without_a_traceback(samples, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "flags",
-    [[], ["--model", "m"], ["samples.jsonl", "--model", "m"], ["--model", "m", "--reference", "r"]],
+    [[], ["--model", "m"], ["--model", "m", "--reference", "r"]],
     ids=str,
 )
-def test_flags_that_do_not_go_together_are_refused(flags, capsys):
+def test_flags_of_which_one_is_missing_are_refused(flags, capsys):
     with pytest.raises(SystemExit):
         main(flags)
     assert "either files of samples, or --model, --reference and --prompts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "m"], "--model is for completions of two models, and files of samples are given"),
+        (["--estimator", "grpo", "--batch-size", "2"], "--estimator, --batch-size is for completions of two"),
+        (["--estimator", "grpo"], "are given; --also shows another estimator"),
+        (["--count", "-1"], "-1 is no number of completions; expected 1 or more"),
+        (["--settings", "[1]"], '[1] is no object; expected JSON such as {"tau": 0.1}'),
+        (["--settings", "{"], "argument --settings: {: Expecting property name"),
+    ],
+    ids=str,
+)
+def test_flags_that_files_of_samples_have_no_use_for_are_refused(samples, flags, message, capsys):
+    with pytest.raises(SystemExit):
+        main([str(samples), *flags])
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_without_completions_is_refused(tmp_path, capsys):
+    pytest.importorskip("rich")
+    path = tmp_path / "empty.jsonl"
+    path.write_text("")
+    for flags in (["--terminal"], ["-o", str(tmp_path / "x.html")]):
+        assert main([str(path), *flags]) == 1
+        assert "empty.jsonl holds no completions" in capsys.readouterr().err
 
 
 @pytest.fixture

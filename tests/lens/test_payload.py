@@ -97,6 +97,22 @@ def test_a_record_without_a_newer_setting_has_its_default():
     settings["loss"] = {k: v for k, v in settings["loss"].items() if k != "rollout_level"}
     older = line.model_copy(update={"estimator": settings})
     assert about(run=[line, older])["estimators"] == ["dgpo(tau=0.5, kappa=1)"]
+    bare = line.model_copy(update={"estimator": {"name": "dgpo", "tau": 0.05}})
+    (rule,) = about(run=[bare])["rules"]
+    assert (rule["tau"], rule["kappa"], rule["redistributes"]) == (0.05, 1, True)
+    strange = line.model_copy(update={"estimator": {"name": ["dgpo"]}})
+    assert about(run=[strange])["estimators"] == ["['dgpo']"]
+
+
+def test_whole_numbers_that_javascript_would_round_are_text():
+    large = {"id": [12345678901234567890, [2**53 + 1], {"a": -(2**60)}, 2**53]}
+    extras = about(run=completions(credit.GRPO(), extra=large))["extras"]
+    assert [each["id"] for each in extras] == [
+        "12345678901234567890",
+        ["9007199254740993"],
+        {"a": "-1152921504606846976"},
+        2**53,
+    ]
 
 
 def test_rewards_are_given_as_recorded_and_in_total():

@@ -86,5 +86,12 @@ def test_the_command_line_shows_several_estimators(tmp_path, capsys):
     whole = list(lens.recompute(lens.read(path), credit.GRPO()))  # which sees the third of the group too
     assert json.loads(advantages[1])[2:] == [each.advantage for each in whole[:2]]
     for wrong, message in (("grpos", "grpos"), ('{"name": "dgpo", "heat": 1}', "heat"), ("{", "Expecting")):
-        assert main([str(path), "--also", wrong, "-o", str(output)]) == 1
+        with pytest.raises(SystemExit):
+            main([str(path), "--also", wrong, "-o", str(output)])
         assert message in capsys.readouterr().err
+
+
+def test_completions_without_a_token_are_recomputed(tmp_path):
+    given = credit.Rollouts(np.ones(2), np.array([0, 0]), np.zeros((2, 1), bool))
+    path = write(tmp_path / "samples.jsonl", given, credit.GRPO(), [[], []])
+    assert [each.weights for each in lens.recompute(lens.read(path), credit.GRPO())] == [[], []]

@@ -186,10 +186,19 @@ def test_a_last_line_that_is_still_being_written_costs_no_other(rollouts, tmp_pa
     with pytest.warns(UserWarning, match=r"samples\.jsonl, line 4 is not whole, and is left out"):
         assert [line.row for line in lens.read(path)] == [0, 1, 2]
     write(path, rollouts, credit.GRPO(), step=2)
-    lines = path.read_text().splitlines()
-    assert len(lines) == 2 * N
-    path.write_text("\n".join([*lines[:3], *lines[4:]]) + "\n")  # as the error says of the line that is cut
-    assert [line.step for line in lens.read(path)] == [1] * 3 + [2] * N
+    assert [(line.step, line.row) for line in lens.read(path)] == [(1, 0), (1, 1), (1, 2)] + [
+        (2, row) for row in range(N)
+    ]
+    path.write_bytes(whole.encode() + '{"prompt":"é'.encode()[:-1])  # within a character
+    with pytest.warns(UserWarning, match="line 5 is not whole") as caught:
+        assert len(list(lens.read(path))) == N
+    assert caught[0].filename == __file__
+    path.write_text(whole[:-1])
+    write(path, rollouts, credit.GRPO(), step=2)
+    assert len(list(lens.read(path))) == 2 * N
+    path.write_text("cut")
+    write(path, rollouts, credit.GRPO())
+    assert len(list(lens.read(path))) == N
 
 
 def test_lines_without_a_file_are_the_lines_of_the_file(rollouts, tmp_path):
