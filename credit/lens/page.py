@@ -14,7 +14,8 @@ from credit.lens.sources import Runs
 
 STYLES = ("style", "batch")
 SCRIPTS = (
-    *("formulas", "samples", "weights", "tokens", "colors", "selection", "align", "compare", "model"),
+    *("formulas", "samples", "slices", "format", "elements", "weights", "tokens", "colors"),
+    *("selection", "align", "compare", "model"),
     *("link", "list", "pointer", "numbers", "reader", "settings", "sorting", "controls", "verdict", "views"),
     *("statistics", "aggregates", "measures", "charts", "texts", "panels", "batch", "main"),
 )

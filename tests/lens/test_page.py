@@ -134,6 +134,20 @@ def test_an_infinite_tau_is_shown_and_weighs_all_tokens_alike(opened, tmp_path):
     put(driver, "#kappa input[type=number]", 2)
     settle(driver)
     agrees(driver, credit.DGPO(tau=float("inf"), kappa=2)(given))
+    assert state(driver) == "what if τ = ∞, κ = 2"
+    assert driver.find_element("css selector", "#tau input[type=number]").get_property("value") == ""
+
+
+def test_a_run_without_turns_has_none_beside_one_that_has(opened, tmp_path):
+    turns = np.tile(np.arange(T) // 20 + 1, (N, 1))
+    path = write(tmp_path / "samples.jsonl", rollouts(turns=turns), credit.GRPO())
+    driver = opened(write(path, rollouts(), credit.GRPO()))
+    driver.find_element("id", "view-batch").click()
+    wait(driver, "return !lens.batch.busy")
+    assert driver.execute_script("return lens.batch.result.turns.names") == ["1", "2"]
+    numbers = driver.execute_script("return [0, 41].map((row) => lens.model.numbersOf(row * arguments[0]))", N)
+    assert ["turn", "1"] in numbers[0]
+    assert "turn" not in dict(numbers[1])
 
 
 def colours(driver):
@@ -180,8 +194,7 @@ def test_tokens_are_coloured_by_any_of_their_numbers(opened, tmp_path):
     }
     for name, each in values.items():
         put(driver, "#color-by", name)
-        sizes = np.sort(np.abs(each[mask]))
-        shares = np.clip(each[0] / sizes[int(0.99 * len(sizes))], -1, 1) * mask[0]
+        shares = np.clip(each[0] / np.quantile(np.abs(each[mask]), 0.99), -1, 1) * mask[0]
         np.testing.assert_allclose(
             [specified for specified, *_ in colours(driver)], shares, atol=6e-5, err_msg=name
         )

@@ -46,20 +46,19 @@ function stepsOf(samples, rows) {
   return found;
 }
 
-/** The known values of the rows' tokens, where each row's end, and how many are missing. */
+/** The known values of the rows' tokens, and where each row's end. */
 function collectValues(samples, rows, read) {
   const values = new Float64Array(rows.reduce((sum, row) => sum + samples.start[row + 1] - samples.start[row], 0));
   const ends = [0];
-  let count = 0, missing = 0;
+  let count = 0;
   for (const row of rows) {
     eachToken(samples, [row], (t) => {
       const value = read(t, row);
       if (Number.isFinite(value)) values[count++] = value;
-      else missing++;
     });
     ends.push(count);
   }
-  return { values: values.subarray(0, count), ends, missing };
+  return { values: values.subarray(0, count), ends };
 }
 
 /** Number of the tokens of the policy whose number is missing. */
@@ -129,23 +128,34 @@ function sumByText(model, rows, readers) {
   return { count, credit, total: credit.reduce((a, b) => a + b, 0), sums };
 }
 
-/** Mean weight and number of tokens in each of some parts; `partOf(t, row)` is the index of a token's. */
-function profileOf(samples, weights, rows, parts, partOf) {
+/** Mean weight and number of tokens in each of some parts, as far as weights are known; `indexOf(t, row)` is a token's part. */
+function profileOf(samples, weights, rows, parts, indexOf) {
   const sums = new Float64Array(parts);
   const counts = new Float64Array(parts);
   eachToken(samples, rows, (t, row) => {
-    const part = partOf(t, row);
+    const part = indexOf(t, row);
+    if (part === undefined || !samples.valid[row] || Number.isNaN(weights[t])) return;
     sums[part] += weights[t];
     counts[part]++;
   });
   return { counts, means: sums.map((sum, part) => sum / counts[part]) };
 }
 
+/** Mean weights in equal parts along one response, at most so many. */
+function stripOf(model, row, most) {
+  const parts = Math.max(1, Math.min(most, model.lengthOf(row)));
+  return profileOf(model.samples, model.weights, [row], parts, positionIn(model.samples, parts)).means;
+}
+
+function positionIn({ start }, parts) {
+  return (t, row) => Math.floor(((t - start[row]) * parts) / (start[row + 1] - start[row]));
+}
+
 /** The turns of the rows' tokens in order; null where there is but one. */
 function turnsOf(samples, rows) {
   if (!samples.turns) return null;
   const found = new Set();
-  eachToken(samples, rows, (t) => found.add(samples.turns[t]));
+  eachToken(samples, rows, (t) => samples.turns[t] !== NO_TURN && found.add(samples.turns[t]));
   return found.size > 1 ? [...found].sort((a, b) => a - b) : null;
 }
 

@@ -78,7 +78,7 @@ function summaryTable({ series, summaries }) {
     ...(several ? [create("span", "", swatch(i), series[i].name)] : []),
     ...known.map(([, , text]) => text(one)),
   ]);
-  return part("summary", several ? "In numbers, each by itself" : "In numbers", tableOf([...(several ? [""] : []), ...heads], rows));
+  return part("summary", several ? "Metrics of each estimator and run" : "Metrics", tableOf([...(several ? [""] : []), ...heads], rows));
 }
 
 /** How many completions and tokens the view counts, and what it leaves out. */
@@ -95,13 +95,6 @@ function coverageText({ shown, counted, invalid, missing, empty, tokens, gaps })
     left.length ? ` Left out: ${left.join(", ")}.` : "",
     skipped.length ? ` Missing numbers, which are skipped: ${skipped.join(", ")}.` : "",
   ].join("");
-}
-
-/** An element with a class and contents; a text among these stays text. */
-function create(kind, className, ...contents) {
-  const element = make(kind, className);
-  element.append(...contents);
-  return element;
 }
 
 /** A box of the view; its kind says how wide its figures are. */

@@ -3,14 +3,6 @@
 const DENSE = 20; // points of a line above which they are drawn small
 const MARGIN = { top: 22, right: 18, bottom: 36, left: 46 };
 
-/** An element of SVG with attributes and children; a text among these stays text. */
-function vector(kind, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, kind);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
 /** Round values on an axis, about `most` of them. */
 function ticksOn(axis, most) {
   const { low, high, kind } = axis;
@@ -48,10 +40,6 @@ function powersBetween(low, high, most) {
 function tickText(value) {
   const size = Math.abs(value);
   return value === 0 || (size >= 1e-3 && size < 1e5) ? String(value) : value.toExponential().replace("e+", "e");
-}
-
-function percent(share, digits = 3) {
-  return Number.isFinite(share) ? `${number(100 * share, digits)} %` : "–";
 }
 
 /** Axes with ticks and names; returns functions from values to pixels, and the edges of the plot. */

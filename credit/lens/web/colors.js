@@ -2,7 +2,7 @@
 
 const DIVERGING = (x) => `rgb(var(${x > 0 ? "--more" : "--less"}) / ${Math.abs(x).toFixed(4)})`;
 const RISING = (x) => `rgb(var(--level) / ${x.toFixed(4)})`;
-const FEW_TOKENS = 200_000; // as many give the reach of a scale
+const FEW_TOKENS = 200_000; // so many, evenly spread over the file, give the end of a scale
 
 /** The numbers to color by: their name, the columns they need, their value at token t, now or as recorded, and the paint of a share in [-1, 1]. */
 const COLORINGS = {
@@ -36,7 +36,7 @@ function shade(weight, reach) {
 class Coloring {
   constructor(model) {
     this.model = model;
-    this.reach = 4; // of weights; the other scales end at the 99th percentile of all tokens
+    this.reach = 4; // of weights; `end` finds that of the other scales
     this.ends = {};
     this.choose("w");
   }
@@ -62,7 +62,7 @@ class Coloring {
     return this.rule.paint(share);
   }
 
-  /** The value that has the full color: the 99th percentile of the recorded sizes, at least the smallest number above 0. */
+  /** The value that has the full color: the 99th percentile of recorded sizes, or the largest where that is 0. */
   end() {
     return (this.ends[this.name] ??= this.findEnd());
   }
@@ -73,13 +73,13 @@ class Coloring {
     const every = Math.ceil(samples.total / FEW_TOKENS);
     for (let row = 0; row < samples.count; row++) {
       if (!samples.valid[row]) continue;
-      for (let t = samples.start[row]; t < samples.start[row + 1]; t += every) {
+      for (let t = Math.ceil(samples.start[row] / every) * every; t < samples.start[row + 1]; t += every) {
         const value = this.rule.value(this.model, row, t, true);
         if (samples.mask[t] && Number.isFinite(value)) sizes.push(Math.abs(value));
       }
     }
-    sizes.sort((a, b) => a - b);
-    return sizes[Math.floor(0.99 * sizes.length)] || sizes.at(-1) || 1;
+    const [most, largest] = quantilesOf(Float64Array.from(sizes), [0.99, 1]);
+    return most || largest || 1;
   }
 
   /** Texts of the scale's left end, middle and right end; the left one is missing where no value is below the middle. */

@@ -10,7 +10,7 @@ class Comparison {
     this.versus = ""; // RECORDED, GROUP, a source, or "" for nothing
     this.row = null; // the row of the file on the other side, or null
     const { samples } = model;
-    this.keys = model.every.map((row) => hashTokens(samples, row));
+    this.keys = model.every.map((row) => samples.token.subarray(samples.start[row], samples.start[row + 1]).join());
     this.alike = Map.groupBy(model.every, (row) => this.keys[row]);
     this.ofPrompt = Map.groupBy(model.every, (row) => samples.prompt[row]);
     this.ofPrompt.delete(null);
@@ -64,14 +64,4 @@ class Comparison {
     const place = (each, i) => (i === null ? null : samples.start[each] + i);
     return alignTokens(ids(row), ids(this.row)).map(([i, j]) => [place(row, i), place(this.row, j)]);
   }
-}
-
-/** A key that completions share if their tokens are the same: their number and 64 bits of two hashes. */
-function hashTokens(samples, row) {
-  let [a, b] = [0x811c9dc5, 0x9747b28c];
-  for (let t = samples.start[row]; t < samples.start[row + 1]; t++) {
-    a = Math.imul(a ^ samples.token[t], 0x01000193);
-    b = Math.imul(b ^ samples.token[t], 0x85ebca6b) ^ (b >>> 13);
-  }
-  return `${samples.start[row + 1] - samples.start[row]}/${a >>> 0}/${b >>> 0}`;
 }

@@ -1,6 +1,6 @@
 // The form: filters, what colors the tokens, and the settings of the weights.
 
-const FILTERS = ["run", "step", "estimator", "group", "sign", "reward-min", "reward-max", "effect-min", "search"];
+const FILTERS = [...SOURCES, "group", "sign", "reward-min", "reward-max", "effect-min", "search"];
 const SEARCH_PAUSE = 150; // milliseconds without a key before a text is searched for
 
 class Controls {
@@ -11,7 +11,7 @@ class Controls {
     let timer = 0;
     for (const name of FILTERS)
       document.getElementById(name).addEventListener("input", () => {
-        if (["run", "step", "estimator"].includes(name)) this.listGroups();
+        if (SOURCES.includes(name)) this.listGroups();
         clearTimeout(timer);
         if (name === "search") timer = setTimeout(() => arrange({ filter: this.filter() }), SEARCH_PAUSE);
         else arrange({ filter: this.filter() });
@@ -35,7 +35,7 @@ class Controls {
     const value = (id) => document.getElementById(id).value;
     const bound = (id, none) => (value(id) === "" ? none : Number(value(id)));
     return {
-      ...Object.fromEntries(["run", "step", "estimator", "group", "sign"].map((name) => [name, value(name)])),
+      ...Object.fromEntries([...SOURCES, "group", "sign"].map((name) => [name, value(name)])),
       least: bound("reward-min", -Infinity),
       most: bound("reward-max", Infinity),
       effect: bound("effect-min", 0),
@@ -47,7 +47,7 @@ class Controls {
   listSources() {
     const { samples, various } = this.model;
     const text = { run: (i) => samples.runs[i], step: (step) => step ?? "not known", estimator: (i) => samples.estimators[i] };
-    for (const name of ["run", "step", "estimator"]) {
+    for (const name of SOURCES) {
       const select = document.getElementById(name);
       select.parentElement.hidden = !various[name];
       const values = [...new Set(samples[name])].sort((a, b) => a - b);

@@ -35,7 +35,7 @@ function linkTo(model, row) {
 function readLink(model, fragment) {
   const given = Object.fromEntries(new URLSearchParams(fragment.replace(/^#/, "")));
   const find = (prefix) => {
-    const names = ["run", "step", "estimator", "group", "row"].filter((name) => `${prefix}${name}` in given);
+    const names = [...SOURCES, "group", "row"].filter((name) => `${prefix}${name}` in given);
     const wanted = Object.fromEntries(names.map((name) => [name, given[`${prefix}${name}`]]));
     if (!("row" in wanted)) return null;
     const rows = model.every.filter((row) => sameParts(nameParts(model, row), wanted));

@@ -72,7 +72,7 @@ class List {
 
   row(place) {
     const row = this.model.order[place];
-    const element = make("div");
+    const element = create("div");
     element.id = `row-${row}`;
     element.role = "option";
     element.dataset.row = row;
@@ -88,17 +88,17 @@ class List {
 
   head(row) {
     const { columns } = this.model.selection;
-    const head = make("div", "cells");
+    const head = create("div", "cells");
     for (const name of this.shown) {
       const value = columns[name].value(row);
       const text = name === "advantage" ? signed(value) : Number.isInteger(value) ? String(value) : number(value);
-      head.append(make("span", name, text));
+      head.append(create("span", name, text));
     }
     const advantage = this.model.samples.advantage[row];
     if (advantage > 0) head.querySelector(".advantage").classList.add("up");
     if (advantage < 0) head.querySelector(".advantage").classList.add("down");
     if (!this.model.samples.valid[row]) {
-      const badge = make("span", "badge", "invalid");
+      const badge = create("span", "badge", "invalid");
       badge.title = "This row took no part in its group.";
       head.append(badge);
     }
@@ -111,13 +111,13 @@ class List {
       ...(various.run ? [samples.runs[samples.run[row]]] : []),
       ...(various.estimator ? [samples.estimators[samples.estimator[row]]] : []),
     ];
-    return make("div", "source", parts.join(" · "));
+    return create("div", "source", parts.join(" · "));
   }
 
   preview(row) {
     const { samples, coloring } = this.model;
     this.model.effectOf(row);
-    const preview = make("div", "preview");
+    const preview = create("div", "preview");
     let left = PREVIEW;
     for (let t = samples.start[row]; t < samples.start[row + 1] && left > 0; t++) {
       const token = previewElement(samples, t);
@@ -130,11 +130,10 @@ class List {
 
   /** Mean weight along the response. */
   strip(row) {
-    const { samples, weights, coloring } = this.model;
-    const strip = make("div", "strip");
-    const parts = Math.max(1, Math.min(PARTS, this.model.lengthOf(row)));
-    const means = Array.from(positionsOf(samples, [row], weights, parts));
-    strip.style.backgroundImage = gradient(means.map((mean) => (mean >= 0 ? DIVERGING(shade(mean, coloring.reach)) : "transparent")));
+    const { reach } = this.model.coloring;
+    const strip = create("div", "strip");
+    const colors = Array.from(stripOf(this.model, row, PARTS), (mean) => (mean >= 0 ? DIVERGING(shade(mean, reach)) : "transparent"));
+    strip.style.backgroundImage = gradient(colors);
     return strip;
   }
 

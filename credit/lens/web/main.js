@@ -37,6 +37,7 @@ async function main() {
   });
   const batch = new Batch(model, { search: (text) => controls.search(text) });
   const sumUp = () => {
+    if (model.busy) return; // it is called when all rows are weighed
     showVerdict(model, model.order, views.shown);
     document.getElementById("count").textContent = `${model.order.length} of ${samples.count}`;
     if (views.shown === "batch") batch.draw(model.order);
@@ -106,7 +107,7 @@ async function main() {
   choose(model.chosen);
   followLink();
   await weighed;
-  globalThis.lens = { model, choose, weigh, metricsOf, alignTokens, linkTo, batch, view: (name) => views.show(name) }; // for the browser's console
+  globalThis.lens = { model, choose, weigh, metricsOf, alignTokens, linkTo, batch, view: (name) => views.show(name) }; // what the browser's console and tests/lens reach
   document.documentElement.dataset.ready = "true";
 }
 

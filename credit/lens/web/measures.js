@@ -47,7 +47,7 @@ function* measureBatch(model, rows) {
     summaries.push(summarize(model, own));
     yield;
   }
-  const positions = series.map((one) => profileOf(samples, weights, one.rows, POSITIONS, positionOf(samples)));
+  const positions = series.map((one) => profileOf(samples, weights, one.rows, POSITIONS, positionIn(samples, POSITIONS)));
   const steps = new Set(series.flatMap((one) => one.steps.map(({ step }) => step))).size;
   const found = { series, seriesCount: all.length, steps, columns, gaps, concentration, texts, summaries, positions };
   return { ...left, ...found, shown: rows.length, counted: counted.length, turns: measureTurns(samples, weights, counted, series) };
@@ -116,28 +116,11 @@ function courseOfStd(model, { rows, steps }) {
   });
 }
 
-function positionOf({ start }) {
-  return (t, row) => Math.floor(((t - start[row]) * POSITIONS) / (start[row + 1] - start[row]));
-}
-
 function measureTurns(samples, weights, counted, series) {
   const turns = turnsOf(samples, counted);
   if (!turns) return null;
   const place = new Map(turns.map((turn, i) => [turn, Math.min(i, TURNS - 1)]));
   const names = turns.slice(0, TURNS).map((turn, i) => (i === TURNS - 1 && turns.length > TURNS ? `≥ ${turn}` : String(turn)));
-  const partOf = (t) => place.get(samples.turns[t]);
-  return { names, profiles: series.map(({ rows }) => profileOf(samples, weights, rows, names.length, partOf)) };
-}
-
-/** Runs a generator in slices between frames; undefined if it was given up because `stale()`. */
-async function runInSlices(work, stale) {
-  for (;;) {
-    const until = performance.now() + SLICE;
-    let step;
-    do step = work.next();
-    while (!step.done && performance.now() < until);
-    if (step.done) return step.value;
-    await new Promise((resume) => setTimeout(resume));
-    if (stale()) return undefined;
-  }
+  const indexOf = (t) => place.get(samples.turns[t]);
+  return { names, profiles: series.map(({ rows }) => profileOf(samples, weights, rows, names.length, indexOf)) };
 }

@@ -1,7 +1,5 @@
 // The state of the page: the completions, and their weights as recorded or under other settings.
 
-const SLICE = 12; // milliseconds of work between two frames
-
 class Model {
   constructor(samples) {
     this.samples = samples;
@@ -10,13 +8,14 @@ class Model {
     this.effects = new Array(samples.count);
     this.fresh = new Int32Array(samples.count); // number of the settings under which a row was weighed last
     this.settings = null; // null: weights as recorded
+    this.busy = false; // whether some rows are still weighed
     this.coloring = new Coloring(this);
     this.chosen = samples.count ? 0 : null;
     this.run = 1; // increases with each change of the settings
     this.every = Array.from({ length: samples.count }, (_, row) => row);
     this.groups = Map.groupBy(this.every, (row) => this.groupOf(row));
     this.various = Object.fromEntries(
-      ["run", "step", "estimator"].map((name) => [name, new Set(samples[name]).size > 1]),
+      SOURCES.map((name) => [name, new Set(samples[name]).size > 1]),
     );
     this.recordings = this.countRecordings();
     this.selection = new Selection(this);
@@ -98,16 +97,17 @@ class Model {
     this.settings = settings;
     const run = ++this.run;
     this.busy = true;
-    let until = performance.now() + SLICE;
-    for (let row = 0; row < this.samples.count; row++) {
-      this.effectOf(row);
-      if (performance.now() < until) continue;
-      await new Promise((resume) => setTimeout(resume));
-      if (run !== this.run) return;
-      until = performance.now() + SLICE;
-    }
+    if (!(await runInSlices(this.weighAll(), () => run !== this.run))) return;
     this.busy = false;
     done();
+  }
+
+  *weighAll() {
+    for (const row of this.every) {
+      this.effectOf(row);
+      yield;
+    }
+    return true;
   }
 
   /** Pairs of name and text: the numbers of one token. */
@@ -123,7 +123,7 @@ class Model {
     return [
       ["token", `${t - samples.start[row] + 1} of ${this.lengthOf(row)}`],
       ...(samples.mask[t] ? [] : [["mask", "0: not the policy's own"]]),
-      ...(samples.turns ? [["turn", String(samples.turns[t])]] : []),
+      ...(samples.turns && samples.turns[t] !== NO_TURN ? [["turn", String(samples.turns[t])]] : []),
       ["log p", at("log_probs")],
       ["log q, reference", at("reference_log_probs")],
       ["deviation d", at("deviation")],
@@ -150,8 +150,4 @@ class Model {
     }
     return low;
   }
-}
-
-function rangeText(least, most) {
-  return Number.isFinite(least) ? `${number(least)} … ${number(most)}` : "–";
 }

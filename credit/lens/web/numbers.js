@@ -15,14 +15,14 @@ function fillNumbers(table, model, lines) {
   const several = lines.length > 1;
   const some = lines.some(([, , effect]) => effect.missing);
   const kept = NUMBERS.filter(([name]) => name !== "missing" || some);
-  const head = make("tr");
-  if (several) head.append(make("th"));
-  head.append(...kept.map(([name, title]) => Object.assign(make("th", "", name), { title, scope: "col" })));
+  const head = create("tr");
+  if (several) head.append(create("th"));
+  head.append(...kept.map(([name, title]) => Object.assign(create("th", "", name), { title, scope: "col" })));
   const rows = lines.map(([name, row, effect]) => {
     const values = numbersOfResponse(model, row, effect).slice(0, kept.length);
     if (several) return tableRow(name, values);
-    const line = make("tr");
-    line.append(...values.map((value) => make("td", "", value)));
+    const line = create("tr");
+    line.append(...values.map((value) => create("td", "", value)));
     return line;
   });
   table.replaceChildren(head, ...rows);

@@ -156,7 +156,3 @@ function placesOf({ positions, turns }, plot) {
 function largestOf(lists) {
   return lists.reduce((most, list) => list.reduce((a, b) => (b > a ? b : a), most), 0); // NaN is not larger
 }
-
-function countText(n) {
-  return n.toLocaleString("en");
-}

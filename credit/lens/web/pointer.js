@@ -68,11 +68,3 @@ function mergeColumns(columns) {
   const maps = columns.map((column) => new Map(column));
   return names.map((name) => [name, ...maps.map((map) => map.get(name) ?? "")]);
 }
-
-function tableRow(name, values, kind = "td") {
-  const line = make("tr");
-  const head = make("th", "", name);
-  head.scope = "row";
-  line.append(head, ...values.map((value) => make(kind, "", value)));
-  return line;
-}

@@ -1,6 +1,7 @@
 // The chosen completion in full, alone or beside another.
 
 const SHORT = 240; // a text below so many characters is shown in large letters, and a prompt is open
+const BARS_OF_STRIP = 100; // at most
 const TALL = 740; // pixels of a page that has room for a prompt
 
 class Reader {
@@ -64,14 +65,14 @@ class Reader {
 
   /** Shows the same completion after a change of the weights or of the color scale. */
   renew() {
-    const { samples, chosen, weights, coloring, comparison } = this.model;
+    const { samples, chosen, coloring, comparison } = this.model;
     if (chosen === null) return;
     for (const row of this.rows()) this.model.effectOf(row);
     for (const element of this.text.querySelectorAll(".token[data-place]")) {
       const { classList, dataset } = element;
       coloring.color(element, classList.contains("other") ? comparison.row : chosen, Number(dataset.place), classList.contains("recorded"));
     }
-    drawBars(this.strip, positionsOf(samples, [chosen], weights, Math.max(1, Math.min(100, this.model.lengthOf(chosen)))));
+    drawBars(this.strip, stripOf(this.model, chosen, BARS_OF_STRIP));
     const heading = document.getElementById("which");
     heading.textContent = heading.title = this.model.nameOf(chosen);
     const alone = this.model.selection.filter.group === this.model.groupOf(chosen);
@@ -140,15 +141,15 @@ class Reader {
     const { coloring } = this.model;
     const [least, middle, most] = coloring.ticks();
     const ramp = (sign) => {
-      const bar = make("i");
+      const bar = create("i");
       const [from, to] = sign < 0 ? [-1, 0] : [0, 1];
       bar.style.backgroundImage = `linear-gradient(to right, ${coloring.paint(from)}, ${coloring.paint(to)})`;
       return bar;
     };
     document.getElementById("scale").replaceChildren(
-      ...(least === null ? [] : [make("span", "", least), ramp(-1)]),
-      make("span", "", middle), ramp(1), make("span", "", most),
-      make("span", "token outside", "not the policy's"), make("span", "token missing", "missing"),
+      ...(least === null ? [] : [create("span", "", least), ramp(-1)]),
+      create("span", "", middle), ramp(1), create("span", "", most),
+      create("span", "token outside", "not the policy's"), create("span", "token missing", "missing"),
     );
   }
 
@@ -175,14 +176,14 @@ class Reader {
 
 /** Two aligned tokens, one above the other; a line break of the upper one, or of the lower one alone, ends the line. */
 function pairElements(samples, upper, lower, recorded) {
-  const pair = make("span", "pair");
-  const below = lower === null ? make("span", "token gap") : tokenElement(samples, lower);
+  const pair = create("span", "pair");
+  const below = lower === null ? create("span", "token gap") : tokenElement(samples, lower);
   below.classList.add("other");
   if (recorded) below.classList.add("recorded");
-  const above = upper ?? make("span", "token gap");
+  const above = upper ?? create("span", "token gap");
   if (upper === null || lower === null || above.textContent !== below.textContent) pair.classList.add("differs");
   pair.append(above, below);
-  return (upper ?? below).textContent.includes("\n") ? [pair, make("br")] : [pair];
+  return (upper ?? below).textContent.includes("\n") ? [pair, create("br")] : [pair];
 }
 
 /** Copies the model's text and nothing that the page adds to it. */

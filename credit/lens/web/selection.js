@@ -28,10 +28,10 @@ class Selection {
       row: { label: "row", shown: true, value: (row) => samples.row[row] },
       reward: { label: "reward", shown: true, value: (row) => samples.reward[row] },
       advantage: { label: "A", shown: true, value: (row) => samples.advantage[row] },
-      effect: { label: "std w", shown: true, value: (row) => model.effectOf(row).std },
+      effect: { label: "std w", shown: true, weighed: true, value: (row) => model.effectOf(row).std },
       tokens: { label: "tokens", shown: true, value: (row) => model.lengthOf(row) },
-      fraction: { label: "effective fraction", value: (row) => model.effectOf(row).fraction },
-      most: { label: "largest weight", value: (row) => (model.effectOf(row).count ? model.effectOf(row).most : NaN) },
+      fraction: { label: "effective fraction", weighed: true, value: (row) => model.effectOf(row).fraction },
+      most: { label: "largest weight", weighed: true, value: (row) => (model.effectOf(row).count ? model.effectOf(row).most : NaN) },
       ...(samples.deviation && { deviation: { label: "mean deviation", value: mean("deviation") } }),
       ...(samples.normalized_entropy && { entropy: { label: "mean entropy", value: mean("normalized_entropy") } }),
       ...Object.fromEntries(
@@ -42,7 +42,7 @@ class Selection {
 
   /** Whether a change of the weights can change which rows are shown, and in which order. */
   get dependsOnWeights() {
-    return this.filter.effect > 0 || ["effect", "fraction", "most"].includes(this.sort.by);
+    return this.filter.effect > 0 || Boolean(this.columns[this.sort.by].weighed);
   }
 
   /** Selects and sorts the rows that are shown. */
@@ -69,7 +69,7 @@ class Selection {
     const { samples } = model;
     const bounded = filter.least !== -Infinity || filter.most !== Infinity;
     const found = filter.text === "" ? () => true : this.matcher(filter.text);
-    const same = ["run", "step", "estimator"].filter((name) => filter[name] !== "");
+    const same = SOURCES.filter((name) => filter[name] !== "");
     return (row) => {
       const reward = samples.reward[row];
       return (
@@ -117,7 +117,7 @@ class Selection {
   }
 }
 
-/** Finds the text in any case, its accents as characters of their own or not. */
+/** Finds the text in any case, whether its accents are all characters of their own or none is. */
 function patternOf(text) {
   const forms = new Set(["NFC", "NFD"].map((form) => text.normalize(form).replace(/[.*+?^$\{}()|[\]\\]/g, "\\$&")));
   return new RegExp([...forms].join("|"), "giu");

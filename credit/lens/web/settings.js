@@ -1,5 +1,7 @@
 // The settings of the weights, by which all of them are computed anew.
 
+const INFINITE = 1e300; // stands for an infinite tau in the page's JSON
+
 class Settings {
   constructor(samples, weigh) {
     this.form = document.getElementById("controls");
@@ -24,7 +26,7 @@ class Settings {
         range.value = name === "tau" ? Math.log10(exact.value) : exact.value;
         this.changed(name);
       });
-      exact.addEventListener("change", () => (exact.value = this.values[name]));
+      exact.addEventListener("change", () => this.put(name, this.values[name]));
     }
     for (const radio of this.form.elements.mode) radio.addEventListener("change", () => this.changed(radio.value));
     this.reset.addEventListener("click", () => {
@@ -44,7 +46,7 @@ class Settings {
 
   /** Says by which settings the weights are computed. */
   say(settings, busy) {
-    const sharp = settings && (settings.fraction === null ? `τ = ${number(settings.tau)}` : `fraction = ${number(settings.fraction)}`);
+    const sharp = settings && (settings.fraction === null ? `τ = ${tauText(settings.tau)}` : `fraction = ${number(settings.fraction)}`);
     const text = settings === null ? "as recorded" : `what if ${sharp}, κ = ${number(settings.kappa)}`;
     this.state.textContent = this.enough ? text + (busy ? " …" : "") : "as recorded; no deviation in this file, nothing to recompute";
   }
@@ -61,7 +63,8 @@ class Settings {
     if (!this.enough) return;
     if (settings === null) {
       this.toRecorded();
-      return this.weigh(null);
+      this.weigh(null);
+      return;
     }
     this.fill({ ...settings, kappa: this.noKappa ? 0 : settings.kappa }); // as the form has it for this file
     this.reset.disabled = false;
@@ -79,7 +82,7 @@ class Settings {
   put(name, value) {
     const [range, exact] = this.sliders[name];
     this.values[name] = value;
-    exact.value = value;
+    exact.value = value < INFINITE ? value : "";
     range.value = name === "tau" ? Math.log10(value) : value;
   }
 
@@ -99,4 +102,8 @@ class Settings {
     const { tau, fraction, kappa } = this.values;
     return { tau, fraction: this.form.elements.mode.value === "fraction" ? fraction : null, kappa };
   }
+}
+
+function tauText(tau) {
+  return tau < INFINITE ? number(tau) : "∞";
 }

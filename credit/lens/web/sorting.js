@@ -10,7 +10,7 @@ class Sorting {
     const columns = Object.entries(model.selection.columns);
     fillSelect(this.select, columns.map(([name, { label }]) => [name, label]));
     for (const [name, { label }] of columns.filter(([, { shown }]) => shown)) {
-      const button = make("button", name, label);
+      const button = create("button", name, label);
       button.type = "button";
       button.dataset.column = name;
       button.addEventListener("click", () => this.toggle(name));

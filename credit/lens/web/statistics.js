@@ -1,17 +1,16 @@
 // Statistics of numbers in float64, as numpy computes them.
 
-/** Mean, extremes, number of zeros and quantiles at ascending shares of finite numbers, which it reorders. */
+/** Mean, largest and smallest positive value, number of zeros and quantiles at ascending shares of finite numbers, which it reorders. */
 function describeValues(values, shares) {
-  let sum = 0, zeros = 0, least = Infinity, most = -Infinity, leastPositive = Infinity;
+  let sum = 0, zeros = 0, most = -Infinity, leastPositive = Infinity;
   for (const x of values) {
     sum += x;
     if (x === 0) zeros++;
-    if (x < least) least = x;
     if (x > most) most = x;
     if (x > 0 && x < leastPositive) leastPositive = x;
   }
   const quantiles = quantilesOf(values, shares);
-  return { count: values.length, mean: sum / values.length, zeros, least, most, leastPositive, quantiles };
+  return { count: values.length, mean: sum / values.length, zeros, most, leastPositive, quantiles };
 }
 
 /** Quantiles at ascending shares, between two values by linear interpolation; reorders the values. */

@@ -1,6 +1,7 @@
 // What the weights of the completions that are shown come to, in a sentence.
 
 const SMALL = 0.1; // with a weight std below this, the estimator does what GRPO does
+const TOLERANCE = 0.1; // relative, above rounding and below what an estimator means
 const MOST_VERDICTS = 3;
 const FEW = 0.1; // with an effective fraction below this, most tokens get no credit
 
@@ -37,8 +38,10 @@ function leftText(parts) {
 }
 
 /** Whether the recorded advantages of a row's tokens are others than A_i w, as those of GTPO. */
-function setsTokens({ advantage, advantages, weights, ...samples }, row) {
-  return chosenTokens(samples, row).some((t) => Math.abs(advantages[t] - advantage[row] * weights[t]) > SMALL * Math.abs(advantages[t]));
+function setsTokens(samples, row) {
+  const { advantage, advantages, weights } = samples;
+  const differs = (t) => Math.abs(advantages[t] - advantage[row] * weights[t]) > TOLERANCE * Math.abs(advantages[t]);
+  return chosenTokens(samples, row).some(differs);
 }
 
 function verdictOn(std, fraction, { direct, acts, still }) {

@@ -93,21 +93,3 @@ function columnOf(samples, rows, name) {
     }
   return { mean: sum / count, max: most };
 }
-
-/** Mean weight in each of `bins` equal parts of the responses; NaN in a part without known weights. */
-function positionsOf(samples, rows, weights, bins) {
-  const sums = new Float64Array(bins);
-  const counts = new Float64Array(bins);
-  for (const row of rows) {
-    const start = samples.start[row];
-    const length = samples.start[row + 1] - start;
-    if (!samples.valid[row]) continue;
-    for (let t = 0; t < length; t++) {
-      if (!samples.mask[start + t] || Number.isNaN(weights[start + t])) continue;
-      const bin = Math.floor((t * bins) / length);
-      sums[bin] += weights[start + t];
-      counts[bin]++;
-    }
-  }
-  return sums.map((sum, bin) => sum / counts[bin]);
-}
