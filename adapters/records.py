@@ -36,13 +36,25 @@ def check_record_settings(given: Mapping[str, Any], prefix: str = "") -> None:
     The prefix is what users write before these names.
     """
     for name in ("record_steps", "record_completions"):
-        value = given.get(name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{prefix}{name} is {value}; expected 1 or more")
-    if given.get("record_path") is not None and given.get("record_steps") is None:
+        if given.get(name) is not None:
+            check_count(prefix + name, given[name])
+    path = given.get("record_path")
+    if path is None:
+        return
+    if not isinstance(path, str) or not path:
         raise ValueError(
-            f"{prefix}record_path is set, and nothing is recorded; set record_steps, or leave it out"
+            f"{prefix}record_path is {path!r}; expected a file's path as text, such as 'a.jsonl'"
         )
+    if given.get("record_steps") is None:
+        raise ValueError(
+            f"{prefix}record_path is set, and nothing is recorded; set {prefix}record_steps, or leave it out"
+        )
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless the setting's value is 1, 2, ...; True, which Python takes for 1, is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number, 1 or more")
 
 
 def select_groups(rollouts: credit.Rollouts, result: credit.Credit, most: int) -> Recorded:

@@ -156,15 +156,15 @@ def test_workers_compute_what_is_compared_and_recorded():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--credit.record_steps", "0"], "--credit.record_steps is 0; expected 1 or more"),
+        (["--credit.record_steps", "0"], "--credit.record_steps is 0; expected a whole number, 1 or more"),
         (["--credit.record_steps", "often"], "argument --credit.record_steps: invalid int value: 'often'"),
         (
             ["--credit.record_steps", "1", "--credit.record_completions", "-1"],
-            "--credit.record_completions is -1; expected 1 or more",
+            "--credit.record_completions is -1; expected a whole number, 1 or more",
         ),
         (
             ["--credit.record_path", "a.jsonl"],
-            "--credit.record_path is set, and nothing is recorded; set record_steps, or leave it out",
+            "--credit.record_path is set, and nothing is recorded; set --credit.record_steps, or leave it out",
         ),
         (["--credit.record_steps", "1", "--credit.record_steps", "2"], "is given twice, 1 and 2"),
     ],
