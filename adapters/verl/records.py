@@ -10,7 +10,7 @@ import torch
 
 from credit import lens
 from credit.adapters.records import select_groups
-from credit.adapters.trackers import KEY, Log, log_records
+from credit.adapters.trackers import KEY, Log, log_records, log_to_tensorboard
 from credit.adapters.verl.extra import fetch_fields
 from credit.adapters.verl.rollouts import Outcome
 from credit.adapters.verl.settings import Choice
@@ -68,7 +68,7 @@ def _list_logs(trainer: Any) -> dict[str, Log]:
 
     logs: dict[str, Log] = {name: partial(log_page, name) for name in PAGES if name in loggers}
     if "tensorboard" in loggers:
-        logs["tensorboard"] = lambda text: loggers["tensorboard"].writer.add_text(KEY, text, step)
+        logs["tensorboard"] = partial(log_to_tensorboard, loggers["tensorboard"].writer, step)
     return logs
 
 

@@ -137,7 +137,7 @@ def test_a_tracker_that_fails_ends_no_training(maker, tmp_path, monkeypatch):
     logger.close()
     trainer = SimpleNamespace(wandb_logger=logger, tensorboard_logger=None)
     with pytest.warns(
-        UserWarning, match="wandb did not log the completions as credit/lens: .* Training goes on"
+        UserWarning, match="could not show the completions as credit/lens in wandb: .* Training goes on"
     ):
         compute(ours, make_experiences(), logs=find_logs(trainer, 1))
     wandb.teardown()
