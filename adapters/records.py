@@ -1,12 +1,13 @@
 """Which batches and rows are recorded for the views of credit.lens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 import credit
-from credit.fields import map_arrays
+from credit.adapters.sessions import select_rows
+from credit.lens.extra import convert_extra
 
 Tensor = torch.Tensor
 CONTEXT = 4  # ids before a completion that its first token's text may depend on
@@ -36,13 +37,25 @@ def check_record_settings(given: Mapping[str, Any], prefix: str = "") -> None:
     The prefix is what users write before these names.
     """
     for name in ("record_steps", "record_completions"):
-        value = given.get(name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{prefix}{name} is {value}; expected 1 or more")
-    if given.get("record_path") is not None and given.get("record_steps") is None:
+        if given.get(name) is not None:
+            check_count(prefix + name, given[name])
+    path = given.get("record_path")
+    if path is None:
+        return
+    if not isinstance(path, str) or not path:
         raise ValueError(
-            f"{prefix}record_path is set, and nothing is recorded; set record_steps, or leave it out"
+            f"{prefix}record_path is {path!r}; expected a file's path as text, such as 'a.jsonl'"
         )
+    if given.get("record_steps") is None:
+        raise ValueError(
+            f"{prefix}record_path is set, and nothing is recorded; set {prefix}record_steps, or leave it out"
+        )
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError unless the setting's value is 1, 2, ...; True, which Python takes for 1, is none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected a whole number, 1 or more")
 
 
 def select_groups(rollouts: credit.Rollouts, result: credit.Credit, most: int) -> Recorded:
@@ -59,7 +72,17 @@ def select_groups(rollouts: credit.Rollouts, result: credit.Credit, most: int) -
             break
         chosen += rows_of_group
     rows = torch.tensor(chosen).to(rollouts.mask.device)
-    given = map_arrays(lambda array: array[rows] if array.ndim else array, rollouts)
-    # Of fewer rows, since an id is less than their number.
-    given = given._replace(groups=torch.unique(given.groups, return_inverse=True)[1])
-    return Recorded(rows, given, credit.Credit(result.advantages[rows], result.weights[rows], {}))
+    kept = credit.Credit(result.advantages[rows], result.weights[rows], {})
+    return Recorded(rows, select_rows(rollouts, rows), kept)
+
+
+def select_plain(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The columns [N] that records can hold: what JSON can, so no images, by names that are not theirs."""
+    found = dict[str, list[Any]]()
+    for name, values in columns.items():
+        try:
+            rows = convert_extra({name: values}, len(values))
+        except ValueError:
+            continue
+        found[name] = [row[name] for row in rows]
+    return found

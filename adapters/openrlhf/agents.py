@@ -27,7 +27,7 @@ class Step(NamedTuple):
 _EPISODE: ContextVar[list[Step] | None] = ContextVar("credit_episode", default=None)
 
 
-def record_steps(module: ModuleType) -> None:
+def keep_rewards_of_steps(module: ModuleType) -> None:
     """Makes MultiTurnAgentExecutor of openrlhf.utils.agent give its steps beside its response.
 
     Subclasses that keep its `execute`, or call it, get them too.

@@ -14,12 +14,10 @@ Place = Literal["advantage", "reward", "centered reward"]
 
 
 class Assigned(NamedTuple):
-    """What an experience gets: advantages and returns [N, T], the metrics of the batch, and the weights."""
+    """What the experiences of a batch get."""
 
-    advantages: Tensor
-    returns: Tensor
-    metrics: dict[str, Tensor]
-    weights: Tensor
+    result: credit.Credit
+    returns: Tensor  # [N, T]
 
 
 def find_place(estimator: credit.Estimator) -> Place | None:
@@ -59,8 +57,7 @@ def assign_credit(
 def _complete(estimator: credit.Estimator, rollouts: credit.Rollouts, result: credit.Credit) -> Assigned:
     """An estimator without returns of its own gives its advantages in their place."""
     returns = estimator.returns(rollouts)
-    advantages = result.advantages
-    return Assigned(advantages, advantages if returns is None else returns, result.metrics, result.weights)
+    return Assigned(result, result.advantages if returns is None else returns)
 
 
 def _can_change(estimator: credit.Estimator, rollouts: credit.Rollouts, clip_range: Sequence[float]) -> bool:

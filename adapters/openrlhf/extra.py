@@ -17,7 +17,7 @@ KEY = "credit_"  # in an experience's info, before the arrays' names, until the 
 
 
 def take_rows(
-    estimator: credit.Estimator, response: Mapping[str, Any], longest: int, every: bool = False
+    estimator: credit.Estimator, response: Mapping[str, Any], longest: int, every: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a response of OpenRLHF's sampler gives for each array, and the response without lists.
 

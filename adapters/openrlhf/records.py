@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 import credit
 from credit import lens
 from credit.adapters.openrlhf.rollouts import Batch
-from credit.adapters.records import select_groups
+from credit.adapters.openrlhf.trackers import find_logs
+from credit.adapters.records import select_groups, select_plain
 from credit.adapters.trackers import log_records
 from credit.fields import is_per_token, list_arrays, replace_arrays
 
@@ -24,7 +25,7 @@ class Sample(NamedTuple):
     response: list[int]  # R ids
     mask: Tensor  # [R], those that the policy chose
     text: str | None  # of a prompt with images, whose ids repeat one for each part of an image
-    label: str
+    label: Any  # the data set's, or "" without --data.label_key
 
 
 def is_recording_step(maker: Any) -> bool:
@@ -40,6 +41,7 @@ def write_records(maker: Any, batch: Batch, given: credit.Rollouts, result: cred
     samples = _take_samples(batch, rows.tolist())
     given, result = _widen(given, result, [sample.mask for sample in samples])
     labels = [sample.label for sample in samples]
+    has_labels = any(not isinstance(label, str) or label for label in labels)
     lines = lens.format_records(
         tokens=lens.text_pieces(
             maker.tokenizer, [sample.response for sample in samples], [sample.prompt for sample in samples]
@@ -49,10 +51,10 @@ def write_records(maker: Any, batch: Batch, given: credit.Rollouts, result: cred
         estimator=choice.estimator,
         prompts=[_write_prompt(maker.tokenizer, sample) for sample in samples],
         step=step.number,
-        extra={"label": labels} if any(labels) else None,
+        extra=select_plain({"label": labels}) if has_labels else None,
     )
     lens.append_records(choice.record_path or Path(maker.args.ckpt.output_dir) / "credit.jsonl", lines)
-    log_records(lines, step.logs)
+    log_records(lines, find_logs(step.trainer, step.number))
 
 
 def _take_samples(batch: Batch, rows: Sequence[int]) -> list[Sample]:
@@ -72,7 +74,7 @@ def _take_sample(experience: Any, masks: Tensor, row: int) -> Sample:
         response=ids[start:end].tolist(),
         mask=masks[row, start - 1 : end - 1],
         text=experience.prompts[row] if experience.images[row] else None,
-        label=str(experience.labels[row]),
+        label=experience.labels[row],
     )
 
 

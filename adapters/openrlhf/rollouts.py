@@ -54,7 +54,7 @@ class Batch:
         estimator: credit.Estimator,
         statistics: Sequence[Mapping[str, Tensor]],
         progress: float,
-        every: bool = False,
+        every: bool,
     ) -> credit.Rollouts:
         """Rollouts with the optional fields that the estimator reads, and what a metric is computed from.
 
@@ -100,13 +100,15 @@ class Batch:
             {name: self.align([each[name] for each in statistics]) for name in logged}, seen
         )
 
-    def write_back(self, assigned: Assigned) -> None:
+    def write_back(self, assigned: Assigned, measured: dict[str, Tensor]) -> None:
         """Writes advantages and returns to the experiences, and what OpenRLHF logs to their info, each [B].
 
-        Rows that are not valid leave OpenRLHF's loss and the means of its log.
+        `measured` are further metrics than the estimator's. Rows that are not valid leave OpenRLHF's loss and
+        the means of its log.
         """
         rows = [len(mask) for mask in self.masks]
-        advantages = assigned.advantages.float()  # float64 for float64 rewards, which no model trains in
+        # They are float64 for float64 rewards, which no model trains in.
+        advantages = assigned.result.advantages.float()
         mean = (advantages.sum(dim=1) / self.lengths.clamp(min=1)).split(rows)
         spread = credit.groups.std(self.rewards, self.groups, self.valid, correction=1).split(rows)
         own, targets = self.part(advantages), self.part(assigned.returns.float())
@@ -114,7 +116,7 @@ class Batch:
             experience.advantages, experience.returns = own[i], targets[i]
             experience.kl = None
             experience.info |= {"return": mean[i], "group_reward_std": spread[i]}
-            for name, value in assigned.metrics.items():
+            for name, value in (assigned.result.metrics | measured).items():
                 experience.info[f"credit/{name}"] = value.float().repeat(rows[i])
         invalid_rows.leave_loss(self.experiences, self.valid)
         invalid_rows.leave_means(self.experiences, self.valid)

@@ -1,4 +1,4 @@
-"""The steps of OpenRLHF's trainer and its loggers, of which the experience maker knows nothing."""
+"""The steps of OpenRLHF's trainer, of which the experience maker knows nothing."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -7,15 +7,13 @@ from typing import Any, NamedTuple
 
 from credit.adapters.hooks import check_functions
 from credit.adapters.openrlhf import hooks
-from credit.adapters.openrlhf.trackers import find_logs
-from credit.adapters.trackers import Log
 
 
 class Step(NamedTuple):
     """One step of training, of one batch."""
 
     number: int  # as OpenRLHF logs it, from 1
-    logs: dict[str, Log]  # of the trackers that the user chose
+    trainer: Any  # which has the loggers
 
 
 def announce_steps(module: ModuleType) -> None:
@@ -27,8 +25,7 @@ def announce_steps(module: ModuleType) -> None:
 def _announced(train_step: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(train_step)
     def run(self: Any, rollout_samples: Any, global_step: int) -> Any:
-        number = global_step + 1
-        self.experience_maker.credit_step = Step(number, find_logs(self, number))
+        self.experience_maker.credit_step = Step(global_step + 1, self)
         return train_step(self, rollout_samples, global_step)
 
     return run

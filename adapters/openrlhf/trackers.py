@@ -3,26 +3,20 @@
 from functools import partial
 from typing import Any
 
-from credit.adapters.trackers import KEY, Log
-
-STEP = "train/global_step"
-"""The metric by which OpenRLHF tells Weights & Biases the training step."""
+from credit.adapters.trackers import KEY, STEP, Log, log_to_tensorboard, log_to_wandb
 
 
 def find_logs(trainer: Any, step: int) -> dict[str, Log]:
     """The function by which each tracker that the user chose logs completions at that step."""
     logs: dict[str, Log] = {}
     if trainer.wandb_logger is not None:
-        logs["wandb"] = partial(_log_to_wandb, trainer.wandb_logger, step)
+        logs["wandb"] = partial(_log_to_wandb, trainer.wandb_logger.handle, step)
     if trainer.tensorboard_logger is not None:
-        logs["tensorboard"] = partial(_log_to_tensorboard, trainer.tensorboard_logger, step)
+        logs["tensorboard"] = partial(log_to_tensorboard, trainer.tensorboard_logger.writer, step)
     return logs
 
 
-def _log_to_wandb(logger: Any, step: int, page: Any) -> None:
-    # OpenRLHF names no step of wandb's own, which drops what comes with one smaller than its last.
-    logger.handle.log({KEY: page, STEP: step})
-
-
-def _log_to_tensorboard(logger: Any, step: int, text: str) -> None:
-    logger.writer.add_text(KEY, text, step)
+def _log_to_wandb(wandb: Any, step: int, page: Any) -> None:
+    # OpenRLHF does so for its own names alone; said again with the next page, it changes nothing.
+    wandb.define_metric(KEY, step_metric=STEP)
+    log_to_wandb(wandb, step, page)

@@ -8,7 +8,6 @@ import torch
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
 
-import credit
 from credit.adapters.estimator_report import report_estimator
 from credit.adapters.hooks import check_functions
 from credit.adapters.openrlhf import clipping, hooks, records, rollouts
@@ -62,8 +61,7 @@ class CreditExperienceMaker(RemoteExperienceMaker):
         recorded = records.is_recording_step(self)
         given = batch.make_rollouts(choice.estimator, fields, self.credit_progress, every=recorded)
         assigned = clipping.assign_credit(choice.estimator, given, self.args.reward.clip_range)
-        batch.write_back(assigned._replace(metrics=assigned.metrics | batch.measure_statistics(fields)))
+        batch.write_back(assigned, batch.measure_statistics(fields))
         if recorded:
-            result = credit.Credit(assigned.advantages, assigned.weights, {})
-            records.write_records(self, batch, given, result)
+            records.write_records(self, batch, given, assigned.result)
         return experiences

@@ -30,7 +30,7 @@ def number_turns(ranges: Ranges, length: int) -> list[int]:
 
 
 def take_rows(
-    estimator: credit.Estimator, response: Mapping[str, Any], length: int, every: bool = False
+    estimator: credit.Estimator, response: Mapping[str, Any], length: int, every: bool
 ) -> dict[str, Any]:
     """What a response says of its turns, of what the estimator reads; `length` is that of its tokens.
 

@@ -27,7 +27,7 @@ def install_import_hook() -> None:
     """The target of Ray's worker_process_setup_hook."""
     for name in REPLACED:
         call_after_import(name, replace_class)
-    call_after_import(AGENTS, record_steps)
+    call_after_import(AGENTS, keep_rewards_of_steps)
     call_after_import(TRAINER, announce_steps)
     plugins.find_files()
 
@@ -43,9 +43,9 @@ def replace_class(module: ModuleType) -> None:
     setattr(module, theirs, getattr(import_module(f"credit.adapters.openrlhf.{place}"), ours))
 
 
-def record_steps(module: ModuleType) -> None:
+def keep_rewards_of_steps(module: ModuleType) -> None:
     """Makes OpenRLHF's multi-turn executor give what each step earns."""
-    import_module("credit.adapters.openrlhf.agents").record_steps(module)
+    import_module("credit.adapters.openrlhf.agents").keep_rewards_of_steps(module)
 
 
 def announce_steps(module: ModuleType) -> None:

@@ -37,7 +37,7 @@ def gather(
     estimator: credit.Estimator,
     scored: Sequence[Scored],
     progress: float | None,
-    records: bool = False,
+    records: bool,
 ) -> Whole:
     """The whole batch, on every rank; the data are slime's `rollout_data` of this one.
 

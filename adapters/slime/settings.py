@@ -1,11 +1,12 @@
 """From slime's arguments to an estimator: the name of the function, and `credit` of --custom-config-path."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, model_validator
 
 import credit
+from credit.adapters.records import check_record_settings
 from credit.adapters.slime.hooks import FRAMEWORK, OPTIONS
 from credit.settings import Settings
 
@@ -21,18 +22,18 @@ class AdapterSettings(Settings):
 
     None: a quarter of what is free on a GPU, 256 elsewhere.
     """
-    record_steps: int | None = Field(default=None, ge=1)
+    record_steps: int | None = None
     """Completions are written with the credit of each token every so many rollouts; None: never."""
-    record_completions: int = Field(default=16, ge=1)
+    record_completions: int = 16
     """Completions per write at most, in whole groups; one group at least."""
     record_path: str | None = None
     """The file for them, JSON lines; None: credit.jsonl in --save."""
 
-    @model_validator(mode="after")
-    def _refuse_a_path_for_nothing(self) -> Self:
-        if self.record_path is not None and self.record_steps is None:
-            raise ValueError("record_path is set, and nothing is recorded; set record_steps, or leave it out")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _check_records(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        check_record_settings(given)
+        return given
 
 
 def read_estimator(args: Any) -> credit.Estimator:

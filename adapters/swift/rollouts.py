@@ -103,7 +103,7 @@ def make_rollouts(
     given: Tensor,
     valid: Tensor,
     statistics: Sequence[Mapping[str, Tensor]],
-    every: bool = False,
+    every: bool,
 ) -> credit.Rollouts:
     """The rollouts of all processes.
 

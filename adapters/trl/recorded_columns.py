@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from credit.lens.extra import convert_extra
+from credit.adapters.records import select_plain
 
 ROWS = "credit_rows"  # in TRL's batch, [B]: the places of its rows in what was generated for it
 Row = dict[str, Any]
@@ -17,7 +17,8 @@ def add_rows(output: dict[str, Any], columns: Mapping[str, Sequence[Any]], gener
 
     Of several generations resampling chooses rows, and TRL's batch has no text to follow them by.
     """
-    first, plain = len(generated), _select_plain(columns)
+    # The prompt, which the records have, is none of them.
+    first, plain = len(generated), select_plain(columns)
     rows = len(output["completion_ids"])
     generated += [{name: values[row] for name, values in plain.items()} for row in range(rows)]
     output[ROWS] = torch.arange(first, first + rows, device=output["completion_ids"].device)
@@ -28,15 +29,3 @@ def take_columns(output: dict[str, Any], generated: Sequence[Row]) -> dict[str, 
     rows = gather_object([generated[row] for row in output.pop(ROWS).tolist()])
     names = [name for name in rows[0] if all(name in row for row in rows)]
     return {name: [row[name] for row in rows] for name in names}
-
-
-def _select_plain(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """The columns that records can hold: not the prompt, which they have, and no images."""
-    found = dict[str, list[Any]]()
-    for name, values in columns.items():
-        try:
-            rows = convert_extra({name: values}, len(values))
-        except ValueError:
-            continue
-        found[name] = [row[name] for row in rows]
-    return found

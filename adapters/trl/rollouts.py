@@ -25,7 +25,7 @@ def rollouts_for_filter(trainer: Any, output: dict[str, Tensor]) -> credit.Rollo
 
 
 def make_rollouts(
-    trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor, every: bool = False
+    trainer: Any, output: dict[str, Tensor], mode: str, valid: Tensor, every: bool
 ) -> credit.Rollouts:
     """The rollouts of all processes in TRL's order, in which groups are contiguous.
 

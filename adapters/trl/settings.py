@@ -6,6 +6,7 @@ from typing import Any
 from trl import GRPOConfig, GRPOTrainer
 
 import credit
+from credit.adapters.records import check_count, check_record_settings
 from credit.adapters.trl import recipes
 from credit.adapters.trl.unsloth import refuse_late_import
 
@@ -147,6 +148,7 @@ def _check_settings(args: CreditGRPOConfig) -> None:
             "dynamic_sampling_reward",
             "reweight_with_current_policy",
             "record_steps",
+            "record_path",
         ):
             if getattr(args, name):
                 raise ValueError(f"{name} is set, but advantage_estimator is not")
@@ -154,10 +156,8 @@ def _check_settings(args: CreditGRPOConfig) -> None:
         raise ValueError(f"dynamic_sampling is {args.dynamic_sampling!r}; expected {', '.join(SAMPLING)}")
     if args.statistics_memory_mb is not None and not args.statistics_memory_mb > 0:
         raise ValueError(f"statistics_memory_mb is {args.statistics_memory_mb}; expected a positive number")
-    for name in ("max_sampling_rounds", "record_steps", "record_completions"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; expected 1 or more")
+    check_count("max_sampling_rounds", args.max_sampling_rounds)
+    check_record_settings(vars(args))
     if args.overlong_cache_length:
         _check_overlong(args, args.overlong_cache_length, recipes.overlong_length(args))
     elif args.overlong_max_length:

@@ -5,10 +5,7 @@ from typing import Any
 
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from credit.adapters.trackers import KEY, Log
-
-STEP = "train/global_step"
-"""The metric by which transformers tells wandb and trackio the training step."""
+from credit.adapters.trackers import KEY, STEP, Log, log_to_tensorboard, log_to_wandb
 
 
 def find_logs(trainer: Any, step: int) -> dict[str, Log]:
@@ -20,22 +17,13 @@ def find_logs(trainer: Any, step: int) -> dict[str, Log]:
     logs: dict[str, Log] = {}
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, WandbCallback):
-            logs["wandb"] = partial(_log_to_wandb, callback._wandb, step)
+            logs["wandb"] = partial(log_to_wandb, callback._wandb, step)
         elif isinstance(callback, TrackioCallback):
             logs["trackio"] = partial(_log_to_trackio, callback._trackio, step)
         elif isinstance(callback, TensorBoardCallback):
-            logs["tensorboard"] = partial(_log_to_tensorboard, callback.tb_writer, step)
+            logs["tensorboard"] = partial(log_to_tensorboard, callback.tb_writer, step)
     return logs
-
-
-def _log_to_wandb(wandb: Any, step: int, page: Any) -> None:
-    # TRL leaves wandb's own steps to wandb, which drops what comes with one that is smaller than its last.
-    wandb.log({KEY: page, STEP: step})
 
 
 def _log_to_trackio(trackio: Any, step: int, page: Any) -> None:
     trackio.log({KEY: page, STEP: step}, step=step)  # whose steps may come in any order
-
-
-def _log_to_tensorboard(writer: Any, step: int, text: str) -> None:
-    writer.add_text(KEY, text, step)

@@ -129,7 +129,7 @@ def _prepare_updates(trainer: Any, choice: settings.Choice, config: Any) -> None
 
     def prepare(batch: Any) -> None:
         outcome = rollouts.take_outcome()  # the first of both models' updates gets it
-        if outcome is not None and choice.is_recording_step(trainer.global_steps):
+        if outcome is not None and _is_recording(trainer, choice):
             records.write_records(trainer, choice, outcome, partial(records.select_ids, batch))
         invalid_rows.leave_batch(batch, aggregation)
 
@@ -137,6 +137,15 @@ def _prepare_updates(trainer: Any, choice: settings.Choice, config: Any) -> None
         update = getattr(trainer, name, None)  # a trainer that only samples has none
         if update is not None:
             setattr(trainer, name, _call_before(prepare, update))
+
+
+def _is_recording(trainer: Any, choice: settings.Choice) -> bool:
+    """Whether the batch is the first of its step, and the step's completions are recorded."""
+    # fully_async_policy trains on several batches in a step, and counts them from 1.
+    return (
+        choice.is_recording_step(records.find_step(trainer))
+        and getattr(trainer, "local_trigger_step", 1) == 1
+    )
 
 
 def _call_before(prepare: Callable[[Any], None], update: Any) -> Any:

@@ -1,6 +1,6 @@
 """Completions with the credit of their tokens, written while training for the views of credit.lens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 
 from credit import lens
 from credit.adapters.records import select_groups
-from credit.adapters.trackers import KEY, Log, log_records
+from credit.adapters.trackers import KEY, Log, log_records, log_to_tensorboard
 from credit.adapters.verl.extra import fetch_fields
 from credit.adapters.verl.rollouts import Outcome
 from credit.adapters.verl.settings import Choice
@@ -23,6 +23,13 @@ KNOWN = (*TokenStatistics._fields, "progress")
 """What is recorded of a batch if verl or a pass has it, whether the estimator reads it or not."""
 
 PAGES = ("wandb", "trackio")  # the loggers that show pages, each of which is one run of its process
+
+
+def find_step(trainer: Any) -> int:
+    """The step at which verl logs the metrics of the batch that it trains on."""
+    # fully_async_policy logs the batches of a version together, once it has counted that version.
+    version = getattr(trainer, "current_param_version", None)
+    return int(trainer.global_steps if version is None else version + 1)
 
 
 def write_records(
@@ -45,7 +52,7 @@ def write_records(
         result=result,
         estimator=choice.estimator,
         prompts=[trainer.tokenizer.decode(ids, skip_special_tokens=False) for ids in prompts],
-        step=trainer.global_steps,
+        step=find_step(trainer),
     )
     folder = Path(trainer.config.trainer.default_local_dir)
     lens.append_records(choice.record_path or folder / "credit.jsonl", lines)
@@ -53,27 +60,28 @@ def write_records(
 
 
 def _list_logs(trainer: Any) -> dict[str, Log]:
-    """The functions by which verl's loggers log records, at the step of the metrics that verl logs next."""
-    loggers = _find_loggers(trainer)
-    step = getattr(trainer, "current_param_version", trainer.global_steps)  # of fully_async_policy
+    """The functions by which verl's loggers log records, at the step of the batch's metrics."""
+    loggers, step = _find_loggers(trainer), find_step(trainer)
 
     def log_page(name: str, page: Any) -> None:
         loggers[name].log({KEY: page}, step=step)
 
     logs: dict[str, Log] = {name: partial(log_page, name) for name in PAGES if name in loggers}
     if "tensorboard" in loggers:
-        logs["tensorboard"] = lambda text: loggers["tensorboard"].writer.add_text(KEY, text, step)
+        logs["tensorboard"] = partial(log_to_tensorboard, loggers["tensorboard"].writer, step)
     return logs
 
 
 def _find_loggers(trainer: Any) -> dict[str, Any]:
     """What verl logs to, by the names in trainer.logger; of RayPPOTrainer only what its process has one of.
 
-    RayPPOTrainer keeps its loggers in a variable. A second writer into TensorBoard's folder is no way out:
-    TensorBoard, once it has read the newer file, reads no more of the older, into which the metrics go.
+    RayPPOTrainer keeps its loggers in a variable, and a subclass may call anything `logger`. A second writer
+    into TensorBoard's folder is no way out: TensorBoard, once it has read the newer file, reads no more of
+    the older, into which the metrics go.
     """
-    if hasattr(trainer, "logger"):
-        return dict(trainer.logger.logger)
+    found = getattr(getattr(trainer, "logger", None), "logger", None)
+    if isinstance(found, Mapping):
+        return dict(found)
     given = trainer.config.trainer.logger
     names = [given] if isinstance(given, str) else given
     return {name: import_module(name) for name in PAGES if name in names}

@@ -39,7 +39,7 @@ class Choice(NamedTuple):
         """The token statistics that the estimator gets: also those that a metric is computed from."""
         return tuple(dict.fromkeys((*self.statistics, *fields.list_compared(self.estimator))))
 
-    def list_scored(self, recording: bool = False) -> tuple[str, ...]:
+    def list_scored(self, recording: bool) -> tuple[str, ...]:
         """What the workers compute: also what is logged or recorded, but for the entropy, which verl has."""
         logged = (name for name in fields.add_logged(self.statistics) if name != "extra.entropy")
         shown = fields.list_shown(self.estimator) if recording else ()

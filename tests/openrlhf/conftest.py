@@ -75,7 +75,7 @@ def parse(monkeypatch, chosen):
 def recording(monkeypatch):
     """MultiTurnAgentExecutor as it is in a rollout worker of credit's, for one test."""
     monkeypatch.setattr(theirs.MultiTurnAgentExecutor, "execute", theirs.MultiTurnAgentExecutor.execute)
-    worker_setup.record_steps(theirs)
+    worker_setup.keep_rewards_of_steps(theirs)
 
 
 @pytest.fixture

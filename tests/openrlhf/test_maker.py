@@ -107,8 +107,8 @@ def test_a_response_without_tokens_changes_nothing(computed):
     for experience in made:
         experience.action_mask = torch.zeros_like(experience.action_mask)
     batch = rollouts.Batch(made, cases.N)
-    given = batch.make_rollouts(credit.GRPO(), [{}] * len(made), 0.0)
-    batch.write_back(clipping.assign_credit(credit.GRPO(), given, (-10, 10)))
+    given = batch.make_rollouts(credit.GRPO(), [{}] * len(made), 0.0, every=False)
+    batch.write_back(clipping.assign_credit(credit.GRPO(), given, (-10, 10)), {})
     assert all((experience.advantages == 0).all() for experience in made)
 
 

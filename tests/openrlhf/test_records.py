@@ -9,12 +9,12 @@ import torch
 import wandb
 from openrlhf.utils.logging_utils import WandbLogger
 from openrlhf_records import check_lines, keep_wandb_offline
+from wandb_files import read_history, read_step_metrics
 
 import credit
 from credit import lens
 from credit.adapters.openrlhf.settings import Choice
 from credit.adapters.openrlhf.steps import Step
-from credit.adapters.openrlhf.trackers import find_logs
 from credit.adapters.openrlhf.trainer import CreditExperienceMaker
 
 NAME = "--algo.advantage.estimator"
@@ -46,9 +46,9 @@ def make_experiences(seed=0, **shape):
     return made
 
 
-def compute(maker, made, step=1, statistics=None, logs=None):
+def compute(maker, made, step=1, statistics=None, wandb_logger=None):
     """The experiences with advantages, of the step of that number."""
-    maker.credit_step = Step(step, logs or {})
+    maker.credit_step = Step(step, SimpleNamespace(wandb_logger=wandb_logger, tensorboard_logger=None))
     for experience, fields in zip(made, statistics or [{}] * len(made), strict=True):
         experience.credit = fields
     return maker.compute_advantages_and_returns(made)
@@ -81,6 +81,25 @@ def test_every_second_step_is_recorded_with_one_group_at_least(maker, tmp_path):
         compute(ours, make_experiences(step), step)
     assert [line.step for line in lens.read(path)] == [1] * 4 + [3] * 4 + [7] * 4
     assert not (tmp_path / "trained").exists()
+
+
+@pytest.mark.parametrize("label", [{"value": 7}, ["7", None], None, 0])
+def test_labels_are_recorded_as_they_are(maker, tmp_path, label):
+    made = make_experiences()
+    for experience in made:
+        experience.labels = [label] * len(experience.index)
+    compute(maker("grpo", "--credit.record_steps", 1), made)
+    assert {repr(line.label) for line in lens.read(tmp_path / "trained/credit.jsonl")} == {repr(label)}
+
+
+@pytest.mark.parametrize("label", ["", b"7"])  # none at all, and one that a line cannot hold
+def test_no_other_labels_are_recorded(maker, tmp_path, label):
+    made = make_experiences()
+    for experience in made:
+        experience.labels = [label] * len(experience.index)
+    compute(maker("grpo", "--credit.record_steps", 1), made)
+    lines = list(lens.read(tmp_path / "trained/credit.jsonl"))
+    assert [line.model_extra for line in lines] == [{}] * 16
 
 
 def test_rows_that_take_no_part_are_recorded_as_such(maker, tmp_path):
@@ -129,18 +148,36 @@ def test_drift_alignment_is_logged_where_openrlhf_runs_its_reference(maker):
     assert 0.5 < found[1.0] == -found[-1.0]
 
 
-def test_a_tracker_that_fails_ends_no_training(maker, tmp_path, monkeypatch):
+@pytest.fixture
+def logging_maker(maker, tmp_path, monkeypatch):
+    """The same with OpenRLHF's logger of Weights & Biases, offline."""
     for name, value in keep_wandb_offline(tmp_path).items():
         monkeypatch.setenv(name, value)
     ours = maker("grpo", "--credit.record_steps", 1, "--logger.wandb.key", "offline")
-    logger = WandbLogger(ours.args)
-    logger.close()
-    trainer = SimpleNamespace(wandb_logger=logger, tensorboard_logger=None)
-    with pytest.warns(
-        UserWarning, match="wandb did not log the completions as credit/lens: .* Training goes on"
-    ):
-        compute(ours, make_experiences(), logs=find_logs(trainer, 1))
+    yield ours, WandbLogger(ours.args)
     wandb.teardown()
+
+
+def test_wandb_shows_the_page_at_the_training_step(logging_maker, tmp_path):
+    ours, logger = logging_maker
+    for step in (1, 2):
+        logger.log_train(step, {"loss": 1.0})
+        compute(ours, make_experiences(step), step, wandb_logger=logger)
+    logger.close()
+    wandb.teardown()  # its file is whole when its process has ended
+    assert read_step_metrics(tmp_path)["credit/lens"] == "train/global_step"
+    rows = read_history(tmp_path)
+    assert [row["train/global_step"] for row in rows if "credit/lens" in row] == [1, 2]
+    assert [row["train/global_step"] for row in rows if "train/loss" in row] == [1, 2]
+
+
+def test_a_tracker_that_fails_ends_no_training(logging_maker, tmp_path):
+    ours, logger = logging_maker
+    logger.close()
+    with pytest.warns(
+        UserWarning, match="could not show the completions as credit/lens in wandb: .* Training goes on"
+    ):
+        compute(ours, make_experiences(), wandb_logger=logger)
     assert len(list(lens.read(tmp_path / "trained/credit.jsonl"))) == 16
 
 
@@ -156,15 +193,15 @@ def test_workers_compute_what_is_compared_and_recorded():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--credit.record_steps", "0"], "--credit.record_steps is 0; expected 1 or more"),
+        (["--credit.record_steps", "0"], "--credit.record_steps is 0; expected a whole number, 1 or more"),
         (["--credit.record_steps", "often"], "argument --credit.record_steps: invalid int value: 'often'"),
         (
             ["--credit.record_steps", "1", "--credit.record_completions", "-1"],
-            "--credit.record_completions is -1; expected 1 or more",
+            "--credit.record_completions is -1; expected a whole number, 1 or more",
         ),
         (
             ["--credit.record_path", "a.jsonl"],
-            "--credit.record_path is set, and nothing is recorded; set record_steps, or leave it out",
+            "--credit.record_path is set, and nothing is recorded; set --credit.record_steps, or leave it out",
         ),
         (["--credit.record_steps", "1", "--credit.record_steps", "2"], "is given twice, 1 and 2"),
     ],

@@ -153,7 +153,8 @@ def test_options_that_work(name, changed):
         ("dgpo", {"tua": 1}, "tua"),
         ("advantages", {"tau": 1.0}, "there is none; add `credit: {name: dgpo}`"),
         ("dgpo", {"record_path": "x"}, "record_path is set, and nothing is recorded; set record_steps"),
-        ("dgpo", {"record_steps": 0}, "record_steps"),
+        ("dgpo", {"record_steps": 0}, "record_steps is 0; expected a whole number, 1 or more"),
+        ("dgpo", {"record_steps": True}, "record_steps is True; expected a whole number, 1 or more"),
     ],
 )
 def test_settings_in_the_file(name, given, message):

@@ -165,7 +165,7 @@ def test_megatrons_command_is_refused(monkeypatch):
     [
         ({"estimator": "dgpoo"}, "unknown estimator"),
         ({"estimator": {"name": "dgpo", "tau": -1}}, "tau"),
-        ({"estimator": "grpo", "record_steps": 0}, "record_steps is 0; expected 1 or more"),
+        ({"estimator": "grpo", "record_steps": 0}, "record_steps is 0; expected a whole number"),
         ({"estimator": "grpo", "record_completions": 0}, "record_completions is 0"),
         ({"estimator": "grpo", "record_path": "a.jsonl"}, "record_path is set, and nothing is recorded"),
         (

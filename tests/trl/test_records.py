@@ -73,6 +73,26 @@ def test_evaluation_leaves_no_records(make_trainer, tmp_path):
     assert not (tmp_path / "out/credit.jsonl").exists()
 
 
-def test_records_are_of_an_estimator(make_trainer):
-    with pytest.raises(ValueError, match="record_steps is set, but advantage_estimator is not"):
-        make_trainer(record_steps=1)
+@pytest.mark.parametrize("given", [{"record_steps": 1}, {"record_path": "a.jsonl"}])
+def test_records_are_of_an_estimator(make_trainer, given):
+    (name,) = given
+    with pytest.raises(ValueError, match=f"{name} is set, but advantage_estimator is not"):
+        make_trainer(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"record_steps": True}, "record_steps is True; expected a whole number, 1 or more"),
+        ({"record_steps": 2.5}, "record_steps is 2.5; expected a whole number, 1 or more"),
+        ({"record_completions": 0}, "record_completions is 0; expected a whole number, 1 or more"),
+        ({"record_steps": 1, "record_path": ""}, "record_path is ''; expected a file's path"),
+        (
+            {"record_path": "a.jsonl"},
+            "record_path is set, and nothing is recorded; set record_steps, or leave it out",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(make_trainer, given, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer("grpo", **given)

@@ -219,7 +219,7 @@ def test_the_stream_of_prompts_passes_over_the_data_again_and_again():
     ("settings", "message"),
     [
         ({"dynamic_sampling": "more"}, "expected none, filter, resample"),
-        ({"dynamic_sampling": "resample", "max_sampling_rounds": 0}, "expected 1 or more"),
+        ({"dynamic_sampling": "resample", "max_sampling_rounds": 0}, "expected a whole number, 1 or more"),
         ({"estimator": None, "dynamic_sampling": "filter"}, "advantage_estimator is not"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_tracker_that_fails_is_named_and_training_goes_on(report, tmp_path):
     shutil.rmtree(MEDIA_TMP.name)
     try:
         with pytest.warns(
-            UserWarning, match="wandb did not log the completions as credit/lens: FileNotFound"
+            UserWarning, match="could not show the completions as credit/lens in wandb: FileNotFound"
         ):
             metrics, recorded = report("wandb")
     finally:

@@ -1,5 +1,6 @@
 """The same in verl's trainers before V1, of which RayPPOTrainer keeps its loggers to itself."""
 
+import logging
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import wandb
 from advantage_calls import MASKS
 from recorded_texts import EVERY_SECOND, GRPO, PROMPTS, REWARDS, TOKENIZER, answer, last, number, pad, spread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from verl.experimental.fully_async_policy.detach_utils import MetricsAggregator
 from verl.experimental.fully_async_policy.fully_async_trainer import FullyAsyncTrainer
 from verl.protocol import DataProto
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer, compute_advantage
@@ -21,18 +23,18 @@ from credit.adapters.verl import passes, rollouts
 
 @pytest.fixture
 def update(monkeypatch, configured, tmp_path):
-    """A step of a trainer before V1, from its passes to both updates; its batch is padded on both sides."""
+    """Batches of a trainer before V1, from its passes to both updates, each padded on both sides."""
     old = DataProto.from_dict({"old_log_probs": -torch.ones(4, 6), "entropys": pad(spread(0.25)).abs()})
     monkeypatch.setattr(passes, "read_vocabulary_size", lambda config: 16)
 
-    def run(*overrides, kind=RayPPOTrainer, **attributes):
+    def run(*overrides, kind=RayPPOTrainer, batches=2, end_batch=lambda trainer: None, **attributes):
         monkeypatch.setattr(kind, "_compute_old_log_prob", lambda self, batch: (old, 0.0))
         for name in ("_update_critic", "_update_actor"):
             monkeypatch.setattr(kind, name, lambda self, batch: batch)
         config = configured(GRPO, EVERY_SECOND, f"trainer.default_local_dir={tmp_path}", *overrides)
         trainer = object.__new__(kind)
         trainer.__dict__ |= {"tokenizer": TOKENIZER} | attributes
-        for trainer.global_steps in (1, 2):
+        for trainer.global_steps in range(1, batches + 1):
             trainer.config = config
             prompts = [number(text).flip(0) for text in PROMPTS]
             responses = [number(answer(row)) for row in range(len(MASKS))]
@@ -49,6 +51,7 @@ def update(monkeypatch, configured, tmp_path):
             compute_advantage(batch, "credit_grpo", config=config.algorithm)
             trainer._update_critic(batch)
             trainer._update_actor(batch)
+            end_batch(trainer)
         return list(lens.read(tmp_path / "credit.jsonl"))
 
     yield run
@@ -66,10 +69,11 @@ def test_trainers_before_v1_record_what_their_passes_give(update):
         assert line.advantages == [line.advantage * there for there in line.mask]
 
 
-def test_wandb_has_the_page_of_a_trainer_that_keeps_its_loggers_to_itself(update, tmp_path, monkeypatch):
+@pytest.mark.parametrize("own", [{}, {"logger": None}, {"logger": logging.getLogger("of a subclass")}])
+def test_wandb_has_the_page_of_a_trainer_that_keeps_its_loggers_to_itself(update, tmp_path, monkeypatch, own):
     monkeypatch.setenv("WANDB_MODE", "offline")
     with wandb.init(project="p", dir=tmp_path) as run:
-        lines = update("trainer.logger=[console,wandb,tensorboard]")
+        lines = update("trainer.logger=[console,wandb,tensorboard]", **own)
         run.log({"loss": 1.0}, step=1)
     wandb.teardown()
     (row,) = read_history(tmp_path)
@@ -80,14 +84,27 @@ def test_wandb_has_the_page_of_a_trainer_that_keeps_its_loggers_to_itself(update
 
 def test_a_logger_that_fails_is_named_and_training_goes_on(update):
     """Nothing has started wandb here."""
-    with pytest.warns(UserWarning, match="wandb did not log the completions as credit/lens"):
+    with pytest.warns(UserWarning, match="could not show the completions as credit/lens in wandb: "):
         assert len(update("trainer.logger=wandb")) == 4
 
 
-def test_fully_async_policy_counts_what_it_logs_by_versions(update, tmp_path, monkeypatch):
+def test_fully_async_policy_has_the_first_batch_of_a_version_beside_its_metrics(
+    update, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path))
     logger, kind = Tracking("p", "e", "tensorboard"), FullyAsyncTrainer.__ray_metadata__.modified_class
-    update("trainer.logger=tensorboard", kind=kind, logger=logger, current_param_version=7)
+
+    def end_batch(trainer):
+        trainer._fit_update_local_step()
+        if trainer.local_trigger_step == 1:
+            trainer._fit_log_aggregated_training_metrics({})
+
+    counted = {"current_param_version": 6, "local_trigger_step": 1, "trigger_parameter_sync_step": 2}
+    own = {"logger": logger, "metrics_aggregator": MetricsAggregator(1)} | counted
+    own["metrics_aggregator"].add_step_metrics({"actor/lr": 1.0}, sample_count=1)
+    lines = update("trainer.logger=tensorboard", kind=kind, batches=6, end_batch=end_batch, **own)
     logger.finish()
-    (shown,) = EventAccumulator(str(tmp_path)).Reload().Tensors("credit/lens/text_summary")
-    assert shown.step == 7
+    assert [line.step for line in lines] == [7] * 4 + [9] * 4
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert events.Scalars("actor/lr")[0].step == 7
+    assert [shown.step for shown in events.Tensors("credit/lens/text_summary")] == [7, 9]

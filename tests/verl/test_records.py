@@ -83,15 +83,19 @@ def test_the_path_is_the_users(step, tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("{record_steps:0}", "algorithm.credit.record_steps is 0; expected 1 or more"),
-        ("{record_steps:often}", "algorithm.credit.record_steps is often; expected 1 or more"),
+        ("{record_steps:0}", "algorithm.credit.record_steps is 0; expected a whole number, 1 or more"),
+        ("{record_steps:often}", "algorithm.credit.record_steps is 'often'; expected a whole number"),
+        ("{record_steps:true}", "algorithm.credit.record_steps is True; expected a whole number"),
+        ("{record_steps:2.5}", "algorithm.credit.record_steps is 2.5; expected a whole number"),
+        ("{record_steps:1,record_path:''}", "algorithm.credit.record_path is ''; expected a file's path"),
+        ("{record_steps:1,record_path:7}", "algorithm.credit.record_path is 7; expected a file's path"),
         (
             "{record_steps:1,record_completions:0}",
-            "algorithm.credit.record_completions is 0; expected 1 or more",
+            "algorithm.credit.record_completions is 0; expected a whole number, 1 or more",
         ),
         (
             "{record_path:a.jsonl}",
-            "record_path is set, and nothing is recorded; set record_steps, or leave it out",
+            "record_path is set, and nothing is recorded; set algorithm.credit.record_steps, or leave it out",
         ),
     ],
 )
