@@ -1,6 +1,7 @@
 """Which batches and rows are recorded for the views of credit.lens."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -42,10 +43,8 @@ def check_record_settings(given: Mapping[str, Any], prefix: str = "") -> None:
     path = given.get("record_path")
     if path is None:
         return
-    if not isinstance(path, str) or not path:
-        raise ValueError(
-            f"{prefix}record_path is {path!r}; expected a file's path as text, such as 'a.jsonl'"
-        )
+    if not isinstance(path, str | Path) or path == "":
+        raise ValueError(f"{prefix}record_path is {path!r}; expected a file's path, such as 'a.jsonl'")
     if given.get("record_steps") is None:
         raise ValueError(
             f"{prefix}record_path is set, and nothing is recorded; set {prefix}record_steps, or leave it out"

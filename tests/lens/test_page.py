@@ -145,7 +145,9 @@ def test_a_run_without_turns_has_none_beside_one_that_has(opened, tmp_path):
     driver.find_element("id", "view-batch").click()
     wait(driver, "return !lens.batch.busy")
     assert driver.execute_script("return lens.batch.result.turns.names") == ["1", "2"]
-    numbers = driver.execute_script("return [0, 41].map((row) => lens.model.numbersOf(row * arguments[0]))", N)
+    numbers = driver.execute_script(
+        "return [0, 41].map((row) => lens.model.numbersOf(row * arguments[0]))", N
+    )
     assert ["turn", "1"] in numbers[0]
     assert "turn" not in dict(numbers[1])
 
