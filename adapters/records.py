@@ -1,4 +1,4 @@
-"""Which batches and rows are recorded for the views of credit.lens."""
+"""Which batches and rows are recorded for the views of credit.lens, and the settings that say so."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
