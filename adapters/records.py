@@ -1,7 +1,6 @@
-"""Which batches and rows are recorded for the views of credit.lens, and the settings that say so."""
+"""Which batches and rows are recorded for the views of credit.lens."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,31 +29,6 @@ def serves_step(trainer: Any, steps: int) -> bool:
     args = trainer.args
     served = trainer.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
     return bool(trainer.state.global_step % steps < max(served, 1))
-
-
-def check_record_settings(given: Mapping[str, Any], prefix: str = "") -> None:
-    """Raises ValueError for wrong values of record_steps, record_completions and record_path, None: not set.
-
-    The prefix is what users write before these names.
-    """
-    for name in ("record_steps", "record_completions"):
-        if given.get(name) is not None:
-            check_count(prefix + name, given[name])
-    path = given.get("record_path")
-    if path is None:
-        return
-    if not isinstance(path, str | Path) or path == "":
-        raise ValueError(f"{prefix}record_path is {path!r}; expected a file's path, such as 'a.jsonl'")
-    if given.get("record_steps") is None:
-        raise ValueError(
-            f"{prefix}record_path is set, and nothing is recorded; set {prefix}record_steps, or leave it out"
-        )
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless the setting's value is 1, 2, ...; True, which Python takes for 1, is none."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected a whole number, 1 or more")
 
 
 def select_groups(rollouts: credit.Rollouts, result: credit.Credit, most: int) -> Recorded:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import credit
 from credit.adapters import fields
-from credit.adapters.records import check_record_settings
+from credit.adapters.record_settings import check_record_settings
 
 PREFIX = "credit_"  # of estimators whose names OpenRLHF has itself
 RECORDS = ("record_steps", "record_completions", "record_path")

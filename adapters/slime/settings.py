@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 import credit
-from credit.adapters.records import check_record_settings
+from credit.adapters.record_settings import check_record_settings
 from credit.adapters.slime.hooks import FRAMEWORK, OPTIONS
 from credit.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import credit
 from credit.adapters.estimator_report import write_changed
-from credit.adapters.records import check_record_settings
+from credit.adapters.record_settings import check_record_settings
 from credit.adapters.swift import pipeline
 from credit.adapters.swift.choice import Choice, choose, find_choice
 

@@ -6,7 +6,7 @@ from typing import Any
 from trl import GRPOConfig, GRPOTrainer
 
 import credit
-from credit.adapters.records import check_count, check_record_settings
+from credit.adapters.record_settings import check_count, check_record_settings
 from credit.adapters.trl import recipes
 from credit.adapters.trl.unsloth import refuse_late_import
 

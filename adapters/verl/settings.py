@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import credit
 from credit.adapters import fields, rules, traits
-from credit.adapters.records import check_record_settings
+from credit.adapters.record_settings import check_record_settings
 from credit.adapters.verl import rewards
 from credit.adapters.verl.hooks import FRAMEWORK
 from credit.adapters.verl.rewards import TokenRewards
