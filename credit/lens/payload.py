@@ -86,7 +86,7 @@ def _describe_response(completion: Completion, tables: Tables) -> dict[str, Any]
     """The values of PER_RESPONSE, but for the run and the batch."""
     several = isinstance(completion.reward, list)
     further = completion.model_extra or {}
-    extra = {name: write_large(convert_value(name, value)) for name, value in further.items()}
+    extra = {name: _write_large(convert_value(name, value)) for name, value in further.items()}
     settings = complete_settings(completion.estimator)
     return completion.model_dump(include={"step", "row", "group", "valid"}) | {
         "advantage": convert_value("advantage", completion.advantage),
@@ -99,12 +99,12 @@ def _describe_response(completion: Completion, tables: Tables) -> dict[str, Any]
     }
 
 
-def write_large(value: Any) -> Any:
+def _write_large(value: Any) -> Any:
     """The value with whole numbers beyond 2^53, whose last digits JavaScript loses, as text."""
     if isinstance(value, dict):
-        return {name: write_large(each) for name, each in value.items()}
+        return {name: _write_large(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [write_large(each) for each in value]
+        return [_write_large(each) for each in value]
     return str(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 

@@ -15,6 +15,7 @@ from credit.lens.lines import format_records
 from credit.types import Credit, Rollouts
 
 BLOCK = 2**16  # bytes read at once from the end of a file
+START = b'{"format":'  # of a record
 
 
 def record(
@@ -79,7 +80,7 @@ def record(
 def append_records(path: str | Path, lines: Iterable[str]) -> None:
     """Appends lines from `format_records` to a file, which is made, as its folder is, where there is none.
 
-    A last line that a process was stopped in writing is no record; these take its place.
+    The beginning of a record that a process was stopped in writing is cut off; any other last line is ended.
 
     Example:
         >>> import tempfile
@@ -95,7 +96,7 @@ def append_records(path: str | Path, lines: Iterable[str]) -> None:
 
 
 def _end_last_line(file: BinaryIO) -> bytes:
-    """Cuts off a last line that is no record; returns the line break that another one lacks."""
+    """Cuts off the beginning of a record that a process left; returns the line break that another lacks."""
     size = start = file.seek(0, os.SEEK_END)
     tail = b""
     while start and b"\n" not in tail:
@@ -105,7 +106,7 @@ def _end_last_line(file: BinaryIO) -> bytes:
     last = tail.rpartition(b"\n")[2]
     if not last:
         return b""
-    if _is_json(last):
+    if _is_json(last) or last[: len(START)] != START[: len(last)]:  # whole, or not ours to cut
         return b"\n"
     file.truncate(size - len(last))
     return b""

@@ -196,9 +196,12 @@ def test_a_last_line_that_is_still_being_written_costs_no_other(rollouts, tmp_pa
     path.write_text(whole[:-1])
     write(path, rollouts, credit.GRPO(), step=2)
     assert len(list(lens.read(path))) == 2 * N
-    path.write_text("cut")
+    path.write_text('{"for')
     write(path, rollouts, credit.GRPO())
     assert len(list(lens.read(path))) == N
+    path.write_text("notes of someone")  # what is no beginning of a record is kept
+    write(path, rollouts, credit.GRPO())
+    assert path.read_text().startswith("notes of someone\n{")
 
 
 def test_lines_without_a_file_are_the_lines_of_the_file(rollouts, tmp_path):

@@ -1,6 +1,6 @@
 // The completions as columns of numbers; the tokens of row i are at start[i] .. start[i + 1].
 
-const NO_TURN = -(2 ** 31); // of a token whose row has no turns
+const NO_TURN = -(2 ** 31); // of a token whose row has no turns, as in credit/lens/payload.py
 const SOURCES = ["run", "step", "estimator"]; // what tells where a row comes from
 const KINDS = { u4: Uint32Array, i4: Int32Array, f4: Float32Array, u1: Uint8Array };
 

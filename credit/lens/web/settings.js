@@ -1,6 +1,6 @@
 // The settings of the weights, by which all of them are computed anew.
 
-const INFINITE = 1e300; // stands for an infinite tau in the page's JSON
+const INFINITE = 1e300; // stands for an infinite tau, as in credit/lens/payload.py
 
 class Settings {
   constructor(samples, weigh) {
