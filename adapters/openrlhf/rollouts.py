@@ -60,9 +60,11 @@ class Batch:
 
         With `every` they have all that is known and credit.lens shows.
         """
-        fields = self._find_known(statistics, every)
+        fields = self._find_known(estimator, statistics, every)
+        if every:
+            fields["progress"] = torch.tensor(progress)
         fields |= extra.take_arrays(estimator, self.experiences, self.lengths, self.mask.shape[1])
-        for name in (*estimator.required_fields, *(("progress",) if every else ())):
+        for name in estimator.required_fields:
             if name == "progress":
                 fields[name] = torch.tensor(progress)
             elif name == "rollout_log_probs":
@@ -79,8 +81,10 @@ class Batch:
         rollouts = credit.Rollouts(self.rewards, self.groups, self.mask, valid=self.valid)
         return replace_arrays(rollouts, fields)
 
-    def _find_known(self, statistics: Sequence[Mapping[str, Tensor]], every: bool) -> dict[str, Tensor]:
-        """The log-probs of policy and reference where both are known; with `every` all that is known."""
+    def _find_known(
+        self, estimator: credit.Estimator, statistics: Sequence[Mapping[str, Tensor]], every: bool
+    ) -> dict[str, Tensor]:
+        """What the estimator does not read: both log-probs if known; with `every` all that is known."""
         found = {
             name: [getattr(experience, theirs) for experience in self.experiences]
             for name, theirs in LOG_PROBS.items()
@@ -89,8 +93,9 @@ class Batch:
         # The workers' own come last, since --credit.reference may name another reference than OpenRLHF's.
         shown = [name for name in credit.TokenStatistics._fields if name in statistics[0]]
         found |= {name: [each[name] for each in statistics] for name in shown}
-        compared = LOG_PROBS if found.keys() >= LOG_PROBS.keys() else ()
-        return {name: self.align(found[name]) for name in (found if every else compared)}
+        compared = LOG_PROBS if found.keys() >= LOG_PROBS.keys() else {}
+        names = (found if every else compared).keys() - set(estimator.required_fields)
+        return {name: self.align(found[name]) for name in names}
 
     def measure_statistics(self, statistics: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """The metrics of the logged statistics over the tokens of valid rows."""
